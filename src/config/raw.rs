@@ -1,0 +1,1 @@
+//! The file as serde sees it; unknown keys are errors.

@@ -1,0 +1,10 @@
+//! pointsman: a transparent proxy and keeper for MySQL and MariaDB.
+//!
+//! The modules, in reading order, lowest layer first (ARCHITECTURE.md is the map):
+//! vocabulary ([`protocol`], [`topology`], [`config`]), decisions ([`router`], [`session`]),
+//! and the shell around them.
+
+pub mod config;
+pub mod protocol;
+pub mod router;
+pub mod topology;

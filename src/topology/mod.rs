@@ -1,0 +1,216 @@
+//! The cluster as one immutable value: which servers there are, what role each has,
+//! whether it may be used, and how far it has applied the primary's history.
+//!
+//! Does not know: sockets, clocks, sessions, how any of it was observed, or who reads it.
+//! One task builds a [`Topology`] and publishes it whole; readers never see a mixture of two.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::topology::gtid::GtidSet;
+
+pub mod diff;
+pub mod gtid;
+
+/// The state of one group at one moment. Immutable; replaced as a whole.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    /// Grows by one whenever roles, conditions, weights or membership change. A mere advance
+    /// of applied positions or lag is published under the same generation.
+    pub generation: u64,
+    /// The group's name in the configuration.
+    pub group: Arc<str>,
+    /// All known servers; a [`NodeId`] is an index into this list and is never reused for
+    /// another address while the process lives.
+    pub nodes: Vec<Node>,
+    /// The one server that may take writes, if there is one.
+    pub primary: Option<NodeId>,
+    /// Why there is no primary, in an operator's words; empty when there is one.
+    pub no_primary_why: String,
+}
+
+/// A server's index in [`Topology::nodes`]; stable for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u16);
+
+/// One server of the group.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its index.
+    pub id: NodeId,
+    /// The operator's name for it; `host:port` when none was given.
+    pub name: Arc<str>,
+    /// Where it listens: `host:port`, or the absolute path of a unix socket.
+    pub address: Arc<str>,
+    /// What replication says it is.
+    pub role: Role,
+    /// Whether, and how, it may be used.
+    pub condition: Condition,
+    /// Share of reads relative to its siblings; 0 takes no new reads.
+    pub weight: u32,
+    /// How far it is behind the primary; `None` when that is not known.
+    pub lag: Option<Duration>,
+    /// Whether its applier (SQL thread) runs without an error. Always true on the primary.
+    pub applying: bool,
+    /// Whether `read_only` (or `super_read_only`) was set at the last observation.
+    pub read_only: bool,
+    /// What it had executed at [`Node::observed_at`].
+    pub applied: GtidSet,
+    /// When the probe that read [`Node::applied`] *began*; `None` before the first success.
+    pub observed_at: Option<Instant>,
+    /// What its greeting and variables say; `None` before the first successful probe.
+    pub facts: Option<Arc<ServerFacts>>,
+    /// The last observation error, for operators; empty when the last probe succeeded.
+    pub trouble: String,
+}
+
+/// What replication says a server is. `read_only` alone never makes a replica a primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Not settled yet, or contradictory.
+    Unknown,
+    /// Takes writes; the source of the others.
+    Primary,
+    /// Replicates from another server of the group.
+    Replica,
+}
+
+/// Whether a server may be used, in operators' words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Condition {
+    /// Healthy.
+    Up,
+    /// Missed a probe or broke a link, not yet enough to call it down.
+    Suspect,
+    /// Considered dead; takes nothing new.
+    Down,
+    /// Takes nothing new by the operator's wish; running work finishes.
+    Draining,
+    /// Not used at all, by the operator's wish.
+    Excluded,
+}
+
+/// The two families whose dialects differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Flavour {
+    /// MariaDB.
+    MariaDb,
+    /// Oracle MySQL and what descends from it.
+    MySql,
+}
+
+/// What a server says about itself in its greeting and in its variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// Which dialect it speaks.
+    pub flavour: Flavour,
+    /// Version as a number: 10.11.19 is 101119 and 9.7.4 is 90704, as in `/*!NNNNN */`.
+    pub version: u32,
+    /// The version text of the greeting, byte for byte (MariaDB: with the `5.5.5-` prefix if sent).
+    pub version_text: Arc<str>,
+    /// Capability flags of the greeting, MySQL's 32 bits.
+    pub capabilities: u32,
+    /// MariaDB's extended capability bits; 0 elsewhere.
+    pub mariadb_capabilities: u32,
+    /// Default collation id of the greeting.
+    pub collation: u8,
+    /// Status flags of the greeting (the server's `autocommit` default is in there).
+    pub status: u16,
+    /// The authentication plugin named by the greeting.
+    pub auth_plugin: Arc<str>,
+    /// `@@server_id`.
+    pub server_id: u32,
+    /// `@@server_uuid`; empty on MariaDB.
+    pub server_uuid: Arc<str>,
+    /// `@@global.max_allowed_packet`, bytes.
+    pub max_allowed_packet: u64,
+    /// `@@global.wait_timeout`, seconds.
+    pub wait_timeout: u64,
+    /// `@@global.interactive_timeout`, seconds.
+    pub interactive_timeout: u64,
+    /// `@@global.sql_mode` contains ANSI_QUOTES / NO_BACKSLASH_ESCAPES / ORACLE.
+    pub sql_mode: Arc<str>,
+    /// The host part under which this server sees the monitor's connection, from `USER()`:
+    /// the address that account host patterns are matched against.
+    pub sees_us_as: Arc<str>,
+}
+
+// === impls ===
+
+impl Topology {
+    /// A topology without servers, as it is before the first probe.
+    #[must_use]
+    pub fn empty(group: &str) -> Self {
+        Self {
+            generation: 0,
+            group: Arc::from(group),
+            nodes: Vec::new(),
+            primary: None,
+            no_primary_why: "no server has been probed yet".to_owned(),
+        }
+    }
+
+    /// The node with this id, if it is (still) known.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(usize::from(id.0))
+    }
+
+    /// The primary's node, if there is one.
+    #[must_use]
+    pub fn primary_node(&self) -> Option<&Node> {
+        self.primary.and_then(|id| self.node(id))
+    }
+
+    /// Facts to greet clients with: the primary's, else any server's.
+    #[must_use]
+    pub fn facts(&self) -> Option<&Arc<ServerFacts>> {
+        self.primary_node()
+            .and_then(|node| node.facts.as_ref())
+            .or_else(|| self.nodes.iter().find_map(|node| node.facts.as_ref()))
+    }
+}
+
+impl Condition {
+    /// Whether new work may be sent there.
+    #[must_use]
+    pub fn usable(self) -> bool {
+        match self {
+            Self::Up | Self::Suspect => true,
+            Self::Down | Self::Draining | Self::Excluded => false,
+        }
+    }
+}
+
+impl Role {
+    /// The word shown to operators and in metric labels.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+impl Condition {
+    /// The word shown to operators and in metric labels.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+            Self::Draining => "draining",
+            Self::Excluded => "excluded",
+        }
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
