@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use crate::config::units::Secret;
 
+pub mod address;
 pub mod raw;
 pub mod resolve;
+pub mod show;
 pub mod units;
 
 /// The whole configuration of one process.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Console addresses and the HTTP address; a change needs a restart.
     pub boot: Boot,
@@ -84,7 +86,7 @@ pub struct Monitor {
 }
 
 /// One group of servers: a primary, its replicas, and the listener in front of them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// Its name, unique.
     pub name: Arc<str>,

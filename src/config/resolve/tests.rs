@@ -1,0 +1,214 @@
+//! Refusals as a table, defaults, and the two files that we ship.
+
+use super::*;
+
+const MINIMAL: &str = include_str!("../../../config/minimal.toml");
+const EXAMPLE: &str = include_str!("../../../config/example.toml");
+const RAW: &str = include_str!("../raw.rs");
+
+fn no_files(path: &Path) -> Result<Secret, String> {
+    Err(format!("a file that exists, unlike {}", path.display()))
+}
+
+fn check(text: &str) -> Result<Config, Refused> {
+    let file = raw::parse(text).unwrap_or_else(|error| panic!("{error} in\n{text}"));
+    resolve(&file, 2, &no_files)
+}
+
+/// The minimal file with one line put into the section that begins with `section`.
+fn minimal_with(section: &str, line: &str) -> String {
+    if section.is_empty() {
+        return format!("{line}\n{MINIMAL}");
+    }
+    MINIMAL.replace(&format!("{section}\n"), &format!("{section}\n{line}\n"))
+}
+
+#[test]
+fn the_minimal_file_resolves_to_the_documented_defaults() {
+    let config = check(MINIMAL).expect("the minimal file is valid");
+    assert_eq!(config.monitor.interval, Duration::from_millis(500));
+    assert_eq!(config.boot.workers, 2);
+    assert_eq!(config.boot.admin_password, None);
+    let [group] = config.groups.as_slice() else { panic!("one group") };
+    assert_eq!(&*group.name, "main");
+    assert_eq!(group.consistency, Consistency::Session);
+    assert_eq!(group.hold, Duration::from_secs(15));
+    assert_eq!(group.max_clients, 10_000);
+    assert_eq!(group.inspect_limit, 1 << 20);
+    assert_eq!(&*group.seeds[0], "127.0.0.1:3306");
+}
+
+#[test]
+fn the_example_shows_the_real_defaults() {
+    let example = check(EXAMPLE).expect("the example is valid");
+    let minimal = check(MINIMAL).expect("the minimal file is valid");
+    assert_eq!(example.entries(), minimal.entries());
+    assert_eq!(example, minimal);
+}
+
+#[test]
+fn the_example_mentions_every_key() {
+    // Inner attributes and doc comments aside, a field of raw.rs is a line `pub name: Type,`.
+    let before_values = RAW.split("/// One value of whatever type").next().expect("a first part");
+    let mut keys = 0;
+    for line in before_values.lines() {
+        let Some(field) = line.trim().strip_prefix("pub ") else { continue };
+        let Some((key, _)) = field.split_once(": ") else { continue };
+        keys += 1;
+        let shown = EXAMPLE.lines().any(|line| {
+            let line = line.trim_start_matches("# ");
+            line.starts_with(&format!("{key} = "))
+                || line.starts_with(&format!("[{key}"))
+                || line.starts_with(&format!("[[{key}"))
+                || line.starts_with(&format!("[[groups.main.{key}]]"))
+        });
+        assert!(shown, "config/example.toml does not mention {key}");
+    }
+    assert!(keys > 40, "only {keys} keys were found in raw.rs");
+}
+
+#[test]
+fn what_the_example_comments_out_is_valid_too() {
+    let keys = ["admin_password", "workers", "proxy_protocol_from", "[[", "address", "name"];
+    let more = ["weight", "role", "groups", "password = \"secret\""];
+    let text: Vec<&str> = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with("admin_password_file") => line,
+            Some(rest) if keys.iter().chain(&more).any(|key| rest.starts_with(key)) => rest,
+            Some(_) | None => line,
+        })
+        .filter(|line| !line.starts_with("seeds"))
+        .collect();
+    let config = check(&text.join("\n")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(&*config.groups[0].servers[0].name, "db1");
+    assert_eq!(config.groups[0].servers[0].weight, DEFAULT_WEIGHT);
+    assert_eq!(config.groups[0].users[0].name, "app");
+    assert!(config.boot.admin_password.is_some());
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_key_value_and_what_is_allowed() {
+    let table: &[(&str, &str, &str, &str)] = &[
+        ("", "drain_timeout = 30", "drain_timeout = 30", "\"15s\""),
+        ("", "workers = 0", "workers = 0", "from 1 to 256"),
+        ("", "workers = \"all\"", "workers = \"all\"", "whole number"),
+        ("", "log_format = \"xml\"", "log_format = \"xml\"", "\"text\", \"json\""),
+        ("", "state_dir = \"data\"", "state_dir = \"data\"", "absolute"),
+        ("", "admin_user = \"\"", "admin_user = \"\"", "not empty"),
+        ("", "admin_password = 5", "admin_password = (hidden)", "quotes"),
+        ("[monitor]", "interval = \"1ms\"", "monitor.interval = \"1ms\"", "from 50ms to 1m"),
+        ("[monitor]", "interval = 500", "monitor.interval = 500", "unit"),
+        ("[monitor]", "fall = -1", "monitor.fall = -1", "from 1 to 100"),
+        ("[monitor]", "rise = 1.5", "monitor.rise = 1.5", "whole number"),
+        ("[groups.main]", "hold = true", "groups.main.hold = true", "unit"),
+        ("[groups.main]", "hold = [1]", "groups.main.hold = a TOML array", "unit"),
+        ("[groups.main]", "consistency = \"strict\"", "\"strict\"", "\"session\", \"eventual\""),
+        ("[groups.main]", "inspect_limit = 65536", "inspect_limit = 65536", "\"64KiB\""),
+        ("[groups.main]", "inspect_limit = \"2GiB\"", "\"2GiB\"", "to 1GiB"),
+        ("[groups.main]", "primary_read_percent = 101", "= 101", "from 0 to 100"),
+        ("[groups.main]", "max_clients = 0", "max_clients = 0", "from 1 to"),
+        ("[groups.main]", "proxy_protocol_to_servers = \"no\"", "\"no\"", "true or false"),
+        ("[groups.main]", "proxy_protocol_from = \"lb\"", "\"lb\"", "a network"),
+        ("[groups.main]", "proxy_protocol_from = [\"10.0.0.0/40\"]", "/40", "a network"),
+    ];
+    for (section, line, shown, allowed) in table {
+        let refused = check(&minimal_with(section, line)).expect_err(line);
+        let [refusal] = refused.0.as_slice() else { panic!("{line}: {refused}") };
+        let text = refusal.to_string();
+        assert!(text.contains(shown), "{line}: {text}");
+        assert!(text.contains(allowed), "{line}: {text}");
+    }
+}
+
+#[test]
+fn wrong_addresses_are_refused() {
+    let table: &[(&str, &str, &str)] = &[
+        ("\"127.0.0.1:6032\"", "\"0.0.0.0:6032\"", "loopback"),
+        ("\"127.0.0.1:6032\"", "\"localhost:6032\"", "an IP address and a port"),
+        ("\"127.0.0.1:9104\"", "\"/run/http.sock\"", "an IP address and a port"),
+        ("\"127.0.0.1:9104\"", "\"127.0.0.1:6033\"", "nothing else listens on"),
+        ("\"127.0.0.1:6033\"", "[]", "an IP address and a port"),
+        ("\"127.0.0.1:6033\"", "6033", "an IP address and a port"),
+        ("[\"127.0.0.1:3306\"]", "[\"127.0.0.1\"]", "host:port"),
+        ("[\"127.0.0.1:3306\"]", "[]", "one server at least"),
+        ("[groups.main]", "[groups.\"a.b\"]", "letters"),
+    ];
+    for (from, to, allowed) in table {
+        let text = MINIMAL.replace(from, to);
+        assert_ne!(text, MINIMAL, "{from} is not in the minimal file");
+        let refused = check(&text).expect_err(to);
+        assert_eq!(refused.0.len(), 1, "{to}: {refused}");
+        assert!(refused.to_string().contains(allowed), "{to}: {refused}");
+    }
+}
+
+#[test]
+fn all_refusals_are_collected() {
+    let refused = check("workers = 0\ndrain_timeout = 1\n").expect_err("much is wrong");
+    let keys: Vec<_> = refused.0.iter().map(|refusal| refusal.key.as_str()).collect();
+    let expected = ["workers", "drain_timeout", "monitor.user", "monitor.password", "groups"];
+    assert_eq!(keys, expected, "{refused}");
+}
+
+#[test]
+fn seeds_and_servers_exclude_each_other_and_servers_are_distinct() {
+    let one = "[[groups.main.servers]]\naddress = \"db1:3306\"\nname = \"a\"\n";
+    let both = check(&format!("{MINIMAL}\n{one}")).expect_err("both");
+    assert!(both.to_string().contains("either seeds"), "{both}");
+    let fixed = MINIMAL.replace("seeds  = [\"127.0.0.1:3306\"]", "");
+    let config = check(&format!("{fixed}\n{one}")).expect("a fixed list");
+    assert_eq!(config.groups[0].servers[0].role, RoleHint::Auto);
+    let twice = check(&format!("{fixed}\n{one}\n{one}")).expect_err("twice the same");
+    assert_eq!(twice.0.len(), 2, "{twice}");
+    let no_address = format!("{fixed}\n[[groups.main.servers]]\nweight = 20000\n");
+    let refused = check(&no_address).expect_err("no address");
+    assert!(refused.to_string().contains("servers[0].address"), "{refused}");
+}
+
+#[test]
+fn users_belong_to_all_groups_or_to_the_named_ones() {
+    let second = "[groups.second]\nlisten = \"127.0.0.1:6034\"\nseeds = \"db1:3306\"\n";
+    let users = "[[users]]\nname = \"a\"\npassword = \"p\"\n\
+                 [[users]]\nname = \"b\"\npassword = \"\"\ngroups = \"second\"\n";
+    let config = check(&format!("{MINIMAL}\n{second}\n{users}")).expect("valid");
+    assert_eq!(config.groups[0].users.len(), 1);
+    assert_eq!(config.groups[1].users.len(), 2);
+    let wrong = "[[users]]\ngroups = [\"third\"]\n";
+    let refused = check(&format!("{MINIMAL}\n{wrong}")).expect_err("a user without anything");
+    let text = refused.to_string();
+    for part in ["users[0].name", "users[0].password", "users[0].groups", "main"] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn password_files_are_read_and_their_trouble_is_told() {
+    let text = MINIMAL.replace("password = \"monitor\"", "password_file = \"m.pw\"");
+    let file = raw::parse(&text).expect("valid TOML");
+    let read = |path: &Path| {
+        assert_eq!(path, Path::new("m.pw"));
+        Ok(Secret::new("from the file".to_owned()))
+    };
+    let config = resolve(&file, 1, &read).expect("valid");
+    assert_eq!(config.monitor.password.reveal(), "from the file");
+    let refused = check(&text).expect_err("no such file");
+    assert_eq!(refused.0.len(), 1, "{refused}");
+    assert!(refused.to_string().contains("monitor.password_file = \"m.pw\""), "{refused}");
+    let both = text.replacen("password_file", "password = \"hunter2\"\npassword_file", 1);
+    let refused = check(&both).expect_err("both given");
+    assert!(refused.to_string().contains("either"), "{refused}");
+    assert!(!refused.to_string().contains("hunter2"), "{refused}");
+}
+
+#[test]
+fn shown_entries_mask_passwords_and_mention_every_setting() {
+    let users = "[[users]]\nname = \"app\"\npassword = \"hunter2\"\n";
+    let text = format!("admin_password = \"hunter2\"\n{MINIMAL}\n{users}");
+    let entries = check(&text.replace("\"monitor\" ", "\"hunter2\" ")).expect("valid").entries();
+    let shown: Vec<_> =
+        entries.iter().map(|entry| format!("{} = {}", entry.key, entry.value)).collect();
+    assert!(!shown.concat().contains("hunter2"), "{shown:#?}");
+    assert!(shown.contains(&"groups.main.hold = 15s".to_owned()), "{shown:#?}");
+    assert!(shown.contains(&"groups.main.users.app = (hidden)".to_owned()), "{shown:#?}");
+}

@@ -1,0 +1,136 @@
+//! A configuration as lines of key and value, as the console shows it. Secrets are masked.
+
+use std::fmt::Display;
+
+use crate::config::units::{show_duration, show_size};
+use crate::config::{Boot, Config, Consistency, Group, LogFormat, Monitor, RoleHint};
+
+/// One setting as it is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Path of the key in the file.
+    pub key: String,
+    /// Value as the file would write it, without quotes.
+    pub value: String,
+    /// Whether a reload applies it; the others need a restart.
+    pub reloadable: bool,
+}
+
+const MASKED: &str = "(hidden)";
+
+impl Config {
+    /// Every setting in force, in the order of the file; passwords are masked.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        let mut entries = boot(&self.boot);
+        entries.extend(monitor(&self.monitor));
+        for one in &self.groups {
+            entries.extend(group(one));
+        }
+        entries
+    }
+}
+
+fn boot(boot: &Boot) -> Vec<Entry> {
+    let off = || "(off)".to_owned();
+    let password = if boot.admin_password.is_some() { MASKED } else { "(generated)" };
+    let format = match boot.log_format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    [
+        ("admin", boot.admin.as_ref().map_or_else(off, ToString::to_string)),
+        ("admin_user", boot.admin_user.clone()),
+        ("admin_password", password.to_owned()),
+        ("http", boot.http.as_ref().map_or_else(off, ToString::to_string)),
+        ("state_dir", boot.state_dir.display().to_string()),
+        ("workers", boot.workers.to_string()),
+        ("drain_timeout", show_duration(boot.drain_timeout)),
+        ("log_format", format.to_owned()),
+        ("log_filter", boot.log_filter.clone()),
+    ]
+    .into_iter()
+    .map(|(key, value)| Entry { key: key.to_owned(), value, reloadable: false })
+    .collect()
+}
+
+fn monitor(monitor: &Monitor) -> Vec<Entry> {
+    [
+        ("user", monitor.user.clone()),
+        ("password", MASKED.to_owned()),
+        ("interval", show_duration(monitor.interval)),
+        ("timeout", show_duration(monitor.timeout)),
+        ("fall", monitor.fall.to_string()),
+        ("rise", monitor.rise.to_string()),
+    ]
+    .into_iter()
+    .map(|(key, value)| Entry { key: format!("monitor.{key}"), value, reloadable: true })
+    .collect()
+}
+
+fn group(group: &Group) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = [
+        ("seeds", joined(&group.seeds)),
+        ("consistency", group.consistency.word().to_owned()),
+        ("replica_wait", show_duration(group.replica_wait)),
+        ("hold", show_duration(group.hold)),
+        ("max_lag", show_duration(group.max_lag)),
+        ("primary_read_percent", group.primary_read_percent.to_string()),
+        ("max_clients", group.max_clients.to_string()),
+        ("handshake_timeout", show_duration(group.handshake_timeout)),
+        ("idle_timeout", show_duration(group.idle_timeout)),
+        ("connect_timeout", show_duration(group.connect_timeout)),
+        ("inspect_limit", show_size(u64::try_from(group.inspect_limit).unwrap_or(u64::MAX))),
+        ("proxy_protocol_from", joined(&group.proxy_protocol_from)),
+        ("proxy_protocol_to_servers", group.proxy_protocol_to_servers.to_string()),
+    ]
+    .into_iter()
+    .map(|(key, value)| Entry {
+        key: format!("groups.{}.{key}", group.name),
+        value,
+        reloadable: true,
+    })
+    .collect();
+    let listen = Entry {
+        key: format!("groups.{}.listen", group.name),
+        value: joined(&group.listen),
+        reloadable: false,
+    };
+    entries.insert(0, listen);
+    for server in &group.servers {
+        let role = match server.role {
+            RoleHint::Auto => "auto",
+            RoleHint::Replica => "replica",
+            RoleHint::Primary => "primary",
+        };
+        entries.push(Entry {
+            key: format!("groups.{}.servers.{}", group.name, server.name),
+            value: format!("{}, weight {}, role {role}", server.address, server.weight),
+            reloadable: true,
+        });
+    }
+    for user in &group.users {
+        entries.push(Entry {
+            key: format!("groups.{}.users.{}", group.name, user.name),
+            value: MASKED.to_owned(),
+            reloadable: true,
+        });
+    }
+    entries
+}
+
+fn joined<T: Display>(values: &[T]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl Consistency {
+    /// The word of the configuration file.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Eventual => "eventual",
+            Self::Session => "session",
+            Self::Global => "global",
+        }
+    }
+}
