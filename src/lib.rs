@@ -4,7 +4,9 @@
 //! vocabulary ([`protocol`], [`topology`], [`config`]), decisions ([`router`], [`session`]),
 //! and the shell around them.
 
+pub mod app;
 pub mod config;
+pub mod health;
 pub mod protocol;
 pub mod router;
 pub mod topology;

@@ -1,35 +1,429 @@
 //! GTID sets of both families and their algebra.
+//!
+//! MariaDB names a transaction `domain-server-sequence` and a position is the last one of each
+//! domain; MySQL names it `uuid[:tag]:number` and a position is a set of intervals.
+//!
+//! For routing, MariaDB positions are compared per domain by sequence alone. That is right for
+//! servers of one history, which replicas of one primary are. It is wrong for finding errant
+//! transactions: an old primary at `0-2-59` looks contained in `0-1-60` although the new primary
+//! never saw it. That question is answered by [`MariaDbState`], the highest sequence per domain
+//! *and* server, as `@@gtid_binlog_state` tells it.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use crate::topology::Flavour;
+
+mod intervals;
+
+use intervals::{Interval, Intervals};
 
 /// How far a server, or a session, has come. Both families in one type, so that routing
 /// need not know which one it serves.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct GtidSet {}
+pub struct GtidSet {
+    form: Form,
+}
+
+/// The highest sequence per domain and originating server: MariaDB's `@@gtid_binlog_state`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MariaDbState {
+    /// Sorted by (domain, server).
+    entries: Vec<Position>,
+}
+
+/// Most intervals that [`GtidSet::add`] keeps per source; more are merged, smallest gap first.
+const ADDED_INTERVALS_MAX: usize = 16;
+
+/// Longest tag of a MySQL GTID, characters (MySQL manual, "GTID Format").
+const TAG_LEN_MAX: usize = 32;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+enum Form {
+    #[default]
+    Empty,
+    /// Sorted by domain, one entry a domain.
+    MariaDb(Vec<Position>),
+    /// Sorted by (uuid, tag), no entry without intervals.
+    MySql(Vec<Source>),
+    /// GTIDs of both families in one set: contained in nothing, contains nothing. Such a token
+    /// can only keep a session on the primary, which is the safe side.
+    Mixed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Position {
+    domain: u32,
+    server: u32,
+    sequence: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Source {
+    uuid: [u8; 16],
+    /// Lower case; empty for the untagged GTIDs of that server.
+    tag: Box<str>,
+    intervals: Intervals,
+}
+
+// === impls ===
 
 impl GtidSet {
-    /// Whether every transaction named by `other` is contained in `self`.
+    /// Parses a MariaDB position (`0-1-7,2-1-1`); per domain the highest sequence is kept.
+    /// `None` when the text is malformed. The empty text is the empty set.
     #[must_use]
-    pub fn contains(&self, _other: &Self) -> bool {
+    pub fn parse_mariadb(text: &str) -> Option<Self> {
+        let mut set = Self::default();
+        for part in parts(text) {
+            set.add_position(parse_position(part?)?);
+        }
+        Some(set)
+    }
+
+    /// Parses a MySQL set (`uuid:1-5:7,uuid:tag:3`, `uuid:1-5:tag:7-9`), tags included.
+    /// `None` when the text is malformed. The empty text is the empty set.
+    #[must_use]
+    pub fn parse_mysql(text: &str) -> Option<Self> {
+        let mut set = Self::default();
+        for part in parts(text) {
+            parse_source(part?, |uuid, tag, interval| {
+                set.add_interval(uuid, tag, interval);
+            })?;
+        }
+        Some(set)
+    }
+
+    /// Parses a position or set as that family writes it.
+    #[must_use]
+    pub fn parse(flavour: Flavour, text: &str) -> Option<Self> {
+        match flavour {
+            Flavour::MariaDb => Self::parse_mariadb(text),
+            Flavour::MySql => Self::parse_mysql(text),
+        }
+    }
+
+    /// Adds the GTIDs that a server reported for one statement (MariaDB's `last_gtid`, MySQL's
+    /// `session_track_gtids`); `false`, and nothing is added, when the text is malformed.
+    ///
+    /// A session calls this after each of its writes, so it must stay small: once a source has
+    /// more than sixteen intervals, the smallest gaps are filled. The set then asks for more
+    /// than the session wrote, never for less.
+    pub fn add(&mut self, flavour: Flavour, text: &str) -> bool {
+        if flavour == Flavour::MariaDb
+            && let Some(position) = parse_position(text)
+        {
+            self.add_position(position);
+            return true;
+        }
+        let Some(added) = Self::parse(flavour, text) else { return false };
+        self.union(&added);
+        if let Form::MySql(sources) = &mut self.form {
+            for source in sources {
+                source.intervals.coarsen(ADDED_INTERVALS_MAX);
+            }
+        }
         true
     }
+
+    /// Whether every transaction named by `other` is contained in `self`. The empty set is
+    /// contained in all; sets of different families never contain each other.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        match (&self.form, &other.form) {
+            (_, Form::Empty) => true,
+            (Form::MariaDb(have), Form::MariaDb(want)) => {
+                want.iter().all(|want| position_of(have, want.domain) >= Some(want.sequence))
+            }
+            (Form::MySql(have), Form::MySql(want)) => want.iter().all(|want| {
+                find(have, &want.uuid, &want.tag)
+                    .ok()
+                    .and_then(|at| have.get(at))
+                    .is_some_and(|have| have.intervals.contains(&want.intervals))
+            }),
+            (Form::Empty | Form::MariaDb(_) | Form::MySql(_) | Form::Mixed, _) => false,
+        }
+    }
+
     /// Whether it names no transaction.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        true
+        self.form == Form::Empty
     }
-    /// Adds all transactions of `other`.
-    pub fn union(&mut self, _other: &Self) {}
-    /// Parses a MariaDB position (`0-1-7,2-1-1`); per domain the highest sequence is kept.
-    pub fn parse_mariadb(_text: &str) -> Option<Self> {
-        None
+
+    /// How many domains (MariaDB) or server and tag pairs (MySQL) it names.
+    #[must_use]
+    pub fn domains_or_sources(&self) -> usize {
+        match &self.form {
+            Form::Empty | Form::Mixed => 0,
+            Form::MariaDb(positions) => positions.len(),
+            Form::MySql(sources) => sources.len(),
+        }
     }
-    /// Parses a MySQL set (`uuid:1-5:7,uuid:tag:3`), tags included.
-    pub fn parse_mysql(_text: &str) -> Option<Self> {
-        None
+
+    /// Adds all transactions of `other`. GTIDs of two families in one set make it one that is
+    /// contained in nothing.
+    pub fn union(&mut self, other: &Self) {
+        match (&mut self.form, &other.form) {
+            (_, Form::Empty) => {}
+            (Form::Empty, _) => self.form = other.form.clone(),
+            (Form::MariaDb(_), Form::MariaDb(positions)) => {
+                for position in positions {
+                    self.add_position(*position);
+                }
+            }
+            (Form::MySql(sources), Form::MySql(added)) => {
+                for source in added {
+                    match find(sources, &source.uuid, &source.tag) {
+                        Ok(at) => {
+                            if let Some(mine) = sources.get_mut(at) {
+                                mine.intervals.union(&source.intervals);
+                            }
+                        }
+                        Err(at) => sources.insert(at, source.clone()),
+                    }
+                }
+            }
+            (Form::MariaDb(_) | Form::MySql(_) | Form::Mixed, _) => self.form = Form::Mixed,
+        }
+    }
+
+    /// What is in `self` and not in `other`. On MariaDB a position is all or nothing per
+    /// domain: it stays unless `other` has reached it.
+    #[must_use]
+    pub fn subtract(&self, other: &Self) -> Self {
+        let form = match (&self.form, &other.form) {
+            (Form::MariaDb(mine), Form::MariaDb(theirs)) => {
+                let mut left = mine.clone();
+                left.retain(|at| position_of(theirs, at.domain) < Some(at.sequence));
+                if left.is_empty() { Form::Empty } else { Form::MariaDb(left) }
+            }
+            (Form::MySql(mine), Form::MySql(theirs)) => {
+                let mut left = mine.clone();
+                for source in &mut left {
+                    if let Ok(at) = find(theirs, &source.uuid, &source.tag)
+                        && let Some(gone) = theirs.get(at)
+                    {
+                        source.intervals.subtract(&gone.intervals);
+                    }
+                }
+                left.retain(|source| !source.intervals.is_empty());
+                if left.is_empty() { Form::Empty } else { Form::MySql(left) }
+            }
+            (Form::Empty | Form::MariaDb(_) | Form::MySql(_) | Form::Mixed, _) => self.form.clone(),
+        };
+        Self { form }
+    }
+
+    fn add_position(&mut self, position: Position) {
+        match &mut self.form {
+            Form::Empty => self.form = Form::MariaDb(vec![position]),
+            Form::MariaDb(positions) => {
+                match positions.binary_search_by_key(&position.domain, |at| at.domain) {
+                    Ok(at) => {
+                        if let Some(mine) = positions.get_mut(at)
+                            && mine.sequence < position.sequence
+                        {
+                            *mine = position;
+                        }
+                    }
+                    Err(at) => positions.insert(at, position),
+                }
+            }
+            Form::MySql(_) | Form::Mixed => self.form = Form::Mixed,
+        }
+    }
+
+    fn add_interval(&mut self, uuid: [u8; 16], tag: &str, interval: Interval) {
+        let source = || Source { uuid, tag: Box::from(tag), intervals: Intervals::of(interval) };
+        match &mut self.form {
+            Form::Empty => self.form = Form::MySql(vec![source()]),
+            Form::MySql(sources) => match find(sources, &uuid, tag) {
+                Ok(at) => {
+                    if let Some(mine) = sources.get_mut(at) {
+                        mine.intervals.insert(interval);
+                    }
+                }
+                Err(at) => sources.insert(at, source()),
+            },
+            Form::MariaDb(_) | Form::Mixed => self.form = Form::Mixed,
+        }
     }
 }
 
-impl std::fmt::Display for GtidSet {
-    fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        Ok(())
+impl MariaDbState {
+    /// Parses `@@gtid_binlog_state` (`0-2-58,0-1-60`); `None` when the text is malformed.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut state = Self::default();
+        for part in parts(text) {
+            let new = parse_position(part?)?;
+            let key = (new.domain, new.server);
+            match state.entries.binary_search_by_key(&key, |at| (at.domain, at.server)) {
+                Ok(at) => {
+                    if let Some(mine) = state.entries.get_mut(at) {
+                        mine.sequence = mine.sequence.max(new.sequence);
+                    }
+                }
+                Err(at) => state.entries.insert(at, new),
+            }
+        }
+        Some(state)
+    }
+
+    /// Whether the history with this state holds every transaction that `position` names, each
+    /// judged by the server that wrote it. What is not contained is errant to that history.
+    #[must_use]
+    pub fn contains(&self, position: &GtidSet) -> bool {
+        match &position.form {
+            Form::Empty => true,
+            Form::MariaDb(wanted) => wanted.iter().all(|want| {
+                self.entries.iter().any(|at| {
+                    (at.domain, at.server) == (want.domain, want.server)
+                        && at.sequence >= want.sequence
+                })
+            }),
+            Form::MySql(_) | Form::Mixed => false,
+        }
     }
 }
+
+impl fmt::Display for GtidSet {
+    /// The canonical text, as the family's own functions (`MASTER_GTID_WAIT`,
+    /// `WAIT_FOR_EXECUTED_GTID_SET`) take it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.form {
+            Form::Empty => Ok(()),
+            Form::Mixed => f.write_str("(GTIDs of two families)"),
+            Form::MariaDb(positions) => {
+                for (index, at) in positions.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { "," };
+                    write!(f, "{comma}{}-{}-{}", at.domain, at.server, at.sequence)?;
+                }
+                Ok(())
+            }
+            Form::MySql(sources) => {
+                let mut last: Option<&[u8; 16]> = None;
+                for source in sources {
+                    if last != Some(&source.uuid) {
+                        if last.is_some() {
+                            f.write_str(",")?;
+                        }
+                        write_uuid(f, &source.uuid)?;
+                        last = Some(&source.uuid);
+                    }
+                    if !source.tag.is_empty() {
+                        write!(f, ":{}", source.tag)?;
+                    }
+                    write!(f, "{}", source.intervals)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn position_of(positions: &[Position], domain: u32) -> Option<u64> {
+    let at = positions.binary_search_by_key(&domain, |at| at.domain).ok()?;
+    positions.get(at).map(|at| at.sequence)
+}
+
+fn find(sources: &[Source], uuid: &[u8; 16], tag: &str) -> Result<usize, usize> {
+    sources.binary_search_by(|at| match at.uuid.cmp(uuid) {
+        Ordering::Equal => (*at.tag).cmp(tag),
+        unequal => unequal,
+    })
+}
+
+/// The comma-separated parts without surrounding space (servers break long sets into lines);
+/// an empty part is malformed, unless the whole text is empty.
+fn parts(text: &str) -> impl Iterator<Item = Option<&str>> {
+    let text = text.trim();
+    let parts = text.split(',').map(|part| Some(part.trim()).filter(|part| !part.is_empty()));
+    parts.take(if text.is_empty() { 0 } else { usize::MAX })
+}
+
+fn parse_position(text: &str) -> Option<Position> {
+    let mut fields = text.trim().split('-');
+    let domain = u32::try_from(number(fields.next()?)?).ok()?;
+    let server = u32::try_from(number(fields.next()?)?).ok()?;
+    let sequence = number(fields.next()?)?;
+    fields.next().is_none().then_some(Position { domain, server, sequence })
+}
+
+/// `uuid:interval[:interval]...[:tag:interval...]`, each interval handed to `each`.
+fn parse_source(text: &str, mut each: impl FnMut([u8; 16], &str, Interval)) -> Option<()> {
+    let mut fields = text.split(':').map(str::trim);
+    let uuid = parse_uuid(fields.next()?)?;
+    let mut tag = String::new();
+    let mut complete = false;
+    for field in fields {
+        if field.starts_with(|first: char| first.is_ascii_digit()) {
+            each(uuid, &tag, parse_interval(field)?);
+            complete = true;
+        } else {
+            let first_or_after_intervals = tag.is_empty() || complete;
+            if !first_or_after_intervals {
+                return None;
+            }
+            tag = parse_tag(field)?;
+            complete = false;
+        }
+    }
+    complete.then_some(())
+}
+
+fn parse_interval(text: &str) -> Option<Interval> {
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (number(first.trim())?, number(last.trim())?),
+        None => (number(text)?, number(text)?),
+    };
+    Interval::new(first, last)
+}
+
+fn parse_tag(text: &str) -> Option<String> {
+    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let valid = text.starts_with(letter)
+        && text.len() <= TAG_LEN_MAX
+        && text.chars().all(|c| letter(c) || c.is_ascii_digit());
+    valid.then(|| text.to_ascii_lowercase())
+}
+
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let bytes = text.as_bytes();
+    if bytes.len() != 36 {
+        return None;
+    }
+    let mut uuid = [0u8; 16];
+    let mut digits = 0usize;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if matches!(at, 8 | 13 | 18 | 23) {
+            if byte != b'-' {
+                return None;
+            }
+            continue;
+        }
+        let value = u8::try_from(char::from(byte).to_digit(16)?).ok()?;
+        let slot = uuid.get_mut(digits / 2)?;
+        *slot = (*slot << 4) | value;
+        digits += 1;
+    }
+    Some(uuid)
+}
+
+fn write_uuid(f: &mut fmt::Formatter<'_>, uuid: &[u8; 16]) -> fmt::Result {
+    for (at, byte) in uuid.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            f.write_str("-")?;
+        }
+        write!(f, "{byte:02x}")?;
+    }
+    Ok(())
+}
+
+/// Decimal digits only; `str::parse` alone would take a leading plus sign.
+fn number(text: &str) -> Option<u64> {
+    text.starts_with(|first: char| first.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests;
