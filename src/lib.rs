@@ -5,8 +5,11 @@
 //! and the shell around them.
 
 pub mod app;
+pub mod cli;
 pub mod config;
+pub mod digests;
 pub mod health;
+pub mod metrics;
 pub mod protocol;
 pub mod router;
 pub mod topology;
