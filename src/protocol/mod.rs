@@ -29,6 +29,7 @@ pub mod flags;
 pub mod packet;
 pub mod reply;
 pub mod session_track;
+pub mod walker;
 pub mod writer;
 
 /// Bytes that do not fit the grammar of the packet that was expected.
