@@ -11,5 +11,6 @@ pub mod digests;
 pub mod health;
 pub mod metrics;
 pub mod protocol;
+pub mod provider;
 pub mod router;
 pub mod topology;

@@ -1,0 +1,495 @@
+//! A primary and its replicas as processes on this machine, each with a data directory of its own.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+use crate::provider::programs::Programs;
+use crate::provider::replication::{self, Place, ROOT};
+use crate::provider::server::{self, Condition, Server};
+use crate::provider::state::{Entry, State};
+use crate::provider::{Error, Flavour, Lifetime, Spec, process};
+
+/// How long a server may take to come up, or to end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a state that is waited for is looked at.
+pub(super) const GLANCE: Duration = Duration::from_millis(25);
+/// Ports that are tried: below the range that systems give to outgoing connections, so that a
+/// stopped server finds its port free when it comes back.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Longest path of a unix socket that every system takes.
+const SOCKET_PATH: usize = 100;
+
+/// A running sandbox. All methods take `&self`: what changes is in the processes and the folder.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: PathBuf,
+    flavour: Flavour,
+    programs: Programs,
+    servers: Vec<Server>,
+    /// Ends the servers when this process ends, whichever way; see [`Lifetime::Process`].
+    guard: Option<Child>,
+}
+
+impl Cluster {
+    /// Starts what `spec` says and returns when every replica follows and acknowledges.
+    ///
+    /// # Errors
+    /// When programs are missing, a server does not come up, or the folder is in use.
+    pub async fn up(spec: Spec) -> Result<Self, Error> {
+        let programs = Programs::find(spec.flavour, spec.mysql_root.as_deref())?;
+        let dir = std::path::absolute(&spec.dir).map_err(file("cannot find", &spec.dir))?;
+        if dir.join("state.json").exists() {
+            let what = format!("a sandbox lives in {}; take it down first", dir.display());
+            return Err(Error::Refused(what));
+        }
+        std::fs::create_dir_all(&dir).map_err(file("cannot make", &dir))?;
+        let servers = lay_out(&dir, spec.replicas)?;
+        let guard = match spec.lifetime {
+            Lifetime::Detached => None,
+            Lifetime::Process => Some(guard(&dir)?),
+        };
+        let cluster = Self { dir, flavour: spec.flavour, programs, servers, guard };
+        cluster.write_state(&spec)?;
+        cluster.fill_folders().await?;
+        for server in &cluster.servers {
+            cluster.spawn(server)?;
+        }
+        for server in &cluster.servers {
+            cluster.wait_ready(server).await?;
+        }
+        let primary = cluster.primary()?;
+        for replica in cluster.replicas()? {
+            replica.run(&replication::follow(cluster.flavour, primary.port)).await?;
+        }
+        cluster.wait_acknowledging(spec.replicas).await?;
+        Ok(cluster)
+    }
+
+    /// The sandbox that another command started in `dir`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn load(dir: &Path) -> Result<Self, Error> {
+        let dir = std::path::absolute(dir).map_err(file("cannot find", dir))?;
+        let state = State::read(&dir)?;
+        let programs = Programs::find(state.flavour, state.mysql_root.as_deref())?;
+        let servers = state.servers.iter().map(|entry| Server::new(&dir, entry)).collect();
+        Ok(Self { dir, flavour: state.flavour, programs, servers, guard: None })
+    }
+
+    /// Family of the servers.
+    #[must_use]
+    pub fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The family's programs.
+    #[must_use]
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// All servers, the first primary first.
+    #[must_use]
+    pub fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// The server called `name`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn server(&self, name: &str) -> Result<&Server, Error> {
+        self.servers.iter().find(|server| server.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.servers.iter().map(|s| s.name.as_str()).collect();
+            Error::Refused(format!("no server `{name}`; there are {}", names.join(", ")))
+        })
+    }
+
+    /// The server that we made the primary last.
+    ///
+    /// # Errors
+    /// When the state file is gone.
+    pub fn primary(&self) -> Result<&Server, Error> {
+        self.server(&State::read(&self.dir)?.primary)
+    }
+
+    /// The others.
+    ///
+    /// # Errors
+    /// When the state file is gone.
+    pub fn replicas(&self) -> Result<Vec<&Server>, Error> {
+        let primary = State::read(&self.dir)?.primary;
+        Ok(self.servers.iter().filter(|server| server.name != primary).collect())
+    }
+
+    /// Starts a server that is not running, with the role that it has now, and waits for it.
+    ///
+    /// # Errors
+    /// When it runs already or does not come up.
+    pub async fn start(&self, name: &str) -> Result<(), Error> {
+        let server = self.server(name)?;
+        if server.condition() != Condition::Dead {
+            return Err(Error::Refused(format!("server {name} runs already")));
+        }
+        self.spawn(server)?;
+        self.wait_ready(server).await
+    }
+
+    /// Stops a server in good order and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop(&self, name: &str) -> Result<(), Error> {
+        let server = self.server(name)?;
+        server.signal(Signal::TERM);
+        server.wait_gone().await
+    }
+
+    /// [`Cluster::stop`], then [`Cluster::start`].
+    ///
+    /// # Errors
+    /// As those two.
+    pub async fn restart(&self, name: &str) -> Result<(), Error> {
+        self.stop(name).await?;
+        self.start(name).await
+    }
+
+    /// Ends a server as a power failure would (SIGKILL) and waits until it is gone.
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub async fn kill(&self, name: &str) -> Result<(), Error> {
+        let server = self.server(name)?;
+        server.signal(Signal::KILL);
+        server.wait_gone().await
+    }
+
+    /// Stops a server in mid-breath (SIGSTOP): it still accepts connections and never answers.
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub fn freeze(&self, name: &str) -> Result<(), Error> {
+        self.server(name)?.signal(Signal::STOP);
+        Ok(())
+    }
+
+    /// Lets a frozen server go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub fn thaw(&self, name: &str) -> Result<(), Error> {
+        self.server(name)?.signal(Signal::CONT);
+        Ok(())
+    }
+
+    /// Makes `name` the primary by plain SQL, as an operator would do it: the old primary takes no
+    /// more writes, the new one catches up, takes writes, and all others follow it.
+    ///
+    /// # Errors
+    /// When a server does not answer or the new primary does not catch up in time.
+    pub async fn switchover(&self, name: &str) -> Result<(), Error> {
+        let old = self.primary()?;
+        let new = self.server(name)?;
+        if old.name == new.name {
+            return Err(Error::Refused(format!("server {name} is the primary already")));
+        }
+        old.run(&[replication::step_down(self.flavour)]).await?;
+        self.wait_applied(new, &old.ask(replication::position(self.flavour)).await?).await?;
+        new.run(replication::become_primary(self.flavour)).await?;
+        let mut state = State::read(&self.dir)?;
+        state.primary.clone_from(&new.name);
+        state.write(&self.dir)?;
+        for server in self.servers.iter().filter(|server| server.name != new.name) {
+            let mut statements = vec![replication::unfollow(self.flavour).to_owned()];
+            if server.name == old.name {
+                let position = replication::carry_position(self.flavour);
+                statements.extend(position.map(str::to_owned));
+            }
+            statements.extend(replication::follow(self.flavour, new.port));
+            server.run(&statements).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every replica that runs has applied what the primary has executed now.
+    ///
+    /// # Errors
+    /// When one of them does not get there in time.
+    pub async fn wait_caught_up(&self) -> Result<(), Error> {
+        let position = self.primary()?.ask(replication::position(self.flavour)).await?;
+        for replica in self.replicas()? {
+            if replica.condition() == Condition::Running {
+                self.wait_applied(replica, &position).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until `replicas` of them acknowledge to the primary.
+    ///
+    /// # Errors
+    /// When they do not in time.
+    pub async fn wait_acknowledging(&self, replicas: usize) -> Result<(), Error> {
+        let primary = self.primary()?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let clients = primary.ask(replication::acknowledging(self.flavour)).await?;
+            if clients == replicas.to_string() {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                let state = format!("{replicas} acknowledging replicas (there are {clients})");
+                return Err(Error::Timeout { seconds: PATIENCE.as_secs(), state });
+            }
+            sleep(GLANCE).await;
+        }
+    }
+
+    /// Kills all servers and removes the folder.
+    ///
+    /// # Errors
+    /// When a server does not go away or the folder cannot be removed.
+    pub async fn down(mut self) -> Result<(), Error> {
+        for server in &self.servers {
+            server.signal(Signal::KILL);
+        }
+        for server in &self.servers {
+            server.wait_gone().await?;
+        }
+        if let Some(mut guard) = self.guard.take() {
+            // It ends when its input does, finds nothing to kill, and removes the folder.
+            drop(guard.stdin.take());
+            let _ = guard.wait();
+            return Ok(());
+        }
+        std::fs::remove_dir_all(&self.dir).map_err(file("cannot remove", &self.dir))
+    }
+
+    async fn wait_applied(&self, server: &Server, position: &str) -> Result<(), Error> {
+        let seconds = PATIENCE.as_secs();
+        let position = position.replace('\n', "");
+        let answer = server.ask(&replication::wait_for(self.flavour, &position, seconds)).await?;
+        if answer == "0" {
+            return Ok(());
+        }
+        Err(Error::Timeout { seconds, state: format!("{} to apply {position}", server.name) })
+    }
+
+    fn write_state(&self, spec: &Spec) -> Result<(), Error> {
+        let entry = |server: &Server| Entry {
+            name: server.name.clone(),
+            port: server.port,
+            socket: server.socket.clone(),
+            server_id: server.server_id,
+            dsn: server.dsn(),
+        };
+        let state = State {
+            flavour: spec.flavour,
+            primary: "db1".to_owned(),
+            servers: self.servers.iter().map(entry).collect(),
+            durability: spec.durability,
+            options: spec.options.clone(),
+            mysql_root: spec.mysql_root.clone(),
+        };
+        state.write(&self.dir)
+    }
+
+    /// Makes one data directory with its accounts, and a copy of it for every other server.
+    async fn fill_folders(&self) -> Result<(), Error> {
+        let first = self.servers.first().map(|server| server.dir.join("data"));
+        let first = first.ok_or_else(|| Error::Refused("a cluster without servers".to_owned()))?;
+        let accounts = self.dir.join("accounts.sql");
+        std::fs::write(&accounts, replication::accounts(self.flavour))
+            .map_err(file("cannot write", &accounts))?;
+        let server = [self.programs.server.as_slice(), &["--no-defaults".to_owned()]].concat();
+        let mut common = self.programs.places.clone();
+        common.push(format!("--datadir={}", first.display()));
+        common.extend(run_as());
+        match &self.programs.installer {
+            Some(installer) => {
+                let mut make = [installer.as_slice(), &["--no-defaults".to_owned()]].concat();
+                make.extend(common.iter().cloned());
+                make.push("--auth-root-authentication-method=normal".to_owned());
+                make.push("--skip-test-db".to_owned());
+                make.push("--innodb-log-file-size=8M".to_owned());
+                finish(&make, None).await?;
+                let mut fill = [server.as_slice(), &common].concat();
+                fill.push("--bootstrap".to_owned());
+                fill.push("--innodb-log-file-size=8M".to_owned());
+                finish(&fill, Some(&accounts)).await?;
+            }
+            None => {
+                let mut make = [server.as_slice(), &common].concat();
+                make.push("--initialize-insecure".to_owned());
+                make.push(format!("--init-file={}", accounts.display()));
+                finish(&make, None).await?;
+                // The server's UUID; each makes its own when it first starts.
+                let identity = first.join("auto.cnf");
+                std::fs::remove_file(&identity).map_err(file("cannot remove", &identity))?;
+            }
+        }
+        for other in self.servers.iter().skip(1) {
+            let copy = ["cp", "-a", "--reflink=auto"].map(str::to_owned);
+            let to = other.dir.join("data").display().to_string();
+            finish(&[copy.as_slice(), &[first.display().to_string(), to]].concat(), None).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts the process of `server` and notes its pid.
+    fn spawn(&self, server: &Server) -> Result<(), Error> {
+        let state = State::read(&self.dir)?;
+        let place = Place {
+            server_id: server.server_id,
+            port: server.port,
+            read_only: state.primary != server.name,
+            durability: state.durability,
+        };
+        let mut command = self.programs.server.clone();
+        command.push("--no-defaults".to_owned());
+        command.extend(self.programs.places.iter().cloned());
+        command.extend(run_as());
+        command.push(format!("--datadir={}", server.dir.join("data").display()));
+        command.push(format!("--socket={}", server.socket.display()));
+        command.push(format!("--pid-file={}", server.dir.join("server.pid").display()));
+        command.push(format!("--log-error={}", server.error_log().display()));
+        command.push(format!("--general-log-file={}", server.general_log().display()));
+        command.extend(replication::options(self.flavour, &place));
+        command.extend(state.options);
+        let pid = process::start(&command, &server.dir.join("console.log"))
+            .map_err(file("cannot start the server of", &server.dir))?;
+        let note = server.dir.join("pid");
+        std::fs::write(&note, pid.to_string()).map_err(file("cannot write", &note))
+    }
+
+    /// Waits until `server` lets root in.
+    async fn wait_ready(&self, server: &Server) -> Result<(), Error> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let refusal = match server.connect(ROOT).await {
+                Ok(conn) => {
+                    let _ = conn.disconnect().await;
+                    return Ok(());
+                }
+                Err(refusal) => refusal,
+            };
+            let what = if server.condition() == Condition::Dead {
+                "ended while it started".to_owned()
+            } else if Instant::now() > until {
+                format!("did not let anyone in within {} s: {refusal}", PATIENCE.as_secs())
+            } else {
+                sleep(GLANCE).await;
+                continue;
+            };
+            return Err(Error::Server { name: server.name.clone(), what, log: server.log_end() });
+        }
+    }
+}
+
+/// A port on loopback that nobody listens on, and that is not given to outgoing connections.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16, Error> {
+    reserve(1).map(|reserved| reserved.first().map_or(0, |(port, _)| *port))
+}
+
+/// `count` different free ports, kept until the listeners are dropped.
+fn reserve(count: usize) -> Result<Vec<(u16, TcpListener)>, Error> {
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed = clock.map_or(0, |since| since.subsec_nanos()) ^ std::process::id();
+    let span = u32::from(PORTS.end - PORTS.start);
+    let tries = (0..span).map(|step| (seed.wrapping_add(step * 7)) % span);
+    let free: Vec<(u16, TcpListener)> = tries
+        .filter_map(|offset| PORTS.start.checked_add(u16::try_from(offset).ok()?))
+        .filter_map(|port| Some((port, TcpListener::bind(("127.0.0.1", port)).ok()?)))
+        .take(count)
+        .collect();
+    if free.len() < count {
+        return Err(Error::Refused(format!("no {count} free ports in {PORTS:?}")));
+    }
+    Ok(free)
+}
+
+/// Names, ports and folders for a primary and `replicas`.
+fn lay_out(dir: &Path, replicas: usize) -> Result<Vec<Server>, Error> {
+    let mut servers = Vec::new();
+    for (server_id, (port, _listener)) in (1u32..).zip(reserve(replicas + 1)?) {
+        let name = format!("db{server_id}");
+        let folder = dir.join(&name);
+        std::fs::create_dir_all(&folder).map_err(file("cannot make", &folder))?;
+        let mut socket = folder.join("sock");
+        if socket.as_os_str().len() > SOCKET_PATH {
+            socket = std::env::temp_dir().join(format!("pointsman-{port}.sock"));
+        }
+        servers.push(Server { name, port, socket, server_id, dir: folder });
+    }
+    Ok(servers)
+}
+
+/// A shell that waits for the end of this process (its input closes then), kills every server of
+/// `dir` and removes the folder. It needs nothing of us, so it works after a SIGKILL too.
+fn guard(dir: &Path) -> Result<Child, Error> {
+    use std::os::unix::process::CommandExt as _;
+    let script = "cat >/dev/null
+        for note in \"$0\"/*/pid; do
+          pid=$(cat \"$note\") && grep -qF -- \"--datadir=$0\" /proc/$pid/cmdline && kill -9 $pid
+        done 2>/dev/null
+        for i in 1 2 3 4 5 6 7 8 9 10; do rm -rf \"$0\" && break; sleep 0.2; done 2>/dev/null";
+    Command::new("/bin/sh")
+        .args(["-c", script])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(file("cannot start the guard of", dir))
+}
+
+/// Servers refuse to run as root unless told to.
+fn run_as() -> Option<String> {
+    rustix::process::geteuid().is_root().then(|| "--user=root".to_owned())
+}
+
+/// Runs a program to its end, `input` as its standard input.
+async fn finish(command: &[String], input: Option<&Path>) -> Result<(), Error> {
+    let (program, arguments) =
+        command.split_first().ok_or_else(|| Error::Refused("an empty command line".to_owned()))?;
+    let stdin = match input {
+        Some(path) => Stdio::from(std::fs::File::open(path).map_err(file("cannot read", path))?),
+        None => Stdio::null(),
+    };
+    let output = tokio::process::Command::new(program)
+        .args(arguments)
+        .stdin(stdin)
+        .output()
+        .await
+        .map_err(file("cannot run", Path::new(program)))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let mut said = output.stdout;
+    let _ = said.write_all(&output.stderr);
+    let output = server::last_lines(&String::from_utf8_lossy(&said));
+    Err(Error::Program { program: command.join(" "), output })
+}
+
+/// The error about a file, for `map_err`.
+fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| Error::File { what, path, source }
+}
