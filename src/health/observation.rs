@@ -1,0 +1,157 @@
+//! What one probe of one server found out, as plain values.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::topology::ServerFacts;
+use crate::topology::gtid::GtidSet;
+
+/// One probe: when it ran and what came of it.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// When it began; all that it reports was true at this moment or later.
+    pub began: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// What was seen, or why nothing was.
+    pub result: Result<Seen, Failure>,
+}
+
+/// What a server answered.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Greeting and variables.
+    pub facts: Arc<ServerFacts>,
+    /// Tells servers apart under whatever address they were reached: the UUID on MySQL, server
+    /// id with host name and port on MariaDB.
+    pub identity: Arc<str>,
+    /// `read_only` or `super_read_only`.
+    pub read_only: bool,
+    /// All that it has executed, its own writes included.
+    pub executed: GtidSet,
+    /// What it has applied of its source's history. On MariaDB this leaves out local writes,
+    /// which would make it look ahead of where it is.
+    pub replicated: GtidSet,
+    /// The servers that it is configured to replicate from, threads running or not.
+    pub sources: Vec<Source>,
+    /// The servers that replicate from it; `None` when this probe did not ask.
+    pub replicas: Option<Vec<Attached>>,
+    /// What could not be found out although the server answers (a missing privilege).
+    pub note: String,
+}
+
+/// A server's link to one that it replicates from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// As given to CHANGE MASTER / CHANGE REPLICATION SOURCE.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The source's `server_id`; 0 while it never connected.
+    pub server_id: u32,
+    /// The source's `server_uuid`; empty on MariaDB, or while it never connected.
+    pub server_uuid: String,
+    /// The receiving thread is connected.
+    pub receiving: bool,
+    /// The applying thread runs.
+    pub applying: bool,
+    /// The last receiver or applier error; empty when there is none.
+    pub error: String,
+    /// `Seconds_Behind_Master`; a fallback only.
+    pub seconds_behind: Option<u64>,
+}
+
+/// A server that replicates from the observed one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// Its address as the observed server knows it; may be unreachable from here.
+    pub host: String,
+    /// Its port as it reported it.
+    pub port: u16,
+    /// Its `server_id`.
+    pub server_id: u32,
+}
+
+/// Why a probe saw nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind of failure.
+    pub kind: FailureKind,
+    /// The error in words, for operators.
+    pub text: String,
+}
+
+/// Kinds of failed probes, by what they say about the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No connection, or it broke, or the server is shutting down.
+    Unreachable,
+    /// No answer in time; a frozen server still accepts connections and sends no greeting.
+    Timeout,
+    /// 1040, 1203, 1226, 1129: it lives and has no room (or no patience) for us.
+    Overloaded,
+    /// It lives and does not let the monitor account in, or not see what it must.
+    Denied,
+    /// It lives and answered something that the probe does not understand.
+    Puzzling,
+}
+
+impl Failure {
+    /// A failure with its words.
+    #[must_use]
+    pub fn new(kind: FailureKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+}
+
+impl FailureKind {
+    /// Whether this counts against the server's life. What a server *answers* never does: a
+    /// wrong monitor password must not empty a cluster.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Timeout => true,
+            Self::Overloaded | Self::Denied | Self::Puzzling => false,
+        }
+    }
+
+    /// The kind of a server's error packet.
+    #[must_use]
+    pub fn of_errno(errno: u16) -> Self {
+        match errno {
+            1040 | 1129 | 1203 | 1226 => Self::Overloaded,
+            1044 | 1045 | 1130 | 1142 | 1227 | 1251 | 1698 | 1862 | 3118 | 4151 => Self::Denied,
+            // Shutdown in progress, normal shutdown, connection killed.
+            1053 | 1077 | 1079 | 1927 => Self::Unreachable,
+            _ => Self::Puzzling,
+        }
+    }
+}
+
+impl Source {
+    /// `host:port`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        address(&self.host, self.port)
+    }
+}
+
+impl Attached {
+    /// `host:port`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        address(&self.host, self.port)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// `host:port`, with brackets around a v6 address.
+fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}

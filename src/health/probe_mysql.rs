@@ -1,0 +1,357 @@
+//! Probing over mysql_async: one warm connection a server, two questions a probe.
+//!
+//! The connection is kept, so that a frozen server, which still accepts connections, is found
+//! by the missing answer. When it is lost it is made again within the same probe.
+
+use std::sync::Arc;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Opts, OptsBuilder, Row, Value};
+
+use crate::config::Monitor;
+use crate::config::units::Secret;
+use crate::health::facts::{self, Greeting};
+use crate::health::observation::{Attached, Failure, FailureKind, Seen, Source};
+use crate::health::probe::{Ask, Probe};
+use crate::topology::gtid::GtidSet;
+use crate::topology::{Flavour, ServerFacts};
+
+/// First version with REPLICA in the names of statements and columns.
+const MYSQL_SAYS_REPLICA: u32 = 80_022;
+
+/// One question for everything but replication, in the order of [`Variables`].
+const MARIADB_VARIABLES: &str = "SELECT @@global.server_id, '', @@global.read_only, \
+     @@global.gtid_binlog_pos, @@global.gtid_slave_pos, @@global.max_allowed_packet, \
+     @@global.wait_timeout, @@global.interactive_timeout, @@global.sql_mode, USER(), \
+     @@hostname, @@port";
+const MYSQL_VARIABLES: &str = "SELECT @@global.server_id, @@global.server_uuid, \
+     (@@global.read_only OR @@global.super_read_only), @@global.gtid_executed, '', \
+     @@global.max_allowed_packet, @@global.wait_timeout, @@global.interactive_timeout, \
+     @@global.sql_mode, USER(), @@hostname, @@port";
+
+/// Probes one server over mysql_async.
+#[derive(Debug)]
+pub struct MysqlProbe {
+    address: Arc<str>,
+    user: String,
+    password: Secret,
+    link: Option<Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    conn: Conn,
+    greeting: Greeting,
+}
+
+// === impls ===
+
+impl MysqlProbe {
+    /// A probe of the server at `address`; connects when it is first asked.
+    #[must_use]
+    pub fn new(address: Arc<str>, monitor: &Monitor) -> Self {
+        let (user, password) = (monitor.user.clone(), monitor.password.clone());
+        Self { address, user, password, link: None }
+    }
+
+    async fn connect(&self) -> Result<Link, Failure> {
+        let greeting = facts::greeting(&self.address).await?;
+        let opts = options(&self.address, &self.user, &self.password)?;
+        let conn = Conn::new(opts).await.map_err(failure)?;
+        Ok(Link { conn, greeting })
+    }
+}
+
+impl Probe for MysqlProbe {
+    async fn observe(&mut self, ask: Ask) -> Result<Seen, Failure> {
+        // The link is taken out while it is used: when this future is dropped half-way, the
+        // link is gone with it.
+        if let Some(mut link) = self.link.take() {
+            match link.look(ask).await {
+                Err(failure) if failure.kind == FailureKind::Unreachable => {}
+                answer => {
+                    self.link = Some(link);
+                    return answer;
+                }
+            }
+        }
+        let mut link = self.connect().await?;
+        let seen = link.look(ask).await;
+        self.link = Some(link);
+        seen
+    }
+}
+
+impl Link {
+    async fn look(&mut self, ask: Ask) -> Result<Seen, Failure> {
+        let flavour = self.greeting.flavour;
+        let sources = self.sources().await?;
+        let question = match flavour {
+            Flavour::MariaDb => MARIADB_VARIABLES,
+            Flavour::MySql => MYSQL_VARIABLES,
+        };
+        let row: Option<Row> = self.conn.query_first(question).await.map_err(failure)?;
+        let row = row.ok_or_else(|| puzzling("the variables"))?;
+        let mut seen = seen(&self.greeting, &row, sources)?;
+        if ask == Ask::StateAndReplicas {
+            match self.attached().await {
+                Ok(replicas) => seen.replicas = Some(replicas),
+                Err(failure) if failure.kind == FailureKind::Denied => {
+                    seen.note = format!("its replicas cannot be discovered: {failure}");
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(seen)
+    }
+
+    fn says_replica(&self) -> bool {
+        self.greeting.flavour == Flavour::MySql && self.greeting.version >= MYSQL_SAYS_REPLICA
+    }
+
+    async fn sources(&mut self) -> Result<Vec<Source>, Failure> {
+        let question = match self.greeting.flavour {
+            Flavour::MariaDb => "SHOW ALL SLAVES STATUS",
+            Flavour::MySql if self.says_replica() => "SHOW REPLICA STATUS",
+            Flavour::MySql => "SHOW SLAVE STATUS",
+        };
+        let rows: Vec<Row> = self.conn.query(question).await.map_err(failure)?;
+        Ok(rows.iter().filter_map(source).collect())
+    }
+
+    async fn attached(&mut self) -> Result<Vec<Attached>, Failure> {
+        let question = if self.says_replica() { "SHOW REPLICAS" } else { "SHOW SLAVE HOSTS" };
+        let rows: Vec<Row> = self.conn.query(question).await.map_err(failure)?;
+        let mut attached: Vec<Attached> = rows
+            .iter()
+            .filter_map(|row| {
+                Some(Attached {
+                    host: column(row, &["Host"]).unwrap_or_default(),
+                    port: column(row, &["Port"])?.parse().ok()?,
+                    server_id: column(row, &["Server_Id", "Server_id"])?.parse().ok()?,
+                })
+            })
+            .collect();
+        if attached.iter().any(|replica| replica.host.is_empty()) {
+            let hosts = self.dump_hosts().await?;
+            name_hosts(&mut attached, &hosts);
+        }
+        attached.retain(|replica| !replica.host.is_empty() && replica.port != 0);
+        Ok(attached)
+    }
+
+    /// Where binlog dump connections come from.
+    async fn dump_hosts(&mut self) -> Result<Vec<String>, Failure> {
+        let rows: Vec<Row> = self.conn.query("SHOW PROCESSLIST").await.map_err(failure)?;
+        let dumps = rows.iter().filter(|row| {
+            column(row, &["Command"]).is_some_and(|command| command.starts_with("Binlog Dump"))
+        });
+        let peers = dumps.filter_map(|row| column(row, &["Host"]));
+        Ok(peers
+            .map(|peer| peer.rsplit_once(':').map_or(peer.clone(), |(host, _)| host.to_owned()))
+            .collect())
+    }
+}
+
+/// Gives replicas that report no host the one where their dump connection comes from, as far as
+/// that is certain: all come from one host, or all listen on one port and so may be swapped.
+fn name_hosts(attached: &mut [Attached], hosts: &[String]) {
+    let Some(first) = hosts.first() else { return };
+    let one_host = hosts.iter().all(|host| host == first);
+    let one_port = attached.windows(2).all(|pair| match pair {
+        [left, right] => left.port == right.port,
+        _ => true,
+    });
+    if one_host {
+        for replica in attached.iter_mut().filter(|replica| replica.host.is_empty()) {
+            replica.host.clone_from(first);
+        }
+    } else if one_port && attached.len() == hosts.len() {
+        let named: Vec<String> = attached.iter().map(|replica| replica.host.clone()).collect();
+        let mut free = hosts.iter().filter(|host| !named.contains(host));
+        for replica in attached.iter_mut().filter(|replica| replica.host.is_empty()) {
+            if let Some(host) = free.next() {
+                replica.host.clone_from(host);
+                // Which of the hosts has which id is not known.
+                replica.server_id = 0;
+            }
+        }
+    }
+}
+
+/// Connection options for the monitor account at `address`.
+///
+/// # Errors
+/// When the address is neither `host:port` nor an absolute path.
+pub fn options(address: &str, user: &str, password: &Secret) -> Result<Opts, Failure> {
+    // Without `prefer_socket(false)` the library asks for @@socket and continues there, which
+    // may be another server's. The two sizes are given so that it does not ask for them.
+    let builder = OptsBuilder::default()
+        .prefer_socket(false)
+        .user(Some(user))
+        .pass(Some(password.reveal()))
+        .max_allowed_packet(Some(16 * 1024 * 1024))
+        .wait_timeout(Some(28_800))
+        .stmt_cache_size(Some(0));
+    if address.starts_with('/') {
+        return Ok(builder.socket(Some(address)).into());
+    }
+    let split = address.rsplit_once(':');
+    let split = split.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let Some((host, port)) = split else {
+        let text = format!("{address:?} is neither host:port nor an absolute path");
+        return Err(Failure::new(FailureKind::Puzzling, text));
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Ok(builder.ip_or_hostname(host).tcp_port(port).into())
+}
+
+/// What an error of the library says about the server.
+#[must_use]
+pub fn failure(error: Error) -> Failure {
+    let kind = match &error {
+        Error::Server(error) => {
+            let text = format!("{}: {}", error.code, error.message);
+            return Failure::new(FailureKind::of_errno(error.code), text);
+        }
+        Error::Io(_) | Error::Driver(mysql_async::DriverError::ConnectionClosed) => {
+            FailureKind::Unreachable
+        }
+        Error::Driver(_) | Error::Other(_) | Error::Url(_) => FailureKind::Puzzling,
+    };
+    Failure::new(kind, error.to_string())
+}
+
+fn puzzling(what: &str) -> Failure {
+    Failure::new(FailureKind::Puzzling, format!("the answer for {what} is not understood"))
+}
+
+fn seen(greeting: &Greeting, row: &Row, sources: Vec<Source>) -> Result<Seen, Failure> {
+    let text = |at: usize| row.as_ref(at).and_then(text).unwrap_or_default();
+    let number = |at: usize| text(at).parse::<u64>().unwrap_or(0);
+    let set = |at: usize| GtidSet::parse(greeting.flavour, &text(at));
+    let own = set(3).ok_or_else(|| puzzling("the executed GTIDs"))?;
+    let applied = set(4).ok_or_else(|| puzzling("the replicated GTIDs"))?;
+    let (executed, replicated) = match greeting.flavour {
+        Flavour::MySql => (own.clone(), own),
+        Flavour::MariaDb => {
+            let mut executed = own;
+            executed.union(&applied);
+            (executed, applied)
+        }
+    };
+    let server_id = u32::try_from(number(0)).map_err(|_| puzzling("server_id"))?;
+    let user = text(9);
+    let server_uuid = text(1);
+    let identity = if server_uuid.is_empty() {
+        format!("{server_id}@{}:{}", text(10), text(11))
+    } else {
+        server_uuid.clone()
+    };
+    let facts = ServerFacts {
+        flavour: greeting.flavour,
+        version: greeting.version,
+        version_text: greeting.version_text.clone(),
+        capabilities: greeting.capabilities,
+        mariadb_capabilities: greeting.mariadb_capabilities,
+        collation: greeting.collation,
+        status: greeting.status,
+        auth_plugin: greeting.auth_plugin.clone(),
+        server_id,
+        server_uuid: Arc::from(server_uuid),
+        max_allowed_packet: number(5),
+        wait_timeout: number(6),
+        interactive_timeout: number(7),
+        sql_mode: Arc::from(text(8)),
+        sees_us_as: Arc::from(user.rsplit_once('@').map_or("", |(_, host)| host)),
+    };
+    Ok(Seen {
+        facts: Arc::new(facts),
+        identity: Arc::from(identity),
+        // Later MariaDB versions have words for degrees of read-only.
+        read_only: !matches!(text(2).as_str(), "0" | "OFF"),
+        executed,
+        replicated,
+        sources,
+        replicas: None,
+        note: String::new(),
+    })
+}
+
+/// A row of the replication status; `None` for channels without a source (group replication).
+fn source(row: &Row) -> Option<Source> {
+    let get = |names: &[&str]| column(row, names).unwrap_or_default();
+    let host = get(&["Source_Host", "Master_Host"]);
+    if host.is_empty() || host == "<NULL>" {
+        return None;
+    }
+    let errors = [get(&["Last_IO_Error"]), get(&["Last_SQL_Error"])];
+    let errors: Vec<String> = errors.into_iter().filter(|error| !error.is_empty()).collect();
+    let behind = get(&["Seconds_Behind_Source", "Seconds_Behind_Master"]);
+    Some(Source {
+        host,
+        port: get(&["Source_Port", "Master_Port"]).parse().unwrap_or(3306),
+        server_id: get(&["Source_Server_Id", "Master_Server_Id"]).parse().unwrap_or(0),
+        server_uuid: get(&["Source_UUID", "Master_UUID"]),
+        receiving: get(&["Replica_IO_Running", "Slave_IO_Running"]) == "Yes",
+        applying: get(&["Replica_SQL_Running", "Slave_SQL_Running"]) == "Yes",
+        error: errors.join("; "),
+        seconds_behind: behind.parse().ok(),
+    })
+}
+
+/// The value of the first of these columns that the row has; NULL counts as missing.
+fn column(row: &Row, names: &[&str]) -> Option<String> {
+    let columns = row.columns_ref();
+    let at = columns
+        .iter()
+        .position(|column| names.iter().any(|name| column.name_str().eq_ignore_ascii_case(name)))?;
+    row.as_ref(at).and_then(text)
+}
+
+/// A value as text, as the text protocol sends all of them.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Bytes(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        Value::NULL => None,
+        Value::Int(number) => Some(number.to_string()),
+        Value::UInt(number) => Some(number.to_string()),
+        other => Some(other.as_sql(true)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attached(host: &str, port: u16, server_id: u32) -> Attached {
+        Attached { host: host.to_owned(), port, server_id }
+    }
+
+    #[test]
+    fn hosts_are_given_only_where_they_are_certain() {
+        let hosts = |list: &[&str]| list.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>();
+        let mut same_host = [attached("", 3307, 2), attached("", 3308, 3)];
+        name_hosts(&mut same_host, &hosts(&["10.0.0.1", "10.0.0.1"]));
+        assert_eq!(same_host, [attached("10.0.0.1", 3307, 2), attached("10.0.0.1", 3308, 3)]);
+
+        let mut same_port = [attached("", 3306, 2), attached("", 3306, 3)];
+        name_hosts(&mut same_port, &hosts(&["10.0.0.2", "10.0.0.3"]));
+        assert_eq!(same_port, [attached("10.0.0.2", 3306, 0), attached("10.0.0.3", 3306, 0)]);
+
+        let mut unclear = [attached("", 3306, 2), attached("", 3307, 3)];
+        name_hosts(&mut unclear, &hosts(&["10.0.0.2", "10.0.0.3"]));
+        assert_eq!(unclear, [attached("", 3306, 2), attached("", 3307, 3)]);
+    }
+
+    #[test]
+    fn addresses_become_options() {
+        let secret = Secret::new("x".to_owned());
+        let options = |address: &str| options(address, "monitor", &secret);
+        let v6 = options("[::1]:3307").expect("an address");
+        assert_eq!((v6.ip_or_hostname(), v6.tcp_port()), ("::1", 3307));
+        assert!(!v6.prefer_socket());
+        assert_eq!(options("/run/m.sock").expect("a path").socket(), Some("/run/m.sock"));
+        assert!(options("db1").is_err() && options("db1:x").is_err());
+    }
+}
