@@ -38,7 +38,7 @@ pub(super) fn seen(server_id: u32) -> Seen {
 
 /// A MariaDB position.
 pub(super) fn gtid(text: &str) -> GtidSet {
-    GtidSet::parse_mariadb(text).expect("well-formed")
+    GtidSet::parse_mariadb(text).expect("invariant: tests write well-formed positions")
 }
 
 /// A running link to the server `db<server_id>:3306`.

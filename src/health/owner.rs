@@ -44,7 +44,8 @@ where
     topology: Topology,
     publisher: Publisher,
     probe: F,
-    observations: (mpsc::Sender<(NodeId, Observation)>, mpsc::Receiver<(NodeId, Observation)>),
+    observing: mpsc::Sender<(NodeId, Observation)>,
+    observations: mpsc::Receiver<(NodeId, Observation)>,
 }
 
 /// The probe task of one server.
@@ -67,6 +68,7 @@ where
     F: Fn(&Arc<str>, &Monitor) -> P + Send + 'static,
 {
     pub(super) fn new(group: Arc<Group>, monitor: Monitor, publisher: Publisher, probe: F) -> Self {
+        let (observing, observations) = mpsc::channel(OBSERVATIONS_MAX);
         Self {
             topology: Topology::empty(&group.name),
             group,
@@ -78,7 +80,8 @@ where
             trail_of: None,
             publisher,
             probe,
-            observations: mpsc::channel(OBSERVATIONS_MAX),
+            observing,
+            observations,
         }
     }
 
@@ -94,7 +97,7 @@ where
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
                 Some(command) = commands.recv() => self.obey(command),
-                Some((node, observation)) = self.observations.1.recv() => {
+                Some((node, observation)) = self.observations.recv() => {
                     self.observe(node, observation);
                 }
                 _ = tick.tick() => self.look_after(),
@@ -384,7 +387,7 @@ where
         };
         let nudge = Arc::new(Notify::new());
         let probe = (self.probe)(&member.address, &self.monitor);
-        let out = self.observations.0.clone();
+        let out = self.observing.clone();
         let watching = watch_server(NodeId(id), probe, rhythm, nudge.clone(), out);
         let task = crate::app::tasks::spawn("probe", watching);
         *slot = Some(Watcher { task, nudge });

@@ -148,7 +148,7 @@ impl Link {
         });
         let peers = dumps.filter_map(|row| column(row, &["Host"]));
         Ok(peers
-            .map(|peer| peer.rsplit_once(':').map_or(peer.clone(), |(host, _)| host.to_owned()))
+            .map(|peer| peer.rsplit_once(':').map(|(host, _)| host.to_owned()).unwrap_or(peer))
             .collect())
     }
 }

@@ -97,7 +97,8 @@ pub fn diff(before: &Topology, after: &Topology) -> Vec<Event> {
             let (from, to) = (old.weight, node.weight);
             events.push(Event::WeightChanged { node: id, name: name.clone(), from, to });
         }
-        if old.applying != node.applying {
+        // With a new role the word says it already.
+        if old.applying != node.applying && old.role == node.role {
             let applying = node.applying;
             events.push(Event::ApplyingChanged { node: id, name: name.clone(), applying });
         }
