@@ -21,13 +21,18 @@
     )
 )]
 
+pub mod auth;
 pub mod command;
 pub mod cursor;
 pub mod errno;
 pub mod execute;
 pub mod flags;
+pub mod greet;
+pub mod handshake;
+pub mod login;
 pub mod packet;
 pub mod reply;
+pub mod resultset;
 pub mod session_track;
 pub mod walker;
 pub mod writer;

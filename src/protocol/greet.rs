@@ -1,0 +1,443 @@
+//! The server's side of a login, as a machine without I/O.
+//!
+//! Its owner hands it packets and does what each [`Step`] says: send bytes, look up the
+//! account, check a password. The machine ends in [`Step::Done`], after which the owner sends
+//! the OK packet itself (it knows status and tracked changes), or in [`Step::Denied`], after
+//! which it sends the refusal (it knows the host's name).
+//!
+//! The account chooses the plugin, never the peer. An unknown user goes through the same
+//! dialogue as a known one.
+
+use std::sync::Arc;
+
+use super::Malformed;
+use super::auth::{self, CACHING_SHA2, Credential, NATIVE, Password, RsaKey};
+use super::errno::SqlError;
+use super::flags::{Capabilities, MariadbCapabilities, Status};
+use super::handshake::{
+    AuthMoreData, AuthSwitch, ChangeUser, Greeting, HandshakeResponse, LOGIN_PACKET_MAX, NONCE_LEN,
+    SslRequest,
+};
+
+/// AuthMoreData of caching_sha2_password: the fast answer was right.
+const FAST_OK: &[u8] = &[3];
+/// AuthMoreData of caching_sha2_password: the password itself is needed.
+const FULL_NEEDED: &[u8] = &[4];
+/// A client without TLS asks for the public key.
+const KEY_REQUEST: &[u8] = &[2];
+
+/// What the server side offers.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// The version to announce.
+    pub version: Vec<u8>,
+    /// The id of the connection.
+    pub connection_id: u32,
+    /// What is offered; with SSL set, a TLS request is answered with [`Step::Tls`].
+    pub capabilities: Capabilities,
+    /// MariaDB's further capabilities; announced only when LONG_PASSWORD is unset.
+    pub mariadb: MariadbCapabilities,
+    /// The default collation.
+    pub collation: u8,
+    /// The status to announce.
+    pub status: Status,
+    /// The default plugin, which most clients answer with at once.
+    pub plugin: Vec<u8>,
+    /// The key for passwords on connections that are not secure.
+    pub rsa: Arc<RsaKey>,
+    /// Whether the transport hides its content (a unix socket): passwords come in clear then.
+    pub secure: bool,
+}
+
+/// What the client said of itself.
+#[derive(Clone, Default)]
+pub struct Hello {
+    /// The user's name.
+    pub user: Vec<u8>,
+    /// The schema to use.
+    pub database: Option<Vec<u8>>,
+    /// The client's capabilities as far as they were offered.
+    pub capabilities: Capabilities,
+    /// MariaDB's further capabilities as far as they were offered.
+    pub mariadb: MariadbCapabilities,
+    /// The session's collation.
+    pub collation: u8,
+    /// A collation above 255, which only a change of user can name; a server link needs
+    /// SET NAMES for it.
+    pub wide_collation: Option<u16>,
+    /// The connection attributes as they came.
+    pub attributes: Vec<u8>,
+    /// The longest packet that the client takes, bytes.
+    pub max_packet: u32,
+    /// The plugin that the client began with.
+    pub plugin: Option<Vec<u8>>,
+    /// The last nonce that the client was given.
+    nonce: [u8; NONCE_LEN],
+}
+
+impl std::fmt::Debug for Hello {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hello")
+            .field("user", &String::from_utf8_lossy(&self.user))
+            .field("database", &self.database.as_deref().map(String::from_utf8_lossy))
+            .field("capabilities", &self.capabilities)
+            .field("plugin", &self.plugin.as_deref().map(String::from_utf8_lossy))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known of the account that the client names.
+#[derive(Debug, Clone)]
+pub enum Account {
+    /// None; `plugin` is the one that a server would go on with, its default.
+    Unknown {
+        /// The plugin's name.
+        plugin: Vec<u8>,
+    },
+    /// mysql_native_password.
+    Native {
+        /// SHA1(SHA1(password)); `None` for the empty password.
+        double_sha1: Option<[u8; 20]>,
+    },
+    /// caching_sha2_password.
+    CachingSha2 {
+        /// The password, when an earlier full exchange has shown it to be right.
+        cached: Option<Password>,
+        /// Whether the account has the empty password.
+        empty: bool,
+    },
+    /// A plugin that pointsman can not stand in for.
+    Unsupported {
+        /// Its name.
+        plugin: String,
+    },
+}
+
+/// What the owner does next.
+#[derive(Debug)]
+pub enum Step {
+    /// Send these bytes and go on with the client's next packet.
+    Send(Vec<u8>),
+    /// Begin TLS (nothing may be in the read buffer behind the request), then go on with the
+    /// client's next packet.
+    Tls,
+    /// Look up the account of [`Greet::hello`] and call [`Greet::account`].
+    NeedAccount,
+    /// Find out whether the password is right and call [`Greet::checked`].
+    CheckPassword(Password),
+    /// The client is who it says: send these bytes (may be none), then the OK packet.
+    Done {
+        /// What goes before the OK packet.
+        send: Vec<u8>,
+        /// With what to log in to servers.
+        credential: Credential,
+    },
+    /// Refuse with 1045 and close.
+    Denied,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The client's first packet comes next.
+    Greeted,
+    /// The owner looks up the account.
+    NeedAccount,
+    /// An answer to a switched plugin comes next.
+    Switched(Target),
+    /// The password comes next, encrypted unless the transport is secure.
+    Full { key_sent: bool },
+    /// The owner checks the password.
+    Checking(Password),
+    /// Done or denied.
+    Over,
+}
+
+/// What an answer is compared with.
+#[derive(Debug)]
+enum Target {
+    Native { stored: Option<[u8; 20]> },
+    CachingSha2 { cached: Option<Password>, empty: bool },
+}
+
+impl Target {
+    const fn plugin(&self) -> &'static [u8] {
+        match self {
+            Self::Native { .. } => NATIVE,
+            Self::CachingSha2 { .. } => CACHING_SHA2,
+        }
+    }
+}
+
+/// One login, or one change of user.
+#[derive(Debug)]
+pub struct Greet {
+    offer: Offer,
+    hello: Hello,
+    /// The client's first answer.
+    answer: Vec<u8>,
+    state: State,
+    seq: u8,
+    tls: bool,
+    /// A change of user: what was answered with an old nonce does not count.
+    again: bool,
+    unknown: bool,
+}
+
+impl Greet {
+    /// Begins a login; the bytes are the greeting. `nonce` comes from [`auth::nonce`].
+    #[must_use]
+    pub fn new(offer: Offer, nonce: [u8; NONCE_LEN]) -> (Self, Vec<u8>) {
+        let mut first = Vec::new();
+        let seq = Greeting {
+            version: offer.version.clone(),
+            connection_id: offer.connection_id,
+            nonce,
+            capabilities: offer.capabilities,
+            mariadb: offer.mariadb,
+            collation: offer.collation,
+            status: offer.status,
+            plugin: offer.plugin.clone(),
+        }
+        .encode(&mut first);
+        let hello = Hello { nonce, ..Hello::default() };
+        (Self::begin(offer, hello, seq), first)
+    }
+
+    /// Begins a change of user (COM_CHANGE_USER) on the connection of `previous`; `raw` is what
+    /// follows the command byte. The owner looks up the account next, as after
+    /// [`Step::NeedAccount`]. The client is challenged anew whatever it has sent.
+    ///
+    /// # Errors
+    /// 1043 when the packet does not fit.
+    pub fn change_user(
+        offer: Offer,
+        previous: &Hello,
+        raw: &[u8],
+        nonce: [u8; NONCE_LEN],
+    ) -> Result<Self, SqlError> {
+        let request = ChangeUser::parse(raw, previous.capabilities).map_err(refusal)?;
+        let plugged = previous.capabilities.has(Capabilities::PLUGIN_AUTH);
+        let narrow = request.collation.and_then(|wide| u8::try_from(wide).ok());
+        let hello = Hello {
+            user: request.user,
+            database: request.database,
+            collation: narrow.unwrap_or(offer.collation),
+            wide_collation: request.collation.filter(|wide| *wide > u16::from(u8::MAX)),
+            attributes: request.attributes,
+            plugin: request.plugin,
+            // A client without plugins can not be challenged anew.
+            nonce: if plugged { nonce } else { previous.nonce },
+            ..previous.clone()
+        };
+        let mut greet = Self::begin(offer, hello, 1);
+        greet.answer = request.auth;
+        greet.again = plugged;
+        greet.state = State::NeedAccount;
+        Ok(greet)
+    }
+
+    fn begin(offer: Offer, hello: Hello, seq: u8) -> Self {
+        let (tls, again, unknown) = (false, false, false);
+        Self { offer, hello, answer: Vec::new(), state: State::Greeted, seq, tls, again, unknown }
+    }
+
+    /// What the client said; empty before [`Step::NeedAccount`].
+    #[must_use]
+    pub const fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// The sequence number of the next packet, for the OK or ERR packet that the owner sends.
+    #[must_use]
+    pub const fn next_seq(&self) -> u8 {
+        self.seq
+    }
+
+    /// Takes the client's next packet.
+    ///
+    /// # Errors
+    /// What to send to the client (with [`Greet::next_seq`] and the capabilities of
+    /// [`Greet::hello`]) before closing.
+    pub fn on_packet(&mut self, seq: u8, payload: &[u8]) -> Result<Step, SqlError> {
+        if seq != self.seq {
+            return Err(SqlError::packets_out_of_order());
+        }
+        self.seq = seq.wrapping_add(1);
+        if payload.len() > LOGIN_PACKET_MAX {
+            return Err(SqlError::packet_too_large());
+        }
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Greeted => self.on_response(payload),
+            State::Switched(target) => Ok(self.compare(target, payload)),
+            State::Full { key_sent } => Ok(self.on_password(key_sent, payload)),
+            State::NeedAccount | State::Checking(_) | State::Over => {
+                Err(SqlError::bad_handshake("a packet out of turn"))
+            }
+        }
+    }
+
+    fn on_response(&mut self, payload: &[u8]) -> Result<Step, SqlError> {
+        if SslRequest::is_one(payload) && !self.tls {
+            if !self.offer.capabilities.has(Capabilities::SSL) {
+                return Err(SqlError::bad_handshake("TLS was not offered"));
+            }
+            self.tls = true;
+            self.offer.secure = true;
+            self.state = State::Greeted;
+            return Ok(Step::Tls);
+        }
+        let response = HandshakeResponse::parse(payload).map_err(refusal)?;
+        if response.capabilities.has(Capabilities::SSL) && !self.tls {
+            return Err(SqlError::bad_handshake("a login that claims TLS without it"));
+        }
+        self.hello = Hello {
+            user: response.user,
+            database: response.database,
+            capabilities: response.capabilities.and(self.offer.capabilities),
+            mariadb: response.mariadb.and(self.offer.mariadb),
+            collation: response.collation,
+            wide_collation: None,
+            attributes: response.attributes,
+            max_packet: response.max_packet,
+            plugin: response.plugin,
+            nonce: self.hello.nonce,
+        };
+        self.answer = response.auth;
+        self.state = State::NeedAccount;
+        Ok(Step::NeedAccount)
+    }
+
+    /// Goes on with the account that the owner has found.
+    ///
+    /// # Errors
+    /// 1251 when the client can not speak the account's plugin, or pointsman can not.
+    pub fn account(&mut self, account: Account) -> Result<Step, SqlError> {
+        if !matches!(self.state, State::NeedAccount) {
+            return Err(SqlError::bad_handshake("an account out of turn"));
+        }
+        let target = match account {
+            Account::Native { double_sha1 } => Target::Native { stored: double_sha1 },
+            Account::CachingSha2 { cached, empty } => Target::CachingSha2 { cached, empty },
+            Account::Unknown { plugin } => {
+                self.unknown = true;
+                match plugin == CACHING_SHA2 {
+                    true => Target::CachingSha2 { cached: None, empty: false },
+                    // No password hashes to this.
+                    false => Target::Native { stored: Some([0; 20]) },
+                }
+            }
+            Account::Unsupported { plugin } => {
+                let why = format!("the account uses {plugin}, which pointsman does not relay");
+                return Err(SqlError::unsupported_authentication(&why));
+            }
+        };
+        let began_with = self.hello.plugin.as_deref().unwrap_or(NATIVE);
+        let answer = std::mem::take(&mut self.answer);
+        if began_with == target.plugin() && !self.again {
+            return Ok(self.compare(target, &answer));
+        }
+        if !self.hello.capabilities.has(Capabilities::PLUGIN_AUTH) {
+            if target.plugin() == NATIVE {
+                return Ok(self.compare(target, &answer));
+            }
+            let why = "consider upgrading the client";
+            return Err(SqlError::unsupported_authentication(why));
+        }
+        if !self.again {
+            self.hello.nonce = auth::next_nonce(&self.hello.nonce);
+        }
+        let mut out = Vec::new();
+        self.seq = AuthSwitch::encode(&mut out, self.seq, target.plugin(), &self.hello.nonce);
+        self.state = State::Switched(target);
+        Ok(Step::Send(out))
+    }
+
+    /// Goes on with the owner's judgement of the password.
+    pub fn checked(&mut self, accepted: bool) -> Step {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Checking(password) if accepted && !self.unknown => {
+                let credential = match password.is_empty() {
+                    true => Credential::Empty,
+                    false => Credential::Password(password),
+                };
+                Step::Done { send: Vec::new(), credential }
+            }
+            _ => Step::Denied,
+        }
+    }
+
+    fn compare(&mut self, target: Target, answer: &[u8]) -> Step {
+        self.state = State::Over;
+        let blank = matches!(answer, [] | [0]);
+        match target {
+            Target::Native { stored } => {
+                let against = stored.unwrap_or([0; 20]);
+                let stage1 = auth::native_recover(answer, &self.hello.nonce, &against);
+                match (stored, stage1) {
+                    (None, _) if blank => self.done(Credential::Empty),
+                    (Some(_), Some(stage1)) => self.done(Credential::Sha1(stage1)),
+                    (None | Some(_), _) => Step::Denied,
+                }
+            }
+            Target::CachingSha2 { empty, .. } if blank => match empty {
+                true => self.done(Credential::Empty),
+                false => Step::Denied,
+            },
+            Target::CachingSha2 { .. } if answer.len() != 32 => Step::Denied,
+            Target::CachingSha2 { cached, .. } => {
+                let known = cached.filter(|known| {
+                    auth::caching_sha2_verify(answer, &self.hello.nonce, known.expose())
+                });
+                match known {
+                    Some(known) => {
+                        let send = self.more(FAST_OK);
+                        Step::Done { send, credential: Credential::Password(known) }
+                    }
+                    None => {
+                        self.state = State::Full { key_sent: false };
+                        Step::Send(self.more(FULL_NEEDED))
+                    }
+                }
+            }
+        }
+    }
+
+    fn done(&self, credential: Credential) -> Step {
+        match self.unknown {
+            true => Step::Denied,
+            false => Step::Done { send: Vec::new(), credential },
+        }
+    }
+
+    fn on_password(&mut self, key_sent: bool, payload: &[u8]) -> Step {
+        if payload == KEY_REQUEST && !key_sent {
+            self.state = State::Full { key_sent: true };
+            let pem = self.offer.rsa.public_pem().to_owned();
+            return Step::Send(self.more(pem.as_bytes()));
+        }
+        let password = match self.offer.secure && !key_sent {
+            true => auth::clear_password(payload),
+            false => self.offer.rsa.decrypt(payload, &self.hello.nonce),
+        };
+        match password {
+            Some(password) => {
+                self.state = State::Checking(password.clone());
+                Step::CheckPassword(password)
+            }
+            None => Step::Denied,
+        }
+    }
+
+    fn more(&mut self, data: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.seq = AuthMoreData { data }.encode(&mut out, self.seq);
+        out
+    }
+}
+
+fn refusal(malformed: Malformed) -> SqlError {
+    SqlError::bad_handshake(malformed.what)
+}
+
+#[cfg(test)]
+mod tests;

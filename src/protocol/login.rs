@@ -1,0 +1,382 @@
+//! The client's side of a login, as a machine without I/O.
+//!
+//! It answers only what its credential allows, and never gives a password to a server in a
+//! form that a listener, or a server that is not who it seems, can read: no clear text outside
+//! a secure transport, no scheme before 4.1, an RSA key only as [`RsaPolicy`] says.
+
+use super::auth::{self, CACHING_SHA2, Credential, CryptoFailed, NATIVE, Password, SHA256};
+use super::flags::{Capabilities, MariadbCapabilities};
+use super::handshake::{
+    AuthMoreData, AuthSwitch, Greeting, HandshakeResponse, NONCE_LEN, SslRequest,
+};
+use super::{Malformed, packet, reply};
+
+/// A server may change its mind about the plugin this often.
+const SWITCHES_MAX: u8 = 2;
+
+/// With what to log in, and as whom.
+#[derive(Debug, Clone)]
+pub struct LoginRequest {
+    /// The user's name.
+    pub user: Vec<u8>,
+    /// What is known of the password.
+    pub credential: Credential,
+    /// The schema to use.
+    pub database: Option<Vec<u8>>,
+    /// The session's collation.
+    pub collation: u8,
+    /// What is wanted. Compression is never negotiated; with SSL, TLS is demanded.
+    pub capabilities: Capabilities,
+    /// MariaDB's further capabilities that are wanted.
+    pub mariadb: MariadbCapabilities,
+    /// The longest packet that is taken, bytes.
+    pub max_packet: u32,
+    /// The connection attributes, as they go on the wire.
+    pub attributes: Vec<u8>,
+    /// How an RSA key is come by, when the server needs the password itself.
+    pub rsa: RsaPolicy,
+    /// Whether the transport hides its content (a unix socket).
+    pub secure: bool,
+}
+
+/// How a server's public key is come by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RsaPolicy {
+    /// Not at all: such a login fails.
+    Never,
+    /// From the server itself: only where nobody can be in between (loopback), or where the
+    /// configuration allows it by name.
+    AskServer,
+    /// From the configuration, as PEM.
+    Pinned(Vec<u8>),
+}
+
+/// What the owner does next.
+#[derive(Debug, Clone)]
+pub enum LoginStep {
+    /// Send these bytes and go on with the server's next packet.
+    Send(Vec<u8>),
+    /// Send these bytes, begin TLS, verify the server, and call [`Login::tls_ready`].
+    Tls(Vec<u8>),
+    /// Nothing to send; go on with the server's next packet.
+    Wait,
+    /// Logged in.
+    Done {
+        /// The server's greeting.
+        greeting: Greeting,
+        /// The payload of its OK packet.
+        ok_payload: Vec<u8>,
+        /// What both sides have agreed on.
+        capabilities: Capabilities,
+        /// MariaDB's further capabilities that both sides have agreed on.
+        mariadb: MariadbCapabilities,
+    },
+    /// The server said no: the payload of its ERR packet.
+    Refused(Vec<u8>),
+}
+
+/// Why a login was broken off from our side. Close the connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// The server's packet does not fit.
+    #[error("the server's login packet is wrong: {0}")]
+    Malformed(#[from] Malformed),
+    /// Its sequence number does not count up.
+    #[error("the server's login packets are out of order")]
+    OutOfOrder,
+    /// A server before 4.1.
+    #[error("the server does not speak the 4.1 protocol; upgrade it")]
+    TooOld,
+    /// TLS is demanded and not offered.
+    #[error("the server does not offer TLS, which the configuration demands")]
+    TlsNotOffered,
+    /// A plugin that is never answered.
+    #[error("the server asks for the authentication plugin {plugin:?}, which is not answered")]
+    Plugin {
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// Only SHA1(password) is known, and the plugin needs the password.
+    #[error(
+        "the server asks for {plugin}, but only a mysql_native_password hash of the user's \
+         password is known; the account needs the same plugin on all servers"
+    )]
+    PasswordUnknown {
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// The password itself is asked for on a transport that can be listened to.
+    #[error(
+        "the server asks for the password itself, and the connection is neither secure nor is a \
+         public key of the server known; use TLS or pin the key"
+    )]
+    Insecure,
+    /// The server switches plugins again and again.
+    #[error("the server switches authentication plugins again and again")]
+    TooManySwitches,
+    /// The cryptographic library failed, or the public key is none.
+    #[error(transparent)]
+    Crypto(#[from] CryptoFailed),
+}
+
+#[derive(Debug, Clone)]
+enum Stage {
+    /// The greeting comes next.
+    Start,
+    /// TLS is being set up.
+    Tls(Greeting),
+    /// The server's verdict on an answer comes next.
+    Answered(Exchange),
+    /// The server's public key comes next.
+    KeyAsked(Exchange),
+    /// Over.
+    Over,
+}
+
+#[derive(Debug, Clone)]
+struct Exchange {
+    greeting: Greeting,
+    plugin: Vec<u8>,
+    nonce: [u8; NONCE_LEN],
+}
+
+/// One login.
+#[derive(Debug, Clone)]
+pub struct Login {
+    request: LoginRequest,
+    stage: Stage,
+    seq: u8,
+    switches: u8,
+}
+
+impl Login {
+    /// Waits for the server's greeting.
+    #[must_use]
+    pub fn new(mut request: LoginRequest) -> Self {
+        if matches!(&request.credential, Credential::Password(password) if password.is_empty()) {
+            request.credential = Credential::Empty;
+        }
+        Self { request, stage: Stage::Start, seq: 0, switches: 0 }
+    }
+
+    /// Takes the server's next packet.
+    ///
+    /// # Errors
+    /// [`LoginError`]: close the connection, whatever the server would say next.
+    pub fn on_packet(&mut self, seq: u8, payload: &[u8]) -> Result<LoginStep, LoginError> {
+        if payload.first() == Some(&reply::ERR) {
+            self.stage = Stage::Over;
+            return Ok(LoginStep::Refused(payload.to_vec()));
+        }
+        if seq != self.seq {
+            return Err(LoginError::OutOfOrder);
+        }
+        self.seq = seq.wrapping_add(1);
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Start => self.on_greeting(payload),
+            Stage::Answered(exchange) => self.on_verdict(exchange, payload),
+            Stage::KeyAsked(exchange) => self.on_key(exchange, payload),
+            Stage::Tls(_) | Stage::Over => Err(LoginError::OutOfOrder),
+        }
+    }
+
+    /// Goes on inside TLS.
+    ///
+    /// # Errors
+    /// [`LoginError::OutOfOrder`] when TLS was not asked for.
+    pub fn tls_ready(&mut self) -> Result<LoginStep, LoginError> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Tls(greeting) => {
+                self.request.secure = true;
+                Ok(self.respond(greeting))
+            }
+            Stage::Start | Stage::Answered(_) | Stage::KeyAsked(_) | Stage::Over => {
+                Err(LoginError::OutOfOrder)
+            }
+        }
+    }
+
+    fn on_greeting(&mut self, payload: &[u8]) -> Result<LoginStep, LoginError> {
+        let greeting = Greeting::parse(payload)?;
+        let needed = Capabilities::PROTOCOL_41.with(Capabilities::SECURE_CONNECTION);
+        if !greeting.capabilities.has(needed) {
+            return Err(LoginError::TooOld);
+        }
+        if !self.request.capabilities.has(Capabilities::SSL) {
+            return Ok(self.respond(greeting));
+        }
+        if !greeting.capabilities.has(Capabilities::SSL) {
+            return Err(LoginError::TlsNotOffered);
+        }
+        let (capabilities, mariadb) = self.agreed(&greeting);
+        let LoginRequest { max_packet, collation, .. } = self.request;
+        let mut out = Vec::new();
+        let request = SslRequest { capabilities, mariadb, max_packet, collation };
+        self.seq = request.encode(&mut out, self.seq);
+        self.stage = Stage::Tls(greeting);
+        Ok(LoginStep::Tls(out))
+    }
+
+    /// What both sides can, with what a login of ours always has and never has.
+    fn agreed(&self, greeting: &Greeting) -> (Capabilities, MariadbCapabilities) {
+        let mut wanted = self
+            .request
+            .capabilities
+            .with(Capabilities::PROTOCOL_41)
+            .with(Capabilities::SECURE_CONNECTION)
+            .with(Capabilities::TRANSACTIONS)
+            .with(Capabilities::PLUGIN_AUTH)
+            .with(Capabilities::PLUGIN_AUTH_LENENC_CLIENT_DATA)
+            // Unset by a MariaDB server, and then its further capabilities count.
+            .with(Capabilities::LONG_PASSWORD)
+            .without(Capabilities::COMPRESS)
+            .without(Capabilities::ZSTD_COMPRESSION)
+            .without(Capabilities::MULTI_FACTOR_AUTHENTICATION);
+        wanted = match self.request.database {
+            Some(_) => wanted.with(Capabilities::CONNECT_WITH_DB),
+            None => wanted.without(Capabilities::CONNECT_WITH_DB),
+        };
+        wanted = match self.request.attributes.is_empty() {
+            true => wanted.without(Capabilities::CONNECT_ATTRS),
+            false => wanted.with(Capabilities::CONNECT_ATTRS),
+        };
+        (wanted.and(greeting.capabilities), self.request.mariadb.and(greeting.mariadb))
+    }
+
+    fn respond(&mut self, greeting: Greeting) -> LoginStep {
+        let (capabilities, mariadb) = self.agreed(&greeting);
+        let nonce = greeting.nonce;
+        // A default plugin that this credential can not answer is answered with the one that
+        // it can; the server switches to the account's own.
+        let (plugin, auth) = match (&self.request.credential, &greeting.plugin[..]) {
+            (Credential::Empty, CACHING_SHA2) => (CACHING_SHA2, Vec::new()),
+            (Credential::Empty, _) => (NATIVE, Vec::new()),
+            (Credential::Sha1(stage1), _) => (NATIVE, auth::native_token(stage1, &nonce).to_vec()),
+            (Credential::Password(password), CACHING_SHA2) => {
+                let token = auth::caching_sha2_token(password.expose(), &nonce);
+                (CACHING_SHA2, token.to_vec())
+            }
+            (Credential::Password(password), _) => {
+                let stage1 = auth::stage1(password.expose());
+                (NATIVE, auth::native_token(&stage1, &nonce).to_vec())
+            }
+        };
+        let mut out = Vec::new();
+        self.seq = HandshakeResponse {
+            capabilities,
+            mariadb,
+            max_packet: self.request.max_packet,
+            collation: self.request.collation,
+            user: self.request.user.clone(),
+            auth,
+            database: self.request.database.clone(),
+            plugin: Some(plugin.to_vec()),
+            attributes: self.request.attributes.clone(),
+            zstd_level: 0,
+        }
+        .encode(&mut out, self.seq);
+        self.stage = Stage::Answered(Exchange { greeting, plugin: plugin.to_vec(), nonce });
+        LoginStep::Send(out)
+    }
+
+    fn on_verdict(&mut self, exchange: Exchange, payload: &[u8]) -> Result<LoginStep, LoginError> {
+        match payload.first() {
+            Some(&reply::OK) => {
+                let (capabilities, mariadb) = self.agreed(&exchange.greeting);
+                let ok_payload = payload.to_vec();
+                let greeting = exchange.greeting;
+                Ok(LoginStep::Done { greeting, ok_payload, capabilities, mariadb })
+            }
+            Some(&reply::EOF) => self.on_switch(exchange.greeting, payload),
+            _ => self.on_more(exchange, AuthMoreData::parse(payload)?.data),
+        }
+    }
+
+    fn on_switch(&mut self, greeting: Greeting, payload: &[u8]) -> Result<LoginStep, LoginError> {
+        self.switches = self.switches.saturating_add(1);
+        if self.switches > SWITCHES_MAX {
+            return Err(LoginError::TooManySwitches);
+        }
+        let switch = AuthSwitch::parse(payload)?;
+        if ![NATIVE, CACHING_SHA2, SHA256].contains(&&switch.plugin[..]) {
+            return Err(LoginError::Plugin { plugin: lossy(&switch.plugin) });
+        }
+        let nonce = switch.nonce().ok_or(Malformed::new("nonce of a switched plugin", 0))?;
+        let exchange = Exchange { greeting, plugin: switch.plugin, nonce };
+        let answer = match (&self.request.credential, &exchange.plugin[..]) {
+            (Credential::Empty, _) => Vec::new(),
+            (Credential::Sha1(stage1), NATIVE) => auth::native_token(stage1, &nonce).to_vec(),
+            (Credential::Sha1(_), plugin) => {
+                return Err(LoginError::PasswordUnknown { plugin: lossy(plugin) });
+            }
+            (Credential::Password(password), NATIVE) => {
+                auth::native_token(&auth::stage1(password.expose()), &nonce).to_vec()
+            }
+            (Credential::Password(password), CACHING_SHA2) => {
+                auth::caching_sha2_token(password.expose(), &nonce).to_vec()
+            }
+            (Credential::Password(_), _) => return self.full(exchange),
+        };
+        Ok(self.answer(exchange, &answer))
+    }
+
+    fn on_more(&mut self, exchange: Exchange, data: &[u8]) -> Result<LoginStep, LoginError> {
+        match (&exchange.plugin[..], data) {
+            (CACHING_SHA2, [3]) => {
+                self.stage = Stage::Answered(exchange);
+                Ok(LoginStep::Wait)
+            }
+            (CACHING_SHA2, [4]) => self.full(exchange),
+            _ => Err(Malformed::new("further authentication data", 1).into()),
+        }
+    }
+
+    /// The server needs the password itself.
+    fn full(&mut self, exchange: Exchange) -> Result<LoginStep, LoginError> {
+        let password = self.password(&exchange)?;
+        if self.request.secure {
+            return Ok(self.answer(exchange, &auth::clear_answer(&password)));
+        }
+        match &self.request.rsa {
+            RsaPolicy::Never => Err(LoginError::Insecure),
+            RsaPolicy::Pinned(pem) => {
+                let block = auth::encrypt_with_pem(pem, &password, &exchange.nonce)?;
+                Ok(self.answer(exchange, &block))
+            }
+            RsaPolicy::AskServer => {
+                let ask: &[u8] = if exchange.plugin == SHA256 { &[1] } else { &[2] };
+                let mut out = Vec::new();
+                self.seq = packet::write(&mut out, self.seq, ask);
+                self.stage = Stage::KeyAsked(exchange);
+                Ok(LoginStep::Send(out))
+            }
+        }
+    }
+
+    fn on_key(&mut self, exchange: Exchange, payload: &[u8]) -> Result<LoginStep, LoginError> {
+        let password = self.password(&exchange)?;
+        let pem = AuthMoreData::parse(payload)?.data;
+        let block = auth::encrypt_with_pem(pem, &password, &exchange.nonce)?;
+        Ok(self.answer(exchange, &block))
+    }
+
+    fn password(&self, exchange: &Exchange) -> Result<Password, LoginError> {
+        match &self.request.credential {
+            Credential::Password(password) => Ok(password.clone()),
+            Credential::Empty | Credential::Sha1(_) => {
+                Err(LoginError::PasswordUnknown { plugin: lossy(&exchange.plugin) })
+            }
+        }
+    }
+
+    fn answer(&mut self, exchange: Exchange, payload: &[u8]) -> LoginStep {
+        let mut out = Vec::new();
+        self.seq = packet::write(&mut out, self.seq, payload);
+        self.stage = Stage::Answered(exchange);
+        LoginStep::Send(out)
+    }
+}
+
+fn lossy(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
