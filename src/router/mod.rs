@@ -5,7 +5,22 @@
 
 use crate::topology::Flavour;
 
+pub mod balance;
+pub mod catalogue;
+mod classify;
+mod dialect;
+pub mod digest;
+pub mod hint;
+mod keyword;
+mod lexer;
+mod names;
 pub mod policy;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+pub use classify::{SCAN_LIMIT, classify};
+pub use names::is_host_local_schema;
 
 /// How a text must be read: which server family and version, and which session settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -208,6 +223,11 @@ impl Effects {
     pub const XA: Self = Self(1 << 23);
     /// A DDL statement (implicit commit, other nodes may lag behind it).
     pub const DDL: Self = Self(1 << 24);
+
+    /// A hint in a comment asks for the primary.
+    pub const HINT_PRIMARY: Self = Self(1 << 25);
+    /// A hint in a comment asks for a replica.
+    pub const HINT_REPLICA: Self = Self(1 << 26);
 
     /// The set with nothing in it.
     pub const NONE: Self = Self(0);

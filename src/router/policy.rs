@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use crate::config::Group;
-use crate::router::{Class, Reason};
+use crate::config::{Consistency, Group};
+use crate::router::{Class, Effects, Kind, Reason, balance};
 use crate::topology::gtid::GtidSet;
-use crate::topology::{NodeId, Topology};
+use crate::topology::{Node, NodeId, Role, Topology};
 
 /// The few facts of a session that routing may see.
 #[derive(Debug, Clone, Copy)]
@@ -83,8 +83,16 @@ pub enum Freshness {
     AskThenWait,
 }
 
+/// Effects that a statement may have and still be answered by one host as well as by another.
+const HARMLESS: u32 = Effects::USER_VAR_READ.0
+    | Effects::VIRTUAL.0
+    | Effects::FOUND_ROWS.0
+    | Effects::HINT_PRIMARY.0
+    | Effects::HINT_REPLICA.0;
+
 /// Decides where one statement runs. `loads` are statements in flight by node index; `seed`
-/// breaks ties.
+/// breaks ties and draws the primary's share. The order of the questions is the rule: what
+/// binds the session comes before what the text says, and that before what is preferred.
 #[must_use]
 pub fn route(
     class: &Class,
@@ -94,6 +102,199 @@ pub fn route(
     loads: &[u32],
     seed: u32,
 ) -> Decision {
-    let _ = (class, view, topology, group, loads, seed);
-    Decision { target: Target::Primary, reason: Reason::Undecided }
+    if let Some(decision) = bound(class, view) {
+        return decision;
+    }
+    match read_reason(class, view) {
+        Err(reason) => Decision { target: Target::Primary, reason },
+        Ok(reason) => {
+            let pool = Pool { view, topology, group, loads, seed };
+            let forced = reason == Reason::Hint;
+            match pool.place(forced) {
+                Ok((node, freshness)) => {
+                    Decision { target: Target::Replica { node, freshness }, reason }
+                }
+                Err(reason) => Decision { target: Target::Primary, reason },
+            }
+        }
+    }
 }
+
+/// What holds whatever the statement is: pins, transactions, the statement before.
+fn bound(class: &Class, view: &View<'_>) -> Option<Decision> {
+    let held = |held, reason| Some(Decision { target: Target::Held(held), reason });
+    if let Some(pin) = view.pin {
+        return held(pin, Reason::Pinned);
+    }
+    if view.in_transaction {
+        return held(Held::Primary, Reason::Transaction);
+    }
+    if !view.autocommit {
+        return Some(Decision { target: Target::Primary, reason: Reason::Transaction });
+    }
+    match (class.kind, view.last) {
+        (Kind::Last, Some(last)) => held(last, Reason::PreviousStatement),
+        (Kind::Last, None) => {
+            Some(Decision { target: Target::Primary, reason: Reason::PreviousStatement })
+        }
+        (Kind::Read | Kind::Primary, _) => None,
+    }
+}
+
+/// Why the statement may go to a replica, or else why it may not.
+fn read_reason(class: &Class, view: &View<'_>) -> Result<Reason, Reason> {
+    let hint = match view.hint_primary {
+        Some(primary) => Some(primary),
+        None if class.effects.any(Effects::HINT_PRIMARY) => Some(true),
+        None => class.effects.any(Effects::HINT_REPLICA).then_some(false),
+    };
+    if hint == Some(true) {
+        return Err(Reason::Hint);
+    }
+    if view.refused_before {
+        return Err(Reason::RefusedBefore);
+    }
+    let reason = match (class.kind, hint) {
+        (Kind::Read, Some(_)) => Reason::Hint,
+        (Kind::Read, None) => class.reason,
+        (Kind::Primary, _)
+            if class.effects.any(Effects::BEGIN_READ_ONLY)
+                && !class.multi
+                && !view.serializable =>
+        {
+            Reason::ReadOnlyTransaction
+        }
+        // A hint may ask one replica about itself.
+        (Kind::Primary, Some(false))
+            if class.reason == Reason::HostLocal && class.effects.0 & !HARMLESS == 0 =>
+        {
+            Reason::Hint
+        }
+        (Kind::Primary | Kind::Last, _) => return Err(class.reason),
+    };
+    if class.effects.any(Effects::USER_VAR_READ) && !view.user_vars_restorable {
+        return Err(Reason::SessionState);
+    }
+    Ok(reason)
+}
+
+/// The replicas as one session's read sees them.
+struct Pool<'a> {
+    view: &'a View<'a>,
+    topology: &'a Topology,
+    group: &'a Group,
+    loads: &'a [u32],
+    seed: u32,
+}
+
+impl Pool<'_> {
+    /// A replica for a read, and what it must wait for. `forced`: a hint asked for a replica,
+    /// so the primary takes no share.
+    fn place(&self, forced: bool) -> Result<(NodeId, Freshness), Reason> {
+        if !self.topology.nodes.iter().any(|node| self.is_eligible(node)) {
+            return Err(self.why_none());
+        }
+        if !forced && self.topology.primary.is_some() && self.draws_primary() {
+            return Err(Reason::PrimaryShare);
+        }
+        match self.group.consistency {
+            Consistency::Eventual => self.any(Freshness::Known),
+            Consistency::Global if self.topology.primary.is_none() => Err(Reason::NotCaughtUp),
+            Consistency::Global => self.any(Freshness::AskThenWait),
+            Consistency::Session => self.for_session(),
+        }
+    }
+
+    fn for_session(&self) -> Result<(NodeId, Freshness), Reason> {
+        if let Some(node) = self.best(|node| self.is_known(node)) {
+            return Ok((node, Freshness::Known));
+        }
+        if self.view.floor.is_none() || self.position_is_after_floor() {
+            return self.any(Freshness::Wait);
+        }
+        if self.topology.primary.is_some() {
+            return self.any(Freshness::AskThenWait);
+        }
+        // Nobody to ask. Time cannot go back on the replica that the session reads from.
+        match self.current() {
+            Some(node) => Ok((node, Freshness::Wait)),
+            None => Err(Reason::NotCaughtUp),
+        }
+    }
+
+    fn any(&self, freshness: Freshness) -> Result<(NodeId, Freshness), Reason> {
+        self.best(|_| true).map(|node| (node, freshness)).ok_or(Reason::NoReplica)
+    }
+
+    /// The session's present replica if it will do, else the least loaded that will.
+    fn best(&self, will_do: impl Fn(&Node) -> bool) -> Option<NodeId> {
+        let candidates =
+            self.topology.nodes.iter().filter(|node| self.is_eligible(node) && will_do(node));
+        let current = self.view.replica;
+        if let Some(node) = candidates.clone().find(|node| Some(node.id) == current) {
+            return Some(node.id);
+        }
+        balance::pick(candidates, self.loads, self.seed)
+    }
+
+    fn current(&self) -> Option<NodeId> {
+        let node = self.topology.node(self.view.replica?)?;
+        self.is_eligible(node).then_some(node.id)
+    }
+
+    fn is_usable(node: &Node) -> bool {
+        node.role == Role::Replica
+            && node.condition.usable()
+            && node.weight > 0
+            && node.applying
+            && node.facts.is_some()
+    }
+
+    fn is_eligible(&self, node: &Node) -> bool {
+        Self::is_usable(node)
+            && Some(node.id) != self.topology.primary
+            && node.lag.is_some_and(|lag| lag <= self.group.max_lag)
+    }
+
+    fn why_none(&self) -> Reason {
+        if self.topology.nodes.iter().any(Self::is_usable) {
+            Reason::Lagging
+        } else {
+            Reason::NoReplica
+        }
+    }
+
+    fn draws_primary(&self) -> bool {
+        // Other bits than those that break ties.
+        let draw = (self.seed.wrapping_mul(0x9E37_79B1) >> 16) % 100;
+        draw < u32::from(self.group.primary_read_percent)
+    }
+
+    /// Whether a replica is known to hold all that the session wrote and saw.
+    fn is_known(&self, node: &Node) -> bool {
+        let is_current = self.view.replica == Some(node.id);
+        if is_current && self.view.caught_up == Some(node.id) {
+            return true;
+        }
+        node.applied.contains(self.view.token)
+            && (self.view.floor.is_none() || self.is_past_floor(node))
+    }
+
+    /// Whether the primary's published position was read after the session last saw something
+    /// that its token does not cover: then that position covers it.
+    fn position_is_after_floor(&self) -> bool {
+        let observed = self.topology.primary_node().and_then(|node| node.observed_at);
+        match (observed, self.view.floor) {
+            (Some(observed), Some(floor)) => observed >= floor,
+            (Some(_) | None, _) => false,
+        }
+    }
+
+    fn is_past_floor(&self, node: &Node) -> bool {
+        self.position_is_after_floor()
+            && self.topology.primary_node().is_some_and(|p| node.applied.contains(&p.applied))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
