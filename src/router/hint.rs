@@ -56,13 +56,11 @@ pub(crate) fn of_comment(comment: &[u8]) -> Option<Hint> {
         word.is_some_and(|word| word.eq_ignore_ascii_case(text.as_bytes()))
     };
     let first = words.next();
-    let target = if is(first, "pointsman") || is(first, "route") {
-        words.next()
-    } else if is(first, "maxscale") && is(words.next(), "route") && is(words.next(), "to") {
-        words.next()
-    } else {
+    let maxscale = is(first, "maxscale") && is(words.next(), "route") && is(words.next(), "to");
+    if !maxscale && !is(first, "pointsman") && !is(first, "route") {
         return None;
-    };
+    }
+    let target = words.next();
     if is(target, "primary") || is(target, "master") {
         Some(Hint::Primary)
     } else if is(target, "replica") || is(target, "slave") {

@@ -16,6 +16,7 @@ mod lexer;
 mod names;
 pub mod policy;
 mod scan;
+mod statement;
 #[cfg(test)]
 mod tests;
 
