@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
-use crate::topology::Topology;
+use crate::topology::{NodeId, Topology};
 
 pub use worker::{
     BUCKETS_MICROS, Bytes, ClientError, ErrorClass, HoldOutcome, LinkError, MAX_NODES, QueryClass,
@@ -47,6 +47,32 @@ pub enum Outcome {
     Ok,
     /// Not.
     Failed,
+}
+
+/// What one server has done for its group so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Open connections to it.
+    pub links: u64,
+    /// Reads that a replica may run.
+    pub reads: u64,
+    /// Statements that write, or may.
+    pub writes: u64,
+    /// Everything else.
+    pub other: u64,
+    /// Errors that it answered.
+    pub errors: u64,
+}
+
+/// One number with its labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The family's name.
+    pub name: &'static str,
+    /// Label names and values.
+    pub labels: Vec<(String, String)>,
+    /// The number.
+    pub value: f64,
 }
 
 /// Why the metrics cannot be built: a name stands twice or is not a name. Never at run time.
@@ -116,12 +142,37 @@ impl Metrics {
         self.console_logins_failed.inc();
     }
 
+    /// What one server has done so far.
+    #[must_use]
+    pub fn traffic(&self, group: &str, node: NodeId) -> Traffic {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = workers.iter().filter(|worker| &*worker.group == group);
+        let mut traffic = Traffic::default();
+        for worker in mine {
+            worker.counters.add_traffic(node, &mut traffic);
+        }
+        traffic
+    }
+
+    /// Every counter and gauge of the groups, without the latency histograms.
+    #[must_use]
+    pub fn samples(&self, topologies: &[Arc<Topology>]) -> Vec<Sample> {
+        self.sheet(topologies).samples()
+    }
+
     /// Everything in the text format of Prometheus. Server names and states come from the
     /// topologies, one for each group, as they are now.
     ///
     /// # Errors
     /// When a family is empty; that is a mistake in this module.
     pub fn scrape(&self, topologies: &[Arc<Topology>]) -> Result<String, SetupError> {
+        let sheet = self.sheet(topologies);
+        let mut families = self.registry.gather();
+        families.extend(sheet.families());
+        Ok(TextEncoder::new().encode_to_string(&families)?)
+    }
+
+    fn sheet(&self, topologies: &[Arc<Topology>]) -> sheet::Sheet {
         let mut sheet = sheet::Sheet::default();
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         for topology in topologies {
@@ -134,9 +185,7 @@ impl Metrics {
         }
         drop(workers);
         process::add(&mut sheet);
-        let mut families = self.registry.gather();
-        families.extend(sheet.families());
-        Ok(TextEncoder::new().encode_to_string(&families)?)
+        sheet
     }
 }
 

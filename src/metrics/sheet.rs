@@ -7,6 +7,7 @@ use prometheus::proto::{
     MetricFamily, MetricType,
 };
 
+use crate::metrics::Sample;
 use crate::metrics::families::{self as known, Family, Kind};
 use crate::metrics::worker::{
     BUCKETS_MICROS, Bytes, ClientError, Counter, ErrorClass, HoldOutcome, Latency, LinkError,
@@ -70,6 +71,23 @@ impl Sheet {
 
     fn push(&mut self, family: Family, metric: Metric) {
         self.families.entry(family.name).or_insert_with(|| (family, Vec::new())).1.push(metric);
+    }
+
+    /// Every counter and gauge, one by one.
+    pub(super) fn samples(&self) -> Vec<Sample> {
+        let plain = self.families.values().filter(|(family, _)| family.kind != Kind::Histogram);
+        plain
+            .flat_map(|(family, metrics)| {
+                metrics.iter().map(|metric| Sample {
+                    name: family.name,
+                    labels: labels_of(metric),
+                    value: match family.kind {
+                        Kind::Counter => metric.get_counter().get_value(),
+                        Kind::Gauge | Kind::Histogram => metric.get_gauge().get_value(),
+                    },
+                })
+            })
+            .collect()
     }
 
     /// The families in the form that the encoder takes.
@@ -211,6 +229,11 @@ fn at(counters: &[Counter], index: usize) -> u64 {
 
 fn bucket_sum(latencies: &[&Latency], index: usize) -> u64 {
     latencies.iter().map(|latency| at(&latency.buckets, index)).sum()
+}
+
+fn labels_of(metric: &Metric) -> Vec<(String, String)> {
+    let pairs = metric.get_label().iter();
+    pairs.map(|pair| (pair.name().to_owned(), pair.value().to_owned())).collect()
 }
 
 fn labelled(family: Family, labels: &[&str]) -> Metric {

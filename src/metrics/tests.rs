@@ -160,3 +160,61 @@ fn rare_events_are_counted_from_zero() {
     assert_eq!(line(&text, "pointsman_config_reloads_total{outcome=\"failed\"}"), "1");
     assert_eq!(line(&text, "pointsman_draining"), "1");
 }
+
+/// Names of metrics in a text: words that begin with one of our two prefixes.
+fn named(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("pointsman_") || word.starts_with("process_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn dashboard_and_alerts_name_metrics_that_a_scrape_shows() {
+    let scrape = metrics().scrape(&[topology()]).expect("a scrape");
+    let shown = named(&scrape);
+    let files = [
+        ("grafana-dashboard.json", include_str!("../../config/grafana-dashboard.json")),
+        ("alerts.yml", include_str!("../../config/alerts.yml")),
+    ];
+    for (file, text) in files {
+        let wanted = named(text);
+        assert!(wanted.len() > 8, "{file} names {wanted:?}");
+        for name in wanted {
+            assert!(shown.contains(&name), "{file} names {name}, which no scrape shows");
+        }
+    }
+    let dashboard = include_str!("../../config/grafana-dashboard.json");
+    serde_json::from_str::<serde_json::Value>(dashboard).expect("the dashboard is JSON");
+}
+
+#[test]
+fn dashboard_and_alerts_name_labels_that_exist() {
+    let words: BTreeSet<&str> = [
+        Reason::ALL.map(Reason::word).as_slice(),
+        ErrorClass::ALL.map(ErrorClass::word).as_slice(),
+        QueryClass::ALL.map(QueryClass::word).as_slice(),
+        HoldOutcome::ALL.map(HoldOutcome::word).as_slice(),
+        &["ok", "failed", "primary", "replica", "up", "down", "pointsman"],
+    ]
+    .concat()
+    .into_iter()
+    .collect();
+    for text in [
+        include_str!("../../config/grafana-dashboard.json").replace("\\\"", "\""),
+        include_str!("../../config/alerts.yml").to_owned(),
+    ] {
+        for part in text.split(['{', ',']).filter_map(|part| part.split_once("=")) {
+            let (label, value) = part;
+            let known = ["reason", "class", "outcome", "role", "condition"];
+            if !known.contains(&label.trim_end_matches('!').trim()) {
+                continue;
+            }
+            let value = value.trim_start_matches('~').trim_start_matches('"');
+            let value = value.split('"').next().unwrap_or_default();
+            for word in value.split('|') {
+                assert!(words.contains(word), "{label} has no value {word:?}");
+            }
+        }
+    }
+}

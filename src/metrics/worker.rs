@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::metrics::Traffic;
 use crate::router::Reason;
 use crate::topology::NodeId;
 
@@ -325,6 +326,20 @@ impl WorkerMetrics {
         if let Some(counter) = self.bytes.get(direction as usize) {
             counter.add(bytes);
         }
+    }
+
+    /// Adds what was counted for one server.
+    pub(super) fn add_traffic(&self, node: NodeId, traffic: &mut Traffic) {
+        let Some(node) = self.node(node) else { return };
+        let answered = |class: QueryClass| {
+            let latency = node.latency.get(class as usize);
+            latency.map_or(0, |latency| latency.buckets.iter().map(Counter::read).sum())
+        };
+        traffic.links += node.links.read();
+        traffic.reads += answered(QueryClass::Read);
+        traffic.writes += answered(QueryClass::Write);
+        traffic.other += answered(QueryClass::Other);
+        traffic.errors += node.errors.iter().map(Counter::read).sum::<u64>();
     }
 
     fn node(&self, node: NodeId) -> Option<&NodeCounters> {

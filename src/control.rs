@@ -1,0 +1,394 @@
+//! The handle by which console, HTTP, signals and reload ask the owners of things to do or tell
+//! something.
+//!
+//! Does not know: what the owners do with it. Every queue is bounded and every question has a
+//! deadline, so that a stuck worker makes an answer incomplete, never late.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::Config;
+use crate::digests::{Digest, DigestTable};
+use crate::health::{self, Health};
+use crate::topology::{NodeId, Topology};
+
+/// How long an owner may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a reload may take; files are read and every group is told.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The handle; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Control(Arc<Owners>);
+
+/// Who owns what.
+#[derive(Debug)]
+struct Owners {
+    groups: Vec<GroupControl>,
+    workers: Vec<mpsc::Sender<WorkerRequest>>,
+    reload: mpsc::Sender<ReloadRequest>,
+    config: ArcSwap<Config>,
+    draining: AtomicBool,
+    started: Instant,
+}
+
+/// One group, as far as the outside may reach it.
+#[derive(Debug, Clone)]
+pub struct GroupControl {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What is published about its servers, and the queue of the task that publishes it.
+    pub health: Health,
+}
+
+/// A question or an order to a worker; it answers between two commands of its clients.
+#[derive(Debug)]
+pub enum WorkerRequest {
+    /// List the sessions.
+    Sessions(oneshot::Sender<Vec<SessionRow>>),
+    /// Copy the statement statistics, one table for each group.
+    Digests(oneshot::Sender<Vec<GroupDigests>>),
+    /// Count the links to servers.
+    Links(oneshot::Sender<Vec<LinkRow>>),
+    /// Close a session; the answer is whether this worker had it.
+    Kill {
+        /// The session's id.
+        id: u32,
+        /// Who asked, for the log.
+        by: String,
+        /// Whether it was found.
+        reply: oneshot::Sender<bool>,
+    },
+}
+
+/// Asks for a reload; the answer is a sentence for the operator, either way.
+pub type ReloadRequest = oneshot::Sender<Result<String, String>>;
+
+/// One session as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Its connection id, as `CONNECTION_ID()` shows it to the client.
+    pub id: u32,
+    /// Who logged in; empty before that.
+    pub user: String,
+    /// The client's address.
+    pub client: String,
+    /// Its group.
+    pub group: Arc<str>,
+    /// The current schema, if any.
+    pub database: Option<String>,
+    /// What it is doing.
+    pub state: &'static str,
+    /// The server that it has a link to; the primary where it has two.
+    pub node: Option<Arc<str>>,
+    /// Why it may not move.
+    pub pins: Vec<&'static str>,
+    /// How long it has been in this state.
+    pub since: Duration,
+    /// Statements so far.
+    pub statements: u64,
+}
+
+/// Links to one server by one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkRow {
+    /// The group.
+    pub group: Arc<str>,
+    /// The server's name.
+    pub server: Arc<str>,
+    /// Who is logged in there.
+    pub user: String,
+    /// Links that wait for a session.
+    pub idle: u64,
+    /// Links that belong to a session now.
+    pub used: u64,
+}
+
+/// One worker's statement statistics of one group.
+#[derive(Debug, Clone)]
+pub struct GroupDigests {
+    /// The group.
+    pub group: Arc<str>,
+    /// Its statistics.
+    pub table: DigestTable,
+}
+
+/// One digest as it is shown: all workers together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestRow {
+    /// The group.
+    pub group: Arc<str>,
+    /// Fingerprint of the normalised text.
+    pub digest: u64,
+    /// The normalised text.
+    pub text: String,
+    /// Statements.
+    pub count: u64,
+    /// ... of these, answered by an error.
+    pub errors: u64,
+    /// Half of them took less, microseconds.
+    pub p50_us: u64,
+    /// 95 of 100 took less, microseconds.
+    pub p95_us: u64,
+    /// 99 of 100 took less, microseconds.
+    pub p99_us: u64,
+    /// Server names with counts, most first.
+    pub places: Vec<(String, u64)>,
+    /// Reasons with counts, most first.
+    pub reasons: Vec<(&'static str, u64)>,
+}
+
+/// Why an owner could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such group.
+    #[error("there is no group {0:?}; SHOW TOPOLOGY lists them")]
+    NoGroup(String),
+    /// No session has this id.
+    #[error("there is no session {0}; SHOW SESSIONS lists them")]
+    NoSession(u32),
+    /// The owner refused, in its own words.
+    #[error("{0}")]
+    Refused(String),
+    /// The owner did not answer in time, or is gone.
+    #[error("{0} did not answer in time; is the process shutting down, or overloaded?")]
+    NoAnswer(String),
+}
+
+// === impls ===
+
+impl Control {
+    /// A handle to these owners.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        groups: Vec<GroupControl>,
+        workers: Vec<mpsc::Sender<WorkerRequest>>,
+        reload: mpsc::Sender<ReloadRequest>,
+    ) -> Self {
+        Self(Arc::new(Owners {
+            groups,
+            workers,
+            reload,
+            config: ArcSwap::from_pointee(config),
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+        }))
+    }
+
+    /// The groups in the order of the configuration.
+    #[must_use]
+    pub fn groups(&self) -> &[GroupControl] {
+        &self.0.groups
+    }
+
+    /// The group of this name, or the only one when no name is given.
+    ///
+    /// # Errors
+    /// When there is no such group, or there are several and none is named.
+    pub fn group(&self, name: Option<&str>) -> Result<&GroupControl, ControlError> {
+        match (name, self.groups()) {
+            (None, [only]) => Ok(only),
+            (None, groups) => {
+                let names: Vec<&str> = groups.iter().map(|group| &*group.name).collect();
+                let text = format!("there are several groups, name one: {}", names.join(", "));
+                Err(ControlError::Refused(text))
+            }
+            (Some(name), groups) => groups
+                .iter()
+                .find(|group| &*group.name == name)
+                .ok_or_else(|| ControlError::NoGroup(name.to_owned())),
+        }
+    }
+
+    /// What is published now, one topology for each group.
+    #[must_use]
+    pub fn topologies(&self) -> Vec<Arc<Topology>> {
+        self.groups().iter().map(GroupControl::topology).collect()
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.0.config.load_full()
+    }
+
+    /// Shows another configuration from here on; whoever applies a reload calls it last.
+    pub fn set_config(&self, config: Config) {
+        self.0.config.store(Arc::new(config));
+    }
+
+    /// Whether the process is on its way out.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// Says that the process is on its way out.
+    pub fn begin_drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// How long the process has been running.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// All sessions, by id.
+    ///
+    /// # Errors
+    /// When a worker does not answer.
+    pub async fn sessions(&self) -> Result<Vec<SessionRow>, ControlError> {
+        let mut rows: Vec<_> =
+            self.ask_all(WorkerRequest::Sessions).await?.into_iter().flatten().collect();
+        rows.sort_by_key(|row: &SessionRow| row.id);
+        Ok(rows)
+    }
+
+    /// Links to servers by group, server and user, summed over the workers.
+    ///
+    /// # Errors
+    /// When a worker does not answer.
+    pub async fn links(&self) -> Result<Vec<LinkRow>, ControlError> {
+        let mut sums: BTreeMap<(Arc<str>, Arc<str>, String), (u64, u64)> = BTreeMap::new();
+        for row in self.ask_all(WorkerRequest::Links).await?.into_iter().flatten() {
+            let (idle, used) = sums.entry((row.group, row.server, row.user)).or_default();
+            *idle += row.idle;
+            *used += row.used;
+        }
+        let rows = sums.into_iter().map(|((group, server, user), (idle, used))| LinkRow {
+            group,
+            server,
+            user,
+            idle,
+            used,
+        });
+        Ok(rows.collect())
+    }
+
+    /// Statement statistics of all workers together, the most frequent first.
+    ///
+    /// # Errors
+    /// When a worker does not answer.
+    pub async fn digests(&self) -> Result<Vec<DigestRow>, ControlError> {
+        let mut merged: BTreeMap<Arc<str>, DigestTable> = BTreeMap::new();
+        for part in self.ask_all(WorkerRequest::Digests).await?.into_iter().flatten() {
+            merged.entry(part.group).or_default().merge(&part.table);
+        }
+        let mut rows = Vec::new();
+        for (group, table) in merged {
+            let topology = self.group(Some(&group)).ok().map(GroupControl::topology);
+            rows.extend(table.digests().iter().map(|d| DigestRow::new(&group, d, &topology)));
+        }
+        rows.sort_by_key(|row: &DigestRow| std::cmp::Reverse(row.count));
+        Ok(rows)
+    }
+
+    /// Closes a session; `by` says who asked.
+    ///
+    /// # Errors
+    /// When there is no such session, or a worker does not answer.
+    pub async fn kill(&self, id: u32, by: &str) -> Result<(), ControlError> {
+        let request = |reply| WorkerRequest::Kill { id, by: by.to_owned(), reply };
+        match self.ask_all(request).await?.contains(&true) {
+            true => Ok(()),
+            false => Err(ControlError::NoSession(id)),
+        }
+    }
+
+    /// Reads the configuration again and applies it, or refuses it whole.
+    ///
+    /// # Errors
+    /// What is wrong with the file, in the words of the one who refused it.
+    pub async fn reload(&self) -> Result<String, ControlError> {
+        let deadline = Instant::now() + RELOAD_TIMEOUT;
+        let no_answer = || ControlError::NoAnswer("the reload".to_owned());
+        let (reply, answer) = oneshot::channel();
+        self.0.reload.try_send(reply).map_err(|_| no_answer())?;
+        let answer = timeout_at(deadline, answer).await.map_err(|_| no_answer())?;
+        answer.map_err(|_| no_answer())?.map_err(ControlError::Refused)
+    }
+
+    /// Asks every worker and waits for all answers.
+    async fn ask_all<T>(
+        &self,
+        request: impl Fn(oneshot::Sender<T>) -> WorkerRequest,
+    ) -> Result<Vec<T>, ControlError> {
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        let mut waiting = Vec::new();
+        for worker in &self.0.workers {
+            let (reply, answer) = oneshot::channel();
+            // A full queue counts as no answer: the receiver is dropped with the request.
+            let _ = worker.try_send(request(reply));
+            waiting.push(answer);
+        }
+        let mut answers = Vec::new();
+        for (index, answer) in waiting.into_iter().enumerate() {
+            match timeout_at(deadline, answer).await {
+                Ok(Ok(answer)) => answers.push(answer),
+                Ok(Err(_)) | Err(_) => {
+                    return Err(ControlError::NoAnswer(format!("worker {index}")));
+                }
+            }
+        }
+        Ok(answers)
+    }
+}
+
+impl GroupControl {
+    /// Gives the owner of this group's topology an order and waits for its answer.
+    ///
+    /// # Errors
+    /// When it refuses or does not answer.
+    pub async fn order(
+        &self,
+        command: impl FnOnce(health::Reply) -> health::Command,
+    ) -> Result<String, ControlError> {
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        timeout_at(deadline, self.health.ask(command))
+            .await
+            .map_err(|_| ControlError::NoAnswer(format!("the observer of {:?}", self.name)))?
+            .map_err(ControlError::Refused)
+    }
+
+    /// What is published about its servers now.
+    #[must_use]
+    pub fn topology(&self) -> Arc<Topology> {
+        self.health.cell.load()
+    }
+}
+
+impl DigestRow {
+    fn new(group: &Arc<str>, digest: &Digest, topology: &Option<Arc<Topology>>) -> Self {
+        let name = |node: NodeId| {
+            let known = topology.as_ref().and_then(|topology| topology.node(node));
+            known.map_or_else(|| format!("node {node}"), |node| node.name.to_string())
+        };
+        let mut places: Vec<_> =
+            digest.places.iter().map(|(node, count)| (name(*node), *count)).collect();
+        let mut reasons: Vec<_> =
+            digest.reasons.iter().map(|(reason, count)| (reason.word(), *count)).collect();
+        places.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        Self {
+            group: group.clone(),
+            digest: digest.digest,
+            text: digest.text.to_string(),
+            count: digest.count,
+            errors: digest.errors,
+            p50_us: digest.latency.percentile_micros(50),
+            p95_us: digest.latency.percentile_micros(95),
+            p99_us: digest.latency.percentile_micros(99),
+            places,
+            reasons,
+        }
+    }
+}
