@@ -248,7 +248,7 @@ impl Login {
         let nonce = greeting.nonce;
         // A default plugin that this credential can not answer is answered with the one that
         // it can; the server switches to the account's own.
-        let (plugin, auth) = match (&self.request.credential, &greeting.plugin[..]) {
+        let (plugin, auth) = match (&self.request.credential, greeting.plugin.as_slice()) {
             (Credential::Empty, CACHING_SHA2) => (CACHING_SHA2, Vec::new()),
             (Credential::Empty, _) => (NATIVE, Vec::new()),
             (Credential::Sha1(stage1), _) => (NATIVE, auth::native_token(stage1, &nonce).to_vec()),
@@ -298,12 +298,12 @@ impl Login {
             return Err(LoginError::TooManySwitches);
         }
         let switch = AuthSwitch::parse(payload)?;
-        if ![NATIVE, CACHING_SHA2, SHA256].contains(&&switch.plugin[..]) {
+        if ![NATIVE, CACHING_SHA2, SHA256].contains(&switch.plugin.as_slice()) {
             return Err(LoginError::Plugin { plugin: lossy(&switch.plugin) });
         }
         let nonce = switch.nonce().ok_or(Malformed::new("nonce of a switched plugin", 0))?;
         let exchange = Exchange { greeting, plugin: switch.plugin, nonce };
-        let answer = match (&self.request.credential, &exchange.plugin[..]) {
+        let answer = match (&self.request.credential, exchange.plugin.as_slice()) {
             (Credential::Empty, _) => Vec::new(),
             (Credential::Sha1(stage1), NATIVE) => auth::native_token(stage1, &nonce).to_vec(),
             (Credential::Sha1(_), plugin) => {
@@ -321,7 +321,7 @@ impl Login {
     }
 
     fn on_more(&mut self, exchange: Exchange, data: &[u8]) -> Result<LoginStep, LoginError> {
-        match (&exchange.plugin[..], data) {
+        match (exchange.plugin.as_slice(), data) {
             (CACHING_SHA2, [3]) => {
                 self.stage = Stage::Answered(exchange);
                 Ok(LoginStep::Wait)

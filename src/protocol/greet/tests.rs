@@ -1,3 +1,5 @@
+//! Both machines of a login against each other, and each against a peer that lies.
+
 use super::*;
 use crate::protocol::login::{Login, LoginError, LoginRequest, LoginStep, RsaPolicy};
 use crate::protocol::{packet, reply};

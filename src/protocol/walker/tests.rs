@@ -1,3 +1,5 @@
+//! Whole replies, cut everywhere.
+
 use super::*;
 use crate::protocol::packet;
 use proptest::prelude::*;
