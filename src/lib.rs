@@ -4,6 +4,7 @@
 //! vocabulary ([`protocol`], [`topology`], [`config`]), decisions ([`router`], [`session`]),
 //! and the shell around them.
 
+pub mod accounts;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -1,0 +1,105 @@
+//! Asking a server for the accounts of one user, over mysql_async.
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Row, Value};
+
+use crate::accounts::rows::{self, AccountRow};
+use crate::config::Monitor;
+use crate::health::probe_mysql;
+use crate::topology::{Flavour, Node};
+
+/// MariaDB's table since 10.4; `auth_or` and locks are only there.
+const GLOBAL_PRIV: &str = "SELECT Host, User, Priv FROM mysql.global_priv WHERE User IN (?, '')";
+/// MySQL's table.
+const MYSQL_USER: &str = "SELECT Host, User, plugin, authentication_string, account_locked \
+     FROM mysql.user WHERE User IN (?, '')";
+/// The view (or old table) of MariaDB, for those who may read only that.
+const MARIADB_USER: &str = "SELECT Host, User, plugin, \
+     IF(authentication_string = '', Password, authentication_string), 'N' \
+     FROM mysql.user WHERE User IN (?, '') AND is_role = 'N'";
+
+/// Errors that say "not with these privileges".
+const DENIED: [u16; 4] = [1044, 1142, 1143, 1227];
+/// Table does not exist.
+const NO_SUCH_TABLE: u16 = 1146;
+
+/// All accounts of `user`, the anonymous ones included.
+///
+/// # Errors
+/// A sentence that says why they cannot be told and what to do about it.
+pub(super) async fn accounts(
+    node: &Node,
+    user: &[u8],
+    monitor: &Monitor,
+) -> Result<Vec<AccountRow>, String> {
+    // A name that is no text is nobody's; it costs the same question as any other.
+    let user = std::str::from_utf8(user).unwrap_or("\u{fffd}");
+    let flavour = node.facts.as_ref().map_or(Flavour::MariaDb, |facts| facts.flavour);
+    let opts = probe_mysql::options(&node.address, &monitor.user, &monitor.password)
+        .map_err(|failure| failure.text)?;
+    let unreachable = |error: Error| {
+        let text = probe_mysql::failure(error).text;
+        format!("{} cannot be asked about accounts as {}: {text}", node.name, monitor.user)
+    };
+    let mut conn = Conn::new(opts).await.map_err(unreachable)?;
+    let rows = match flavour {
+        Flavour::MySql => of_user(&mut conn, MYSQL_USER, user).await,
+        Flavour::MariaDb => match of_global_priv(&mut conn, user).await {
+            Err(Error::Server(error))
+                if DENIED.contains(&error.code) || error.code == NO_SUCH_TABLE =>
+            {
+                of_user(&mut conn, MARIADB_USER, user).await
+            }
+            answer => answer,
+        },
+    };
+    // Sends COM_QUIT, so that the server does not count an aborted client.
+    let _ = conn.disconnect().await;
+    rows.map_err(|error| match error {
+        Error::Server(error) if DENIED.contains(&error.code) => denied(node, flavour, monitor),
+        error => unreachable(error),
+    })
+}
+
+fn denied(node: &Node, flavour: Flavour, monitor: &Monitor) -> String {
+    let table = match flavour {
+        Flavour::MariaDb => "mysql.global_priv",
+        Flavour::MySql => "mysql.user",
+    };
+    format!(
+        "the monitor account {user} may not read accounts on {name}: \
+         GRANT SELECT ON {table} to it, or state the users in [[users]]",
+        user = monitor.user,
+        name = node.name
+    )
+}
+
+async fn of_global_priv(conn: &mut Conn, user: &str) -> Result<Vec<AccountRow>, Error> {
+    let found: Vec<Row> = conn.exec(GLOBAL_PRIV, (user,)).await?;
+    let row = |row: &Row| {
+        let privileges = bytes(row, 2);
+        let privileges = String::from_utf8_lossy(&privileges);
+        rows::of_mariadb(&text(row, 0), &bytes(row, 1), &privileges)
+    };
+    Ok(found.iter().filter_map(row).collect())
+}
+
+async fn of_user(conn: &mut Conn, question: &str, user: &str) -> Result<Vec<AccountRow>, Error> {
+    let found: Vec<Row> = conn.exec(question, (user,)).await?;
+    let row = |row: &Row| {
+        let locked = bytes(row, 4) == b"Y";
+        rows::row(&text(row, 0), &bytes(row, 1), text(row, 2), bytes(row, 3), locked)
+    };
+    Ok(found.iter().map(row).collect())
+}
+
+fn bytes(row: &Row, at: usize) -> Vec<u8> {
+    match row.as_ref(at) {
+        Some(Value::Bytes(bytes)) => bytes.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn text(row: &Row, at: usize) -> String {
+    String::from_utf8_lossy(&bytes(row, at)).into_owned()
+}

@@ -1,0 +1,181 @@
+//! Account rows as servers store them, and the choice among several of one user. Pure.
+
+use serde::Deserialize;
+
+use crate::accounts::AccountFacts;
+use crate::accounts::host::{self, Peer};
+
+/// Plugins whose logins can be followed; of several alternatives the first of these counts.
+const SUPPORTED: [&str; 3] = ["mysql_native_password", "caching_sha2_password", ""];
+
+/// One account: a user at a host pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountRow {
+    /// An account with an empty user name, which matches every user.
+    pub anonymous: bool,
+    /// What logging in takes.
+    pub facts: AccountFacts,
+}
+
+/// `mysql.global_priv.Priv`; what is not needed is ignored.
+#[derive(Debug, Deserialize)]
+struct Privileges {
+    #[serde(default)]
+    is_role: bool,
+    #[serde(default)]
+    account_locked: bool,
+    #[serde(default)]
+    auth_or: Vec<Authentication>,
+    #[serde(flatten)]
+    main: Authentication,
+}
+
+#[derive(Debug, Deserialize)]
+struct Authentication {
+    plugin: Option<String>,
+    #[serde(default)]
+    authentication_string: String,
+}
+
+/// The account that a server takes for this peer: the most specific host pattern first, of two
+/// equal ones a named user before the anonymous one.
+#[must_use]
+pub fn choose<'a>(rows: &'a [AccountRow], peer: &Peer) -> Option<&'a AccountRow> {
+    let matching = rows.iter().filter(|row| host::matches(&row.facts.host, peer));
+    matching.max_by_key(|row| (host::specificity(&row.facts.host), !row.anonymous))
+}
+
+/// Reads one row of MariaDB's `mysql.global_priv`; `None` for roles and for text that is not
+/// what that table holds.
+#[must_use]
+pub fn of_mariadb(host: &str, user: &[u8], privileges: &str) -> Option<AccountRow> {
+    let Privileges { is_role, account_locked, auth_or, main } =
+        serde_json::from_str(privileges).ok()?;
+    if is_role {
+        return None;
+    }
+    // An entry without a plugin stands for the one outside of the list.
+    let mut ways = auth_or.iter().map(|way| if way.plugin.is_some() { way } else { &main });
+    let plugin = |way: &Authentication| way.plugin.clone().unwrap_or_default();
+    let first = auth_or.first().map_or(&main, |way| if way.plugin.is_some() { way } else { &main });
+    let way = ways.find(|way| SUPPORTED.contains(&plugin(way).as_str())).unwrap_or(first);
+    let authentication = way.authentication_string.clone().into_bytes();
+    Some(row(host, user, plugin(way), authentication, account_locked))
+}
+
+/// Makes a row of the columns of `mysql.user`.
+#[must_use]
+pub fn row(
+    host: &str,
+    user: &[u8],
+    plugin: String,
+    authentication: Vec<u8>,
+    locked: bool,
+) -> AccountRow {
+    let plugin = if plugin.is_empty() { "mysql_native_password".to_owned() } else { plugin };
+    let native = plugin == "mysql_native_password";
+    let with_password = native || plugin == "caching_sha2_password";
+    let facts = AccountFacts {
+        double_sha1: if native { double_sha1(&authentication) } else { None },
+        empty: with_password && authentication.is_empty(),
+        plugin,
+        authentication,
+        locked,
+        host: host.to_owned(),
+    };
+    AccountRow { anonymous: user.is_empty(), facts }
+}
+
+/// `*` and forty hexadecimal digits: SHA1(SHA1(password)).
+fn double_sha1(text: &[u8]) -> Option<[u8; 20]> {
+    let digits = text.strip_prefix(b"*")?;
+    if digits.len() != 40 {
+        return None;
+    }
+    let mut hash = [0u8; 20];
+    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+        let &[high, low] = pair else { return None };
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        *byte = u8::try_from(digit(high)? << 4 | digit(low)?).ok()?;
+    }
+    Some(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "*5BCB3E6AC345B435C7C2E6B7949A04CE6F6563D3";
+
+    fn mariadb(privileges: &str) -> AccountFacts {
+        of_mariadb("%", b"app", privileges).expect("an account").facts
+    }
+
+    #[test]
+    fn global_priv_rows_are_read() {
+        let native = mariadb(&format!(
+            r#"{{"access":1,"version_id":101119,"plugin":"mysql_native_password",
+               "authentication_string":"{HASH}","password_last_changed":1795407875}}"#
+        ));
+        assert_eq!(native.double_sha1.map(|hash| hash[0]), Some(0x5b));
+        assert!(!native.empty && !native.locked);
+
+        let bare = mariadb(r#"{"access":18446744073709551615}"#);
+        assert!(bare.empty, "an account without plugin and password");
+        assert_eq!(bare.plugin, "mysql_native_password");
+
+        let root = mariadb(
+            r#"{"access":1,"plugin":"mysql_native_password","authentication_string":"invalid",
+               "auth_or":[{},{"plugin":"unix_socket"}]}"#,
+        );
+        assert_eq!((root.plugin.as_str(), root.double_sha1), ("mysql_native_password", None));
+        assert!(!root.empty, "`invalid` is no empty password");
+
+        let second = mariadb(&format!(
+            r#"{{"plugin":"mysql_native_password","authentication_string":"{HASH}",
+               "auth_or":[{{"plugin":"unix_socket","authentication_string":""}},{{}}]}}"#
+        ));
+        assert!(second.double_sha1.is_some(), "the first supported way, not the first");
+
+        let key = mariadb(
+            r#"{"plugin":"ed25519","authentication_string":"ZIgUREUg5PVgQ6LskhXmO+eZLS0nC8be6HPjYWR4YJY"}"#,
+        );
+        assert_eq!((key.plugin.as_str(), key.double_sha1), ("ed25519", None));
+
+        assert!(
+            mariadb(r#"{"access":0,"plugin":"mysql_native_password","account_locked":true}"#)
+                .locked
+        );
+        assert_eq!(of_mariadb("", b"PUBLIC", r#"{"access":0,"is_role":true}"#), None);
+        assert_eq!(of_mariadb("%", b"app", "not json"), None);
+    }
+
+    #[test]
+    fn hashes_are_read_strictly() {
+        assert!(double_sha1(HASH.as_bytes()).is_some());
+        assert!(double_sha1(HASH.to_lowercase().as_bytes()).is_some());
+        for bad in ["", "*", "invalid", &HASH[1..], &HASH[..40], &HASH.replace('5', "x")] {
+            assert_eq!(double_sha1(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_account_is_chosen_as_servers_choose() {
+        let account = |user: &str, host: &str| {
+            row(host, user.as_bytes(), String::new(), host.as_bytes().to_vec(), false)
+        };
+        // The manual's own example: jeffrey from h1 is the anonymous user of h1.
+        let rows = [account("jeffrey", "%"), account("", "h1.example.net")];
+        let h1 = choose(&rows, &Peer::seen_as("h1.example.net", true)).expect("matches");
+        assert!(h1.anonymous);
+        let h2 = choose(&rows, &Peer::seen_as("h2.example.net", true)).expect("matches");
+        assert!(!h2.anonymous);
+
+        let rows = [account("", "%"), account("app", "%"), account("app", "10.%")];
+        let ten = choose(&rows, &Peer::seen_as("10.1.1.1", true)).expect("matches");
+        assert_eq!(ten.facts.host, "10.%");
+        let other = choose(&rows, &Peer::seen_as("11.1.1.1", true)).expect("matches");
+        assert!(!other.anonymous && other.facts.host == "%");
+        assert_eq!(choose(&[account("app", "10.%")], &Peer::seen_as("11.1.1.1", true)), None);
+    }
+}
