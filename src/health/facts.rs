@@ -1,104 +1,137 @@
-//! What a server says before anyone logs in, byte for byte.
+//! What a server says in its greeting, byte for byte.
 //!
 //! mysql_async reads the greeting and keeps it to itself, but clients must be greeted as the
-//! real server would greet them.
+//! real server would greet them. So the monitor account logs in once with our own machine; a
+//! complete login, since a broken one counts as an aborted connection on the server and leads
+//! to error 1129 after some.
 
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::config::Monitor;
 use crate::health::observation::{Failure, FailureKind};
+use crate::protocol::auth::{Credential, Password};
+use crate::protocol::flags::{Capabilities, MariadbCapabilities};
+use crate::protocol::handshake::{Greeting, LOGIN_PACKET_MAX};
+use crate::protocol::login::{Login, LoginRequest, LoginStep, RsaPolicy};
+use crate::protocol::{packet, reply};
 use crate::topology::Flavour;
 
-/// Longest greeting that is read, bytes; real ones are below 200.
-const GREETING_MAX: usize = 4096;
+/// COM_QUIT as a whole packet.
+const QUIT: [u8; 5] = [1, 0, 0, 0, 1];
 
-/// The initial handshake packet (protocol::HandshakeV10), without its salt.
+/// The collation that the monitor logs in with: utf8mb4_general_ci, known to both families.
+const COLLATION: u8 = 45;
+
+/// A greeting with what follows from its version text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Greeting {
+pub struct Greeted {
     /// The family, by the version text.
     pub flavour: Flavour,
     /// As in `/*!NNNNN */`.
     pub version: u32,
-    /// Byte for byte.
+    /// Byte for byte, unless it is no text.
     pub version_text: Arc<str>,
-    /// MySQL's 32 bits.
-    pub capabilities: u32,
-    /// MariaDB's upper 32 bits.
-    pub mariadb_capabilities: u32,
-    /// Default collation id.
-    pub collation: u8,
-    /// Status flags.
-    pub status: u16,
-    /// Name of the default authentication plugin.
+    /// The default authentication plugin.
     pub auth_plugin: Arc<str>,
+    /// The rest of it.
+    pub greeting: Greeting,
 }
 
-/// Connects and reads the greeting. `address` is `host:port` or the path of a unix socket.
+/// Connects, logs in as the monitor account, and leaves. `address` is `host:port` or the path
+/// of a unix socket.
 ///
 /// # Errors
-/// When there is no connection, or the server sends an error or garbage in its stead.
-pub async fn greeting(address: &str) -> Result<Greeting, Failure> {
-    let unreachable =
-        |error: std::io::Error| Failure::new(FailureKind::Unreachable, error.to_string());
-    let packet = if address.starts_with('/') {
-        read(UnixStream::connect(address).await.map_err(unreachable)?).await
-    } else {
-        read(TcpStream::connect(address).await.map_err(unreachable)?).await
-    };
-    parse(&packet.map_err(unreachable)?)
-}
-
-async fn read(stream: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
-    let mut stream = BufReader::new(stream);
-    let [low, middle, high, _sequence] = stream.read_u32().await?.to_be_bytes();
-    let length = u32::from_le_bytes([low, middle, high, 0]);
-    let length = usize::try_from(length).unwrap_or(usize::MAX).min(GREETING_MAX);
-    let mut packet = vec![0; length];
-    stream.read_exact(&mut packet).await?;
-    Ok(packet)
-}
-
-fn parse(packet: &[u8]) -> Result<Greeting, Failure> {
-    if let [0xff, low, high, text @ ..] = packet {
-        let errno = u16::from_le_bytes([*low, *high]);
-        let text = String::from_utf8_lossy(text);
-        return Err(Failure::new(FailureKind::of_errno(errno), format!("{errno}: {text}")));
+/// When there is no connection, the login is refused, or what the server sends is garbage.
+/// Over a network without TLS a login that would need the password itself is not made.
+pub async fn greeting(address: &str, monitor: &Monitor) -> Result<Greeted, Failure> {
+    if address.starts_with('/') {
+        let stream = UnixStream::connect(address).await.map_err(unreachable)?;
+        return log_in(stream, request(monitor, RsaPolicy::AskServer, true)).await;
     }
-    fields(packet).ok_or_else(|| {
-        Failure::new(FailureKind::Puzzling, "the greeting is not one of MySQL's protocol 10")
-    })
+    let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+    let nobody_between =
+        stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
+    let rsa = if nobody_between { RsaPolicy::AskServer } else { RsaPolicy::Never };
+    log_in(stream, request(monitor, rsa, false)).await
 }
 
-fn fields(packet: &[u8]) -> Option<Greeting> {
-    let rest = packet.strip_prefix(&[10])?;
-    let end = rest.iter().position(|byte| *byte == 0)?;
-    let (version_text, rest) = (rest.get(..end)?, rest.get(end + 1..)?);
-    let version_text = String::from_utf8_lossy(version_text);
-    // Connection id 4, salt 8, filler 1.
-    let rest = rest.get(13..)?;
-    let word = |at: usize| Some(u16::from_le_bytes([*rest.get(at)?, *rest.get(at + 1)?]));
-    let capabilities = u32::from(word(0)?) | (u32::from(word(5)?) << 16);
-    let collation = *rest.get(2)?;
-    let status = word(3)?;
-    let salt_length = usize::from(*rest.get(7)?).saturating_sub(8).max(13);
-    // Ten reserved bytes; without CLIENT_MYSQL (bit 0) the last four are MariaDB's own flags.
-    let mariadb_capabilities =
-        if capabilities & 1 == 0 { u32::from(word(14)?) | (u32::from(word(16)?) << 16) } else { 0 };
-    let plugin = rest.get(18 + salt_length..).unwrap_or_default();
-    let plugin = plugin.split(|byte| *byte == 0).next().unwrap_or_default();
-    let (flavour, version) = version(&version_text)?;
-    Some(Greeting {
-        flavour,
-        version,
-        version_text: Arc::from(version_text),
-        capabilities,
-        mariadb_capabilities,
-        collation,
-        status,
-        auth_plugin: Arc::from(String::from_utf8_lossy(plugin)),
-    })
+fn request(monitor: &Monitor, rsa: RsaPolicy, secure: bool) -> LoginRequest {
+    let password = Password::new(monitor.password.reveal().as_bytes().to_vec());
+    LoginRequest {
+        user: monitor.user.as_bytes().to_vec(),
+        credential: Credential::Password(password),
+        database: None,
+        collation: COLLATION,
+        capabilities: Capabilities(0),
+        mariadb: MariadbCapabilities(0),
+        max_packet: 1 << 24,
+        attributes: Vec::new(),
+        rsa,
+        secure,
+    }
+}
+
+async fn log_in(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: LoginRequest,
+) -> Result<Greeted, Failure> {
+    let mut login = Login::new(request);
+    loop {
+        let (seq, payload) = read(&mut stream).await.map_err(unreachable)?;
+        let step = login.on_packet(seq, &payload);
+        match step.map_err(|error| Failure::new(FailureKind::Puzzling, error.to_string()))? {
+            LoginStep::Send(bytes) => stream.write_all(&bytes).await.map_err(unreachable)?,
+            LoginStep::Wait => {}
+            LoginStep::Done { greeting, .. } => {
+                stream.write_all(&QUIT).await.map_err(unreachable)?;
+                return greeted(greeting);
+            }
+            LoginStep::Refused(payload) => return Err(refused(&payload)),
+            LoginStep::Tls(_) => {
+                return Err(Failure::new(FailureKind::Puzzling, "TLS was not asked for"));
+            }
+        }
+    }
+}
+
+async fn read(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut header = [0; packet::HEADER_LEN];
+    stream.read_exact(&mut header).await?;
+    let (length, seq) = packet::header(&header).unwrap_or_default();
+    if length > LOGIN_PACKET_MAX {
+        let kind = std::io::ErrorKind::InvalidData;
+        return Err(std::io::Error::new(kind, "what answers does not speak MySQL's protocol"));
+    }
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).await?;
+    Ok((seq, payload))
+}
+
+fn greeted(greeting: Greeting) -> Result<Greeted, Failure> {
+    let version_text: Arc<str> = Arc::from(String::from_utf8_lossy(&greeting.version));
+    let Some((flavour, version)) = version(&version_text) else {
+        let text = format!("the version {version_text:?} is not understood");
+        return Err(Failure::new(FailureKind::Puzzling, text));
+    };
+    let auth_plugin = Arc::from(String::from_utf8_lossy(&greeting.plugin));
+    Ok(Greeted { flavour, version, version_text, auth_plugin, greeting })
+}
+
+fn refused(payload: &[u8]) -> Failure {
+    match reply::Err::parse(payload) {
+        Ok(reply::Err { code, message, .. }) => {
+            let text = format!("{code}: {}", String::from_utf8_lossy(message));
+            Failure::new(FailureKind::of_errno(code), text)
+        }
+        Err(malformed) => Failure::new(FailureKind::Puzzling, malformed.to_string()),
+    }
+}
+
+fn unreachable(error: std::io::Error) -> Failure {
+    Failure::new(FailureKind::Unreachable, error.to_string())
 }
 
 /// Family and number: `5.5.5-10.11.19-MariaDB` is MariaDB 101119, `9.7.4` is MySQL 90704.
@@ -116,7 +149,10 @@ pub fn version(text: &str) -> Option<(Flavour, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::units::Secret;
 
     #[test]
     fn versions_become_numbers() {
@@ -134,27 +170,36 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_error_instead_of_a_greeting_is_told_apart() {
-        let failure = parse(b"\xff\x10\x04Too many connections").expect_err("an error packet");
-        assert_eq!(failure.kind, FailureKind::Overloaded);
-        assert_eq!(failure.text, "1040: Too many connections");
-        for garbage in [&b""[..], b"\x0a", b"HTTP/1.1 400", b"\x0a8.0.1\0abc"] {
-            assert_eq!(parse(garbage).expect_err("garbage").kind, FailureKind::Puzzling);
+    fn monitor() -> Monitor {
+        Monitor {
+            user: "monitor".to_owned(),
+            password: Secret::new("monitor".to_owned()),
+            interval: Duration::from_millis(500),
+            timeout: Duration::from_secs(1),
+            fall: 3,
+            rise: 1,
         }
     }
 
-    #[test]
-    fn a_mariadb_greeting_is_read_whole() {
-        let mut packet = b"\x0a5.5.5-10.11.19-MariaDB\0\x07\0\0\0saltsalt\0".to_vec();
-        packet.extend_from_slice(&[0xfe, 0xf7, 45, 2, 0, 0xff, 0x81, 21]);
-        packet.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0x1d, 0, 0, 0]);
-        packet.extend_from_slice(b"saltsaltsalt\0mysql_native_password\0");
-        let greeting = parse(&packet).expect("well-formed");
-        assert_eq!(greeting.capabilities, 0x81ff_f7fe);
-        assert_eq!(greeting.mariadb_capabilities, 0x1d);
-        assert_eq!((greeting.collation, greeting.status), (45, 2));
-        assert_eq!(&*greeting.auth_plugin, "mysql_native_password");
-        assert_eq!(&*greeting.version_text, "5.5.5-10.11.19-MariaDB");
+    /// What becomes of a login at a server that sends these bytes and closes.
+    async fn after(bytes: &[u8]) -> Failure {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        theirs.write_all(bytes).await.expect("room for it");
+        drop(theirs);
+        let request = request(&monitor(), RsaPolicy::Never, false);
+        log_in(ours, request).await.expect_err("no server")
+    }
+
+    #[tokio::test]
+    async fn what_is_no_server_is_told_apart() {
+        let full = after(b"\x17\0\0\0\xff\x10\x04Too many connections").await;
+        assert_eq!(full.kind, FailureKind::Overloaded);
+        assert_eq!(full.text, "1040: Too many connections");
+        let gone = after(b"").await;
+        assert_eq!(gone.kind, FailureKind::Unreachable);
+        let web = after(b"HTTP/1.1 400 Bad Request").await;
+        assert!(web.text.contains("does not speak"), "{web}");
+        let garbage = after(b"\x04\0\0\0\x0a8.0").await;
+        assert_eq!(garbage.kind, FailureKind::Puzzling);
     }
 }

@@ -10,7 +10,7 @@ use mysql_async::{Conn, Error, Opts, OptsBuilder, Row, Value};
 
 use crate::config::Monitor;
 use crate::config::units::Secret;
-use crate::health::facts::{self, Greeting};
+use crate::health::facts::{self, Greeted};
 use crate::health::observation::{Attached, Failure, FailureKind, Seen, Source};
 use crate::health::probe::{Ask, Probe};
 use crate::topology::gtid::GtidSet;
@@ -33,15 +33,14 @@ const MYSQL_VARIABLES: &str = "SELECT @@global.server_id, @@global.server_uuid, 
 #[derive(Debug)]
 pub struct MysqlProbe {
     address: Arc<str>,
-    user: String,
-    password: Secret,
+    monitor: Monitor,
     link: Option<Link>,
 }
 
 #[derive(Debug)]
 struct Link {
     conn: Conn,
-    greeting: Greeting,
+    greeting: Greeted,
 }
 
 // === impls ===
@@ -50,13 +49,12 @@ impl MysqlProbe {
     /// A probe of the server at `address`; connects when it is first asked.
     #[must_use]
     pub fn new(address: Arc<str>, monitor: &Monitor) -> Self {
-        let (user, password) = (monitor.user.clone(), monitor.password.clone());
-        Self { address, user, password, link: None }
+        Self { address, monitor: monitor.clone(), link: None }
     }
 
     async fn connect(&self) -> Result<Link, Failure> {
-        let greeting = facts::greeting(&self.address).await?;
-        let opts = options(&self.address, &self.user, &self.password)?;
+        let greeting = facts::greeting(&self.address, &self.monitor).await?;
+        let opts = options(&self.address, &self.monitor.user, &self.monitor.password)?;
         let conn = Conn::new(opts).await.map_err(failure)?;
         Ok(Link { conn, greeting })
     }
@@ -226,7 +224,7 @@ fn puzzling(what: &str) -> Failure {
     Failure::new(FailureKind::Puzzling, format!("the answer for {what} is not understood"))
 }
 
-fn seen(greeting: &Greeting, row: &Row, sources: Vec<Source>) -> Result<Seen, Failure> {
+fn seen(greeting: &Greeted, row: &Row, sources: Vec<Source>) -> Result<Seen, Failure> {
     let text = |at: usize| row.as_ref(at).and_then(text).unwrap_or_default();
     let number = |at: usize| text(at).parse::<u64>().unwrap_or(0);
     let set = |at: usize| GtidSet::parse(greeting.flavour, &text(at));
@@ -252,10 +250,10 @@ fn seen(greeting: &Greeting, row: &Row, sources: Vec<Source>) -> Result<Seen, Fa
         flavour: greeting.flavour,
         version: greeting.version,
         version_text: greeting.version_text.clone(),
-        capabilities: greeting.capabilities,
-        mariadb_capabilities: greeting.mariadb_capabilities,
-        collation: greeting.collation,
-        status: greeting.status,
+        capabilities: greeting.greeting.capabilities.0,
+        mariadb_capabilities: greeting.greeting.mariadb.0,
+        collation: greeting.greeting.collation,
+        status: greeting.greeting.status.0,
         auth_plugin: greeting.auth_plugin.clone(),
         server_id,
         server_uuid: Arc::from(server_uuid),
