@@ -369,6 +369,10 @@ impl Cluster {
         command.push(format!("--general-log-file={}", server.general_log().display()));
         command.extend(replication::options(self.flavour, &place));
         command.extend(state.options);
+        // MySQL refuses to start over the lock of a killed server whose pid is not collected yet.
+        let mut lock = server.socket.clone().into_os_string();
+        lock.push(".lock");
+        let _ = std::fs::remove_file(lock);
         let pid = process::start(&command, &server.dir.join("console.log"))
             .map_err(file("cannot start the server of", &server.dir))?;
         let note = server.dir.join("pid");

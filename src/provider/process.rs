@@ -27,19 +27,23 @@ pub fn start(command: &[String], log: &Path) -> io::Result<u32> {
 /// Sends `signal` to `pid` if that is still the process whose command line contains `mark`; a pid
 /// may have gone to someone else. Answers whether it was sent.
 pub fn signal(pid: u32, mark: &str, signal: Signal) -> bool {
-    if !is_alive(pid, mark) {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    if !String::from_utf8_lossy(&command).contains(mark) {
         return false;
     }
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
-/// Whether `pid` runs (a zombie does not) and its command line contains `mark`.
+/// Whether `pid` runs (a zombie does not) and its command line contains `mark`. One that is still
+/// giving back its memory has no command line any more, and counts as running until that is done.
 #[must_use]
 pub fn is_alive(pid: u32, mark: &str) -> bool {
+    if matches!(state(pid), None | Some('Z' | 'X')) {
+        return false;
+    }
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&command).contains(mark)
-        && !matches!(state(pid), None | Some('Z' | 'X'))
+    command.is_empty() || String::from_utf8_lossy(&command).contains(mark)
 }
 
 /// Whether `pid` is stopped by a signal (frozen).
