@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::resolve::{self, Refusal, Refused};
 use crate::config::units::Secret;
 use crate::config::{Config, LogFormat, raw};
+use crate::{demo, provider};
 
 /// The exit code for a wrong command line or configuration (EX_USAGE).
 pub const EXIT_USAGE: u8 = 64;
@@ -36,6 +37,10 @@ pub enum Command {
     Serve(ServeArgs),
     /// Read a configuration file and say all that is wrong with it
     CheckConfig(ConfigArgs),
+    /// Bring up real servers and the proxy, run a workload, and switch the primary under it
+    Demo(demo::DemoArgs),
+    /// Start, stop, kill and freeze a local primary and its replicas
+    Sandbox(provider::cli::SandboxArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell to complete in

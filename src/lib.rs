@@ -9,6 +9,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod digests;
 pub mod health;
 pub mod metrics;

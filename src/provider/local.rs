@@ -213,7 +213,8 @@ impl Cluster {
         state.primary.clone_from(&new.name);
         state.write(&self.dir)?;
         for server in self.servers.iter().filter(|server| server.name != new.name) {
-            let mut statements = vec![replication::unfollow(self.flavour).to_owned()];
+            let before = replication::before_following(self.flavour).iter();
+            let mut statements: Vec<String> = before.map(|text| (*text).to_owned()).collect();
             if server.name == old.name {
                 let position = replication::carry_position(self.flavour);
                 statements.extend(position.map(str::to_owned));
@@ -450,7 +451,7 @@ fn guard(dir: &Path) -> Result<Child, Error> {
     use std::os::unix::process::CommandExt as _;
     let script = "cat >/dev/null
         for note in \"$0\"/*/pid; do
-          pid=$(cat \"$note\") && grep -qF -- \"--datadir=$0\" /proc/$pid/cmdline && kill -9 $pid
+          pid=$(cat \"$note\") && grep -qF -- \"$0/\" /proc/$pid/cmdline && kill -9 $pid
         done 2>/dev/null
         for i in 1 2 3 4 5 6 7 8 9 10; do rm -rf \"$0\" && break; sleep 0.2; done 2>/dev/null";
     Command::new("/bin/sh")

@@ -26,7 +26,8 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Looks for the programs of `flavour`; `mysql_root` is where MySQL may have a folder of its own.
+    /// Looks for the programs of `flavour`; `mysql_root` is where MySQL may have a folder of its
+    /// own.
     ///
     /// # Errors
     /// When one of them is not there; the message says how to get it.

@@ -65,7 +65,6 @@ pub fn options(flavour: Flavour, place: &Place) -> Vec<String> {
             "--innodb-log-file-size=64M",
             "--slave-net-timeout=4",
             "--init-rpl-role=SLAVE",
-            "--rpl-semi-sync-master-enabled=1",
             "--rpl-semi-sync-slave-enabled=1",
             "--rpl-semi-sync-master-wait-point=AFTER_SYNC",
             "--rpl-semi-sync-slave-kill-conn-timeout=1",
@@ -80,15 +79,21 @@ pub fn options(flavour: Flavour, place: &Place) -> Vec<String> {
             "--table-open-cache=400",
             "--plugin-load-add=semisync_source.so",
             "--plugin-load-add=semisync_replica.so",
-            "--loose-rpl-semi-sync-source-enabled=1",
             "--loose-rpl-semi-sync-replica-enabled=1",
             "--loose-rpl-semi-sync-source-wait-point=AFTER_SYNC",
         ],
     };
     options.extend(family.iter().map(|option| (*option).to_owned()));
-    options.push(format!("--read-only={}", u8::from(place.read_only)));
-    if flavour == Flavour::Mysql {
-        options.push(format!("--super-read-only={}", u8::from(place.read_only)));
+    // Only the primary asks for acknowledgements: a replica that does (it has no replicas of its
+    // own) stops applying at the first event until the timeout, on both families.
+    let (replica, primary) = (u8::from(place.read_only), u8::from(!place.read_only));
+    options.push(format!("--read-only={replica}"));
+    match flavour {
+        Flavour::Mariadb => options.push(format!("--rpl-semi-sync-master-enabled={primary}")),
+        Flavour::Mysql => {
+            options.push(format!("--super-read-only={replica}"));
+            options.push(format!("--loose-rpl-semi-sync-source-enabled={primary}"));
+        }
     }
     options
 }
@@ -166,12 +171,13 @@ pub fn follow(flavour: Flavour, port: u16) -> Vec<String> {
     }
 }
 
-/// Stops following, so that [`follow`] can name another server.
+/// Before [`follow`]: stops following whom it follows now, and asks for no acknowledgements. On an
+/// old primary that must come after the new one has caught up, as it lets waiting commits through.
 #[must_use]
-pub fn unfollow(flavour: Flavour) -> &'static str {
+pub fn before_following(flavour: Flavour) -> &'static [&'static str] {
     match flavour {
-        Flavour::Mariadb => "STOP SLAVE",
-        Flavour::Mysql => "STOP REPLICA",
+        Flavour::Mariadb => &["STOP SLAVE", "SET GLOBAL rpl_semi_sync_master_enabled = 0"],
+        Flavour::Mysql => &["STOP REPLICA", "SET GLOBAL rpl_semi_sync_source_enabled = 0"],
     }
 }
 
@@ -179,8 +185,18 @@ pub fn unfollow(flavour: Flavour) -> &'static str {
 #[must_use]
 pub fn become_primary(flavour: Flavour) -> &'static [&'static str] {
     match flavour {
-        Flavour::Mariadb => &["STOP SLAVE", "RESET SLAVE ALL", "SET GLOBAL read_only = 0"],
-        Flavour::Mysql => &["STOP REPLICA", "RESET REPLICA ALL", "SET GLOBAL read_only = 0"],
+        Flavour::Mariadb => &[
+            "STOP SLAVE",
+            "RESET SLAVE ALL",
+            "SET GLOBAL rpl_semi_sync_master_enabled = 1",
+            "SET GLOBAL read_only = 0",
+        ],
+        Flavour::Mysql => &[
+            "STOP REPLICA",
+            "RESET REPLICA ALL",
+            "SET GLOBAL rpl_semi_sync_source_enabled = 1",
+            "SET GLOBAL read_only = 0",
+        ],
     }
 }
 
@@ -220,17 +236,24 @@ pub fn wait_for(flavour: Flavour, position: &str, seconds: u64) -> String {
     }
 }
 
-/// The query that answers how many replicas acknowledge semi-synchronously.
+/// The query that answers how many replicas acknowledge semi-synchronously and have been sent all
+/// there is.
 #[must_use]
 pub fn acknowledging(flavour: Flavour) -> &'static str {
     match flavour {
         Flavour::Mariadb => {
-            "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
-             WHERE VARIABLE_NAME = 'RPL_SEMI_SYNC_MASTER_CLIENTS'"
+            "SELECT LEAST( \
+               (SELECT CAST(VARIABLE_VALUE AS UNSIGNED) FROM information_schema.GLOBAL_STATUS \
+                WHERE VARIABLE_NAME = 'RPL_SEMI_SYNC_MASTER_CLIENTS'), \
+               (SELECT COUNT(*) FROM information_schema.PROCESSLIST \
+                WHERE COMMAND = 'Binlog Dump' AND STATE LIKE 'Master has sent all binlog%'))"
         }
         Flavour::Mysql => {
-            "SELECT VARIABLE_VALUE FROM performance_schema.global_status \
-             WHERE VARIABLE_NAME = 'Rpl_semi_sync_source_clients'"
+            "SELECT LEAST( \
+               (SELECT CAST(VARIABLE_VALUE AS UNSIGNED) FROM performance_schema.global_status \
+                WHERE VARIABLE_NAME = 'Rpl_semi_sync_source_clients'), \
+               (SELECT COUNT(*) FROM performance_schema.processlist \
+                WHERE COMMAND = 'Binlog Dump GTID' AND STATE LIKE 'Source has sent all binlog%'))"
         }
     }
 }

@@ -197,7 +197,8 @@ pub fn dsn(port: u16) -> String {
 }
 
 /// The end of `text`.
-pub(super) fn last_lines(text: &str) -> String {
+#[must_use]
+pub fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
 }

@@ -1,0 +1,190 @@
+//! `pointsman demo`: real servers, the proxy in front of them, a workload, and a switchover.
+//!
+//! The clients of the workload know nothing but the proxy's address. What they notice of the
+//! switchover is the result.
+//!
+//! Does not know: the proxy's insides. It is a child process, seen from outside like by anyone.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::demo::front::Front;
+use crate::demo::view::View;
+use crate::demo::workload::Workload;
+use crate::provider::local::Cluster;
+use crate::provider::{Flavour, Lifetime, Spec};
+
+pub mod front;
+pub mod view;
+pub mod workload;
+
+/// Real servers, the proxy, a workload, and a switchover in the middle
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// Family of the servers
+    #[arg(long, value_enum, default_value = "mariadb")]
+    pub flavour: Flavour,
+    /// How long the workload runs, seconds
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(4..=86_400))]
+    pub seconds: u64,
+    /// How many clients
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub clients: u16,
+    /// Leave servers and proxy running afterwards, and print their addresses
+    #[arg(long)]
+    pub keep: bool,
+    /// Leave the proxy out: what the switchover does to clients of the old primary
+    #[arg(long, conflicts_with = "keep")]
+    pub direct: bool,
+    /// Folder for the servers [default: one of its own below the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The folder that scripts/mysql-sid made [default: /var/tmp/pointsman-mysql]
+    #[arg(long, value_name = "DIR")]
+    pub mysql_root: Option<PathBuf>,
+}
+
+/// Why the demo could not be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The servers.
+    #[error(transparent)]
+    Servers(#[from] crate::provider::Error),
+    /// The proxy.
+    #[error("the proxy {what}; the end of its log:\n{log}")]
+    Proxy {
+        /// What it did not do.
+        what: String,
+        /// Its last words.
+        log: String,
+    },
+    /// A file, the terminal or a signal.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The tables could not be made or checked.
+    #[error("{what}: {source}")]
+    Tables {
+        /// What was tried.
+        what: &'static str,
+        /// What the server said.
+        source: mysql_async::Error,
+    },
+}
+
+/// Shows the demo; answers how many errors the clients saw, wrong answers and lost writes included.
+///
+/// # Errors
+/// When it could not be shown to its end.
+pub async fn run(args: DemoArgs) -> Result<u64, Error> {
+    let dir = args.dir.clone().unwrap_or_else(|| {
+        std::env::temp_dir().join(format!("pointsman-demo-{}", std::process::id()))
+    });
+    let lifetime = if args.keep { Lifetime::Detached } else { Lifetime::Process };
+    let mysql_root = args.mysql_root.clone();
+    say(&format!("starting a primary and two replicas ({:?}) in {}", args.flavour, dir.display()))?;
+    let spec = Spec { lifetime, mysql_root, ..Spec::new(args.flavour, dir) };
+    let cluster = Arc::new(Cluster::up(spec).await?);
+    let result = with_servers(&args, &cluster).await;
+    if !args.keep || result.is_err() {
+        Front::end(&cluster);
+        if let Some(cluster) = Arc::into_inner(cluster) {
+            cluster.down().await?;
+        }
+    }
+    result
+}
+
+/// The demo, once there are servers.
+async fn with_servers(args: &DemoArgs, cluster: &Arc<Cluster>) -> Result<u64, Error> {
+    workload::make_tables(cluster, args.clients).await?;
+    let front = if args.direct { None } else { Some(Front::start(cluster).await?) };
+    let dsn = match &front {
+        Some(front) => front.dsn.clone(),
+        None => cluster.primary()?.dsn(),
+    };
+    say(&format!("{} clients know one address: {dsn}", args.clients))?;
+    let workload = Workload::start(&dsn, args.clients);
+    let shown = show(args, cluster, front.as_ref(), &workload).await;
+    workload.stop().await;
+    shown?;
+    cluster.wait_caught_up().await?;
+    let wrong = workload::audit(cluster, &workload.acknowledged()).await?;
+    let total = workload.total();
+    say("")?;
+    for line in view::summary(&total, &wrong) {
+        say(&line)?;
+    }
+    if let Some(front) = front.filter(|_| args.keep) {
+        say("")?;
+        for line in front.addresses(cluster) {
+            say(&line)?;
+        }
+    }
+    Ok(total.errors + wrong.total())
+}
+
+/// The live view, once a second, with the switchover in the middle.
+async fn show(
+    args: &DemoArgs,
+    cluster: &Arc<Cluster>,
+    front: Option<&Front>,
+    workload: &Workload,
+) -> Result<(), Error> {
+    let begin = Instant::now();
+    let end = begin + Duration::from_secs(args.seconds);
+    let middle = begin + Duration::from_secs(args.seconds / 2);
+    let mut view = View::new(cluster, front);
+    let mut tick = tokio::time::interval_at(begin, Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let next = cluster.replicas()?.first().map(|server| server.name.clone()).unwrap_or_default();
+    let switchover = async {
+        tokio::time::sleep_until(middle).await;
+        let old = cluster.primary().map(|server| server.name.clone())?;
+        say(&format!("--- an operator makes {next} the primary, by plain SQL on the servers"))?;
+        let started = Instant::now();
+        cluster.switchover(&next).await?;
+        let took = started.elapsed().as_millis();
+        say(&format!("--- done in {took} ms: {next} takes writes, {old} follows it"))
+    };
+    tokio::pin!(switchover);
+    let mut switched = false;
+    say(&view.header())?;
+    loop {
+        tokio::select! {
+            result = &mut switchover, if !switched => {
+                switched = true;
+                result?;
+            }
+            now = tick.tick() => {
+                if now > begin {
+                    let line = view.line((now - begin).as_secs(), workload).await;
+                    say(&line)?;
+                }
+                if now >= end && switched {
+                    return Ok(());
+                }
+            }
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.map_err(|source| Error::System { what: "signals", source })?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A line on the terminal.
+fn say(line: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .map_err(|source| Error::System { what: "standard output", source })
+}
