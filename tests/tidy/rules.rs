@@ -234,12 +234,7 @@ pub(crate) fn tests_come_last(source: &Source) -> Vec<String> {
     if source.tests_at == 0 || rest.is_empty() {
         return Vec::new();
     }
-    let end = match (rest.find(';'), rest.find('{')) {
-        (Some(semicolon), Some(brace)) if brace < semicolon => body_end(rest),
-        (None, Some(_)) => body_end(rest),
-        (Some(semicolon), _) => semicolon + 1,
-        (None, None) => rest.len(),
-    };
+    let end = body_end(rest);
     if rest[end..].trim().is_empty() {
         return Vec::new();
     }

@@ -69,13 +69,13 @@ fn is_test_file(path: &str) -> bool {
     path.starts_with("tests/") || path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 
-/// Where `#[cfg(test)] mod tests` begins, or the end.
+/// Where `#[cfg(test)] mod tests {` begins, or the end. `mod tests;` is a file of its own.
 fn find_tests(code: &str) -> usize {
     code.match_indices("#[cfg(test)]")
         .map(|(at, found)| (at, code[at + found.len()..].trim_start()))
         .find(|(at, rest)| {
             let line_start = *at == 0 || code[..*at].ends_with('\n');
-            line_start && rest.starts_with("mod tests")
+            line_start && rest.starts_with("mod tests {")
         })
         .map_or(code.len(), |(at, _)| at)
 }
