@@ -5,6 +5,7 @@
 //! deadline, so that a stuck worker makes an answer incomplete, never late.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -258,20 +259,18 @@ impl Control {
     /// # Errors
     /// When a worker does not answer.
     pub async fn links(&self) -> Result<Vec<LinkRow>, ControlError> {
-        let mut sums: BTreeMap<(Arc<str>, Arc<str>, String), (u64, u64)> = BTreeMap::new();
+        let mut sums: BTreeMap<_, LinkRow> = BTreeMap::new();
         for row in self.ask_all(WorkerRequest::Links).await?.into_iter().flatten() {
-            let (idle, used) = sums.entry((row.group, row.server, row.user)).or_default();
-            *idle += row.idle;
-            *used += row.used;
+            let key = (row.group.clone(), row.server.clone(), row.user.clone());
+            match sums.entry(key) {
+                Entry::Vacant(place) => drop(place.insert(row)),
+                Entry::Occupied(mut sum) => {
+                    sum.get_mut().idle += row.idle;
+                    sum.get_mut().used += row.used;
+                }
+            }
         }
-        let rows = sums.into_iter().map(|((group, server, user), (idle, used))| LinkRow {
-            group,
-            server,
-            user,
-            idle,
-            used,
-        });
-        Ok(rows.collect())
+        Ok(sums.into_values().collect())
     }
 
     /// Statement statistics of all workers together, the most frequent first.

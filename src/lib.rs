@@ -5,6 +5,7 @@
 //! and the shell around them.
 
 pub mod accounts;
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -1,0 +1,243 @@
+//! What the console shows: from values of the owners to tables. Nothing here waits.
+
+use std::time::Duration;
+
+use crate::admin::commands::{Access, TABLE};
+use crate::admin::parse;
+use crate::admin::table::{Cell, Table};
+use crate::config::Config;
+use crate::control::{Control, DigestRow, LinkRow, SessionRow};
+use crate::metrics::Metrics;
+use crate::topology::{Node, Topology};
+
+/// SHOW SERVERS.
+#[must_use]
+pub fn servers(control: &Control, metrics: &Metrics) -> Table {
+    let mut table = Table::new(&[
+        "group",
+        "server",
+        "address",
+        "role",
+        "condition",
+        "weight",
+        "lag_seconds",
+        "applying",
+        "read_only",
+        "version",
+        "links",
+        "reads",
+        "writes",
+        "other",
+        "errors",
+        "trouble",
+        "applied",
+    ]);
+    for topology in control.topologies() {
+        for node in &topology.nodes {
+            let traffic = metrics.traffic(&topology.group, node.id);
+            table.push([
+                (&*topology.group).into(),
+                (&*node.name).into(),
+                (&*node.address).into(),
+                node.role.word().into(),
+                node.condition.word().into(),
+                node.weight.into(),
+                node.lag.map(seconds).into(),
+                yes(node.applying),
+                yes(node.read_only),
+                node.facts.as_ref().map(|facts| facts.version_text.to_string()).into(),
+                traffic.links.into(),
+                traffic.reads.into(),
+                traffic.writes.into(),
+                traffic.other.into(),
+                traffic.errors.into(),
+                node.trouble.as_str().into(),
+                node.applied.to_string().into(),
+            ]);
+        }
+    }
+    table
+}
+
+/// SHOW SESSIONS.
+#[must_use]
+pub fn sessions(rows: Vec<SessionRow>) -> Table {
+    let mut table = Table::new(&[
+        "id",
+        "user",
+        "client",
+        "group",
+        "database",
+        "state",
+        "server",
+        "pins",
+        "seconds",
+        "statements",
+    ]);
+    for row in rows {
+        table.push([
+            row.id.into(),
+            row.user.into(),
+            row.client.into(),
+            (&*row.group).into(),
+            row.database.into(),
+            row.state.into(),
+            row.node.as_deref().into(),
+            row.pins.join(" ").into(),
+            row.since.as_secs().into(),
+            row.statements.into(),
+        ]);
+    }
+    table
+}
+
+/// SHOW POOLS.
+#[must_use]
+pub fn pools(rows: Vec<LinkRow>) -> Table {
+    let mut table = Table::new(&["group", "server", "user", "idle", "in_use"]);
+    for row in rows {
+        table.push([
+            (&*row.group).into(),
+            (&*row.server).into(),
+            row.user.into(),
+            row.idle.into(),
+            row.used.into(),
+        ]);
+    }
+    table
+}
+
+/// SHOW STATS.
+#[must_use]
+pub fn stats(control: &Control, metrics: &Metrics) -> Table {
+    let mut table = Table::new(&["statistic", "of", "value"]);
+    for sample in metrics.samples(&control.topologies()) {
+        if sample.value != 0.0 {
+            let of: Vec<String> = sample.labels.into_iter().map(|(_, value)| value).collect();
+            table.push([sample.name.into(), of.join(" ").into(), sample.value.to_string().into()]);
+        }
+    }
+    table
+}
+
+/// SHOW DIGESTS.
+#[must_use]
+pub fn digests(rows: Vec<DigestRow>) -> Table {
+    let mut table = Table::new(&[
+        "group",
+        "digest",
+        "count",
+        "errors",
+        "p50_us",
+        "p95_us",
+        "p99_us",
+        "ran_on",
+        "because",
+        "statement",
+    ]);
+    for row in rows {
+        table.push([
+            (&*row.group).into(),
+            format!("{:016x}", row.digest).into(),
+            row.count.into(),
+            row.errors.into(),
+            row.p50_us.into(),
+            row.p95_us.into(),
+            row.p99_us.into(),
+            counts(row.places.iter().map(|(name, count)| (name.as_str(), *count))).into(),
+            counts(row.reasons.into_iter()).into(),
+            row.text.into(),
+        ]);
+    }
+    table
+}
+
+/// SHOW CONFIG.
+#[must_use]
+pub fn config(config: &Config) -> Table {
+    let mut table = Table::new(&["key", "value", "applied_by"]);
+    for entry in config.entries() {
+        let by = if entry.reloadable { "reload" } else { "restart" };
+        table.push([entry.key.into(), entry.value.into(), by.into()]);
+    }
+    table
+}
+
+/// SHOW TOPOLOGY.
+#[must_use]
+pub fn topology(control: &Control) -> Table {
+    let mut table = Table::new(&["topology"]);
+    for topology in control.topologies() {
+        for line in tree(&topology) {
+            table.push([line.into()]);
+        }
+    }
+    table
+}
+
+/// SHOW VERSION.
+#[must_use]
+pub fn version(control: &Control) -> Table {
+    let mut table = Table::new(&["version", "uptime_seconds", "draining"]);
+    let version = env!("CARGO_PKG_VERSION");
+    table.push([version.into(), control.uptime().as_secs().into(), yes(control.draining())]);
+    table
+}
+
+/// HELP.
+#[must_use]
+pub fn help(topic: Option<&str>) -> Table {
+    let mut table = Table::new(&["command", "changes", "what_it_does"]);
+    let only = topic.map(|topic| parse::nearest(parse::trim(topic)).name);
+    for entry in TABLE.iter().filter(|entry| only.is_none_or(|name| name == entry.name)) {
+        let changes = match entry.access {
+            Access::Read => "no",
+            Access::Operate => "yes",
+        };
+        table.push([entry.syntax.into(), changes.into(), entry.help.into()]);
+    }
+    table
+}
+
+/// The lines of one group's tree: the primary, below it the replicas, then what is neither.
+fn tree(topology: &Topology) -> Vec<String> {
+    let head = format!("{} (generation {})", topology.group, topology.generation);
+    let mut lines = vec![head];
+    let others: Vec<&Node> =
+        topology.nodes.iter().filter(|node| Some(node.id) != topology.primary).collect();
+    lines.push(match topology.primary_node() {
+        Some(primary) => format!("`- {}", leaf(primary)),
+        None => format!("`- no primary: {}", topology.no_primary_why),
+    });
+    for (index, node) in others.iter().enumerate() {
+        let branch = if index + 1 == others.len() { "`-" } else { "|-" };
+        lines.push(format!("   {branch} {}", leaf(node)));
+    }
+    lines
+}
+
+fn leaf(node: &Node) -> String {
+    let mut text = format!("{} {} {}", node.name, node.role.word(), node.condition.word());
+    if let Some(lag) = node.lag {
+        text += &format!(", {} s behind", seconds(lag));
+    }
+    if !node.applying {
+        text += ", not applying";
+    }
+    if !node.trouble.is_empty() {
+        text += &format!(" ({})", node.trouble);
+    }
+    text
+}
+
+fn counts<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> String {
+    counts.map(|(name, count)| format!("{name}:{count}")).collect::<Vec<_>>().join(" ")
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.3}", duration.as_secs_f64())
+}
+
+fn yes(flag: bool) -> Cell {
+    if flag { "yes".into() } else { "no".into() }
+}
