@@ -115,8 +115,10 @@ enum State {
     Definitions { left: u64 },
     /// The EOF packet after column definitions.
     DefinitionsEnd,
-    /// Rows, or the definitions of a field list.
-    Rows,
+    /// Rows, or the definitions of a field list. `more` when another result follows whatever
+    /// the end of the rows says: MySQL announces the one after OUT parameters only in the EOF
+    /// before the rows (measured with 9.7; its client library knows this too).
+    Rows { more: bool },
     /// Definitions of a prepared statement; `after` more in the block behind.
     Prepared { left: u64, after: u64 },
     /// The EOF packet after a block of them.
@@ -163,7 +165,7 @@ impl ReplyWalker {
     #[must_use]
     pub const fn new(expect: Expect, caps: Capabilities, mariadb: MariadbCapabilities) -> Self {
         let state = match expect {
-            Expect::Fetch | Expect::FieldList => State::Rows,
+            Expect::Fetch | Expect::FieldList => State::Rows { more: false },
             Expect::Query
             | Expect::Prepare
             | Expect::Execute
@@ -278,8 +280,11 @@ impl ReplyWalker {
             return self.judge_err(seen);
         }
         match self.state {
-            State::Rows if !seen.ends_rows() => Ok(Verdict::Pass(State::Rows)),
-            State::Rows => self.judge_end_of_rows(seen),
+            rows @ State::Rows { .. } if !seen.ends_rows() => Ok(Verdict::Pass(rows)),
+            State::Rows { more } => Ok(match self.judge_end_of_rows(seen)? {
+                Verdict::Hold(kind, State::Done) if more => Verdict::Hold(kind, State::First),
+                verdict => verdict,
+            }),
             State::First => self.judge_first(seen),
             State::Definitions { left } => Ok(Verdict::Pass(match left {
                 2.. => State::Definitions { left: left.saturating_sub(1) },
@@ -393,7 +398,7 @@ impl ReplyWalker {
 
     const fn after_definitions(&self) -> State {
         match self.caps.has(Capabilities::DEPRECATE_EOF) {
-            true => State::Rows,
+            true => State::Rows { more: false },
             false => State::DefinitionsEnd,
         }
     }
@@ -408,7 +413,8 @@ impl ReplyWalker {
         if self.expect == Expect::Execute && status.has(Status::CURSOR_EXISTS) {
             return Ok(Verdict::Hold(Kind::Eof, State::Done));
         }
-        Ok(Verdict::Pass(State::Rows))
+        let more = status.has(Status::PS_OUT_PARAMS.with(Status::MORE_RESULTS_EXISTS));
+        Ok(Verdict::Pass(State::Rows { more }))
     }
 
     fn judge_prepare_ok(&self, seen: &Seen<'_>) -> Result<Verdict, Malformed> {

@@ -4,6 +4,8 @@ use super::*;
 use crate::protocol::packet;
 use proptest::prelude::*;
 
+mod transcripts;
+
 const OLD: Capabilities = Capabilities(512 | 8192);
 const NEW: Capabilities = OLD.with(Capabilities::DEPRECATE_EOF);
 const NONE: MariadbCapabilities = MariadbCapabilities(0);
@@ -135,6 +137,13 @@ fn cases() -> Vec<Case> {
             NEW,
             &[b"\x01", def, binary, ROWS_OK_MORE, b"\x01", def, binary, ROWS_OK_MORE, OK_END],
             &[(OKFE, false), (OKFE, false), (OK0, true)],
+        ),
+        case(
+            "OUT parameters of MySQL: more is said before the rows only",
+            Expect::Execute,
+            OLD,
+            &[b"\x01", def, b"\xfe\x00\x00\x0a\x10", binary, EOF_END, OK_END],
+            &[(Kind::Eof, false), (OK0, true)],
         ),
         case(
             "error in the second result",
