@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::resolve::{self, Refusal, Refused};
@@ -151,6 +152,23 @@ fn read_bounded(path: &Path) -> io::Result<String> {
         return Err(io::Error::other("it is larger than 4 MiB"));
     }
     fs::read_to_string(path)
+}
+
+// === the process itself ===
+
+/// No core dumps, which would hold passwords, and as many file descriptors as the system allows:
+/// a client needs up to three. A refusal is logged and no reason to stop.
+pub fn set_limits() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps cannot be switched off");
+    }
+    let files = getrlimit(Resource::Nofile);
+    let all = Rlimit { current: files.maximum, maximum: files.maximum };
+    match setrlimit(Resource::Nofile, all) {
+        Ok(()) => tracing::debug!(files = ?all.current, "file descriptors"),
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    }
 }
 
 // === logs and completions ===

@@ -5,15 +5,19 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use pointsman::cli::{self, Cli, Command, EXIT_USAGE};
+use pointsman::cli::{self, Cli, Command, EXIT_USAGE, ServeArgs};
 use pointsman::{demo, provider};
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Serve(args) => match cli::load(&args.config.config) {
-            Ok(_config) => failed("serve: this build has no data path", 1),
-            Err(error) => failed(error, EXIT_USAGE),
-        },
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    match cli.command {
+        Command::Serve(args) => serve(args),
         Command::CheckConfig(args) => match cli::load(&args.config) {
             Ok(_config) => {
                 let _ = writeln!(io::stdout(), "{}: good", args.config.display());
@@ -41,6 +45,20 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// Reads the configuration, sets up what is the process's own (limits, logs), and runs.
+fn serve(args: ServeArgs) -> ExitCode {
+    let config = match cli::load(&args.config.config) {
+        Ok(config) => config,
+        Err(error) => return failed(error, EXIT_USAGE),
+    };
+    let filter = args.log.as_deref().unwrap_or(&config.boot.log_filter);
+    if let Err(why) = cli::init_logs(config.boot.log_format, filter) {
+        return failed(format_args!("--log: {why}"), EXIT_USAGE);
+    }
+    cli::set_limits();
+    failed("serve: this build has no data path", 1)
 }
 
 /// Runs a command that waits for things, on this thread.

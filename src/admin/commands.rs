@@ -154,10 +154,15 @@ pub const TABLE: &[Entry] = &[
         "Reads the configuration again and applies it, or refuses it whole.",
         |_| Ok(AdminCommand::Reload),
     ),
-    read("HELP", "HELP [command]", "This list, or one command of it.", |arguments| {
-        let topic = Some(arguments.remainder().trim()).filter(|topic| !topic.is_empty());
-        Ok(AdminCommand::Help { topic: topic.map(str::to_owned) })
-    }),
+    read(
+        "HELP",
+        "HELP [command]",
+        "This list, or one command of it; HELP CONTENTS where the client answers HELP itself.",
+        |arguments| {
+            let topic = Some(arguments.remainder().trim()).filter(|topic| !topic.is_empty());
+            Ok(AdminCommand::Help { topic: topic.map(str::to_owned) })
+        },
+    ),
 ];
 
 // === reading arguments ===
@@ -295,7 +300,8 @@ mod tests {
         for entry in TABLE {
             assert!(entry.help.ends_with('.') && entry.help.len() > 10, "{}", entry.name);
             assert!(entry.syntax.starts_with(entry.name), "{}", entry.name);
-            assert_eq!(parse::nearest(entry.name).name, entry.name);
+            let found = parse::nearest(entry.name).map(|found| found.name);
+            assert_eq!(found, Some(entry.name));
         }
     }
 

@@ -12,12 +12,12 @@ pub enum ParseError {
     #[error("the statement is empty; HELP lists the commands")]
     Empty,
     /// No command begins like this.
-    #[error("there is no command {found:?}; did you mean {nearest}? HELP lists the commands")]
+    #[error("there is no command {found:?}{}; HELP lists the commands", guess(*nearest))]
     Unknown {
         /// The first words of the text.
         found: String,
-        /// The command whose name is most like it.
-        nearest: &'static str,
+        /// The command whose name is most like it, if one is like it at all.
+        nearest: Option<&'static str>,
     },
     /// The command exists, its arguments are wrong.
     #[error("{why}; the syntax is: {syntax}")]
@@ -56,19 +56,20 @@ pub fn parse(text: &str) -> Result<AdminCommand, ParseError> {
     }
     let found: Vec<&str> = text.split_whitespace().take(3).collect();
     let found: String = found.join(" ").chars().take(40).collect();
-    Err(ParseError::Unknown { nearest: nearest(&found).syntax, found })
+    Err(ParseError::Unknown { nearest: nearest(&found).map(|entry| entry.syntax), found })
 }
 
-/// The entry whose name is most like `text`.
+/// The entry whose name is most like `text`; none when more than a third would have to change.
 #[must_use]
-pub fn nearest(text: &str) -> &'static Entry {
-    let wanted = text.to_ascii_uppercase();
-    let distance_to = |entry: &&Entry| {
+pub fn nearest(text: &str) -> Option<&'static Entry> {
+    let wanted = text.trim().to_ascii_uppercase();
+    let distance_to = |entry: &'static Entry| {
         let words = entry.name.split(' ').count();
-        let same_words: Vec<&str> = wanted.split(' ').take(words).collect();
-        distance(&same_words.join(" "), entry.name)
+        let same_words: Vec<&str> = wanted.split_whitespace().take(words).collect();
+        (distance(&same_words.join(" "), entry.name), entry)
     };
-    TABLE.iter().min_by_key(distance_to).expect("invariant: the table of commands is not empty")
+    let (changes, entry) = TABLE.iter().map(distance_to).min_by_key(|(changes, _)| *changes)?;
+    (changes * 3 <= entry.name.len()).then_some(entry)
 }
 
 /// Without surrounding space, comments in front, and semicolons at the end.
@@ -167,6 +168,10 @@ impl<'a> Arguments<'a> {
     }
 }
 
+fn guess(nearest: Option<&str>) -> String {
+    nearest.map(|syntax| format!("; did you mean {syntax}?")).unwrap_or_default()
+}
+
 /// How many letters must change to make one text the other (Levenshtein).
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
@@ -254,7 +259,11 @@ mod tests {
         ];
         for (text, expected) in table {
             let Err(ParseError::Unknown { nearest, .. }) = parse(text) else { panic!("{text}") };
-            assert_eq!(nearest, expected, "{text}");
+            assert_eq!(nearest, Some(expected), "{text}");
+        }
+        for text in ["bogus", "DELETE FROM users", "x", "é"] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.ends_with("\"; HELP lists the commands"), "{text}: {error}");
         }
     }
 

@@ -184,19 +184,39 @@ pub fn version(control: &Control) -> Table {
     table
 }
 
-/// HELP.
+/// HELP. Without a topic it is a table for people and drivers. The command lines answer a bare
+/// `help` themselves, and lay out `help contents` and `help TOPIC` by the columns that a server's
+/// own help has: these two have the same.
 #[must_use]
 pub fn help(topic: Option<&str>) -> Table {
-    let mut table = Table::new(&["command", "changes", "what_it_does"]);
-    let only = topic.map(|topic| parse::nearest(parse::trim(topic)).name);
-    for entry in TABLE.iter().filter(|entry| only.is_none_or(|name| name == entry.name)) {
-        let changes = match entry.access {
-            Access::Read => "no",
-            Access::Operate => "yes",
-        };
-        table.push([entry.syntax.into(), changes.into(), entry.help.into()]);
+    let topic = topic.map(|topic| topic.trim_matches(|c| matches!(c, '\'' | '"' | '`')));
+    match topic {
+        None => {
+            let mut table = Table::new(&["command", "changes", "what_it_does"]);
+            for entry in TABLE {
+                let changes = match entry.access {
+                    Access::Read => "no",
+                    Access::Operate => "yes",
+                };
+                table.push([entry.syntax.into(), changes.into(), entry.help.into()]);
+            }
+            table
+        }
+        Some(topic) if topic.eq_ignore_ascii_case("contents") => {
+            let mut table = Table::new(&["source_category_name", "name", "is_it_category"]);
+            for entry in TABLE {
+                table.push(["pointsman console".into(), entry.syntax.into(), "N".into()]);
+            }
+            table
+        }
+        Some(topic) => {
+            let mut table = Table::new(&["name", "description", "example"]);
+            if let Some(entry) = parse::nearest(topic) {
+                table.push([entry.name.into(), entry.help.into(), entry.syntax.into()]);
+            }
+            table
+        }
     }
-    table
 }
 
 /// The lines of one group's tree: the primary, below it the replicas, then what is neither.

@@ -85,6 +85,8 @@ pub fn answer(text: &str, asker: &Asker) -> Option<Answer> {
     let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let first = first.to_ascii_uppercase();
     match first.as_str() {
+        // A client that forgets the semicolon sends the next line with it.
+        "USE" if rest.split_whitespace().count() != 1 => None,
         word if FINE.contains(&word) => Some(Answer::Fine),
         "SELECT" => Some(select(rest, asker)),
         "SHOW" => show(rest, asker),
@@ -339,6 +341,7 @@ mod tests {
         assert_eq!(answer("SELECT @@nonsense", &asker()), no_variable);
         assert_eq!(answer("DELETE FROM t", &asker()), None);
         assert_eq!(answer("SHOW SERVER", &asker()), None);
+        assert_eq!(answer("use main\nSHOW TOPOLOGY", &asker()), None);
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl Reader<'_> {
             None => None,
         };
         let password = (file.admin_password.as_ref(), file.admin_password_file.as_ref());
+        let admin_password = self.password("admin_password", password);
+        if admin_password.as_ref().is_some_and(|password| password.reveal().is_empty()) {
+            let allowed = "a password, or no such key at all: then one is generated";
+            self.refuse("admin_password", "\"\"", allowed);
+        }
         let log_format = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         Boot {
             admin,
@@ -114,7 +119,7 @@ impl Reader<'_> {
             log_format: self.word("log_format", file.log_format.as_ref(), &log_format),
             log_filter: self.text("log_filter", file.log_filter.as_ref(), "info"),
             admin_user: self.text("admin_user", file.admin_user.as_ref(), "admin"),
-            admin_password: self.password("admin_password", password),
+            admin_password,
             drain_timeout: self.duration(
                 "drain_timeout",
                 file.drain_timeout.as_ref(),

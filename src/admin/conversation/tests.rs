@@ -108,8 +108,10 @@ fn an_independent_client_uses_every_command() {
         assert!(stats.iter().any(|row| row[0].as_deref() == Some("pointsman_server_role")));
         let route = rows(&mut conn, "EXPLAIN ROUTE SELECT * FROM t WHERE id = 1").await;
         assert!(route.iter().any(|row| row[0].as_deref() == Some("reason")), "{route:?}");
-        let help = rows(&mut conn, "HELP drain").await;
-        assert_eq!(help[0][0].as_deref(), Some("DRAIN [group.]server"));
+        let help = rows(&mut conn, "help 'drain'").await;
+        assert_eq!(help[0][2].as_deref(), Some("DRAIN [group.]server"));
+        let all = rows(&mut conn, "HELP").await.len();
+        assert_eq!(rows(&mut conn, "help contents").await.len(), all);
         assert_eq!(rows(&mut conn, "SHOW VERSION").await.len(), 1);
         conn.disconnect().await.expect("goodbye");
         console.stop().await;

@@ -96,6 +96,7 @@ fn a_wrong_value_is_refused_with_key_value_and_what_is_allowed() {
         ("", "log_format = \"xml\"", "log_format = \"xml\"", "\"text\", \"json\""),
         ("", "state_dir = \"data\"", "state_dir = \"data\"", "absolute"),
         ("", "admin_user = \"\"", "admin_user = \"\"", "not empty"),
+        ("", "admin_password = \"\"", "admin_password = \"\"", "generated"),
         ("", "admin_password = 5", "admin_password = (hidden)", "quotes"),
         ("[monitor]", "interval = \"1ms\"", "monitor.interval = \"1ms\"", "from 50ms to 1m"),
         ("[monitor]", "interval = 500", "monitor.interval = 500", "unit"),
