@@ -1,0 +1,13 @@
+//! Tests against real servers: MariaDB as the system has it, MySQL from the folder that
+//! `scripts/mysql-sid` makes.
+//!
+//! Where a server family is missing its tests say so and pass; under continuous integration
+//! (`CI=true`) a missing family fails them.
+
+mod clients;
+mod logs;
+#[allow(dead_code, reason = "it offers what the tests of the data path need")]
+mod proxy;
+mod sandbox;
+mod servers;
+mod wait;

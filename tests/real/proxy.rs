@@ -1,0 +1,150 @@
+//! The proxy under test: the built program with a configuration and a state folder of its own.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use pointsman::provider::local::{Cluster, free_port};
+use pointsman::provider::replication::MONITOR;
+
+use crate::servers::scratch;
+use crate::wait;
+
+/// A running proxy; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    /// Where clients connect, on 127.0.0.1.
+    pub(crate) port: u16,
+    /// Where the console listens.
+    pub(crate) admin: u16,
+    /// Where `/metrics` and `/readyz` are.
+    pub(crate) http: u16,
+    /// Folder with the configuration, the state and the log.
+    pub(crate) dir: PathBuf,
+    child: Child,
+}
+
+impl Proxy {
+    /// Starts a proxy in front of `cluster`, seeded with its primary, and waits until it is ready.
+    /// `group` is further TOML for the group, e.g. `consistency = "eventual"`.
+    pub(crate) async fn start(cluster: &Cluster, group: &str) -> Self {
+        let seed = cluster.primary().expect("a primary").address();
+        Self::with_config(&configuration(&[&seed], group))
+            .await
+            .unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Starts a proxy with a whole configuration, in which `{listen}`, `{admin}`, `{http}` and
+    /// `{state}` stand for free addresses and the state folder; waits until it is ready.
+    pub(crate) async fn with_config(config: &str) -> Result<Self, String> {
+        let dir = scratch("proxy");
+        std::fs::create_dir_all(&dir).expect("a folder for the proxy");
+        let ports = [(); 3].map(|()| free_port().expect("a free port"));
+        let [port, admin, http] = ports;
+        let config = config
+            .replace("{listen}", &format!("127.0.0.1:{port}"))
+            .replace("{admin}", &format!("127.0.0.1:{admin}"))
+            .replace("{http}", &format!("127.0.0.1:{http}"))
+            .replace("{state}", &dir.display().to_string());
+        let path = dir.join("pointsman.toml");
+        std::fs::write(&path, config).expect("its configuration");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .expect("its mode");
+        let log = std::fs::File::create(dir.join("log")).expect("its log");
+        let child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+            .args(["serve", "--config"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("its log"))
+            .stderr(log)
+            .spawn()
+            .expect("the proxy starts");
+        let mut proxy = Self { port, admin, http, dir, child };
+        proxy.wait_ready().await.map(|()| proxy)
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// One HTTP request; answers status and body, or nothing when nobody listens.
+    pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some((status, body.to_owned()))
+    }
+
+    /// The sum of the samples of a metric whose labels contain all of `labels`, each written as
+    /// `name="value"`.
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, body) = self.get("/metrics").expect("metrics");
+        let samples = body.lines().filter_map(|line| {
+            let (sample, value) = line.rsplit_once(' ')?;
+            let (found, rest) = sample.split_once('{').unwrap_or((sample, ""));
+            let wanted = found == name && labels.iter().all(|label| rest.contains(label));
+            value.parse::<f64>().ok().filter(|_| wanted)
+        });
+        samples.sum()
+    }
+
+    async fn wait_ready(&mut self) -> Result<(), String> {
+        let end = std::time::Instant::now() + wait::PATIENCE;
+        loop {
+            if matches!(self.get("/readyz"), Some((200, _))) {
+                return Ok(());
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(format!("the proxy ended ({status}):\n{}", self.log()));
+            }
+            if std::time::Instant::now() > end {
+                return Err(format!("the proxy was not ready in time:\n{}", self.log()));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the proxy's log:\n{}", self.log());
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The smallest configuration for `seeds`, with `group` as further TOML for the group.
+pub(crate) fn configuration(seeds: &[&str], group: &str) -> String {
+    let (user, password) = MONITOR;
+    let seeds: Vec<String> = seeds.iter().map(|seed| format!("{seed:?}")).collect();
+    format!(
+        "admin = \"{{admin}}\"\nhttp = \"{{http}}\"\nstate_dir = \"{{state}}\"\n\n\
+         [monitor]\nuser = \"{user}\"\npassword = \"{password}\"\ninterval = \"100ms\"\n\n\
+         [groups.main]\nlisten = \"{{listen}}\"\nseeds = [{}]\n{group}\n",
+        seeds.join(", ")
+    )
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_ends_the_proxy_with_the_key_in_its_log() {
+    let config = configuration(&["127.0.0.1:3306"], "max_lag = \"soon\"");
+    let why = Proxy::with_config(&config).await.expect_err("`soon` is no duration");
+    assert!(why.contains("the proxy ended"), "{why}");
+    assert!(why.contains("max_lag"), "{why}");
+}

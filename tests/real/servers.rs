@@ -1,0 +1,80 @@
+//! Clusters for tests: one of each family that all tests share, and one of one's own for a test
+//! that kills, freezes or switches.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use pointsman::provider::local::Cluster;
+use pointsman::provider::programs::Programs;
+use pointsman::provider::{Flavour, Lifetime, Spec};
+
+/// The shared clusters, built by the first test that asks. They are never dropped: their guard
+/// ends them with this process.
+static SHARED: Mutex<Vec<(Flavour, &'static Cluster)>> = Mutex::new(Vec::new());
+
+/// Numbers for folders.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// The families that can be tested here: both, or MariaDB with a word about the other.
+pub(crate) fn flavours() -> Vec<Flavour> {
+    let both = [Flavour::Mariadb, Flavour::Mysql];
+    both.into_iter().filter(|flavour| present(*flavour)).collect()
+}
+
+/// Whether `flavour` can be tested here.
+pub(crate) fn present(flavour: Flavour) -> bool {
+    match Programs::find(flavour, mysql_root().as_deref()) {
+        Ok(_programs) => true,
+        Err(missing) => {
+            let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+            assert!(!ci, "continuous integration tests both families: {missing}");
+            eprintln!("SKIPPED for {flavour:?}: {missing}");
+            false
+        }
+    }
+}
+
+/// The cluster of `flavour` that all tests share: a primary and two replicas, general logs on.
+/// Tests leave its servers as they found them.
+pub(crate) fn shared(flavour: Flavour) -> &'static Cluster {
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, cluster)) = shared.iter().find(|(have, _)| *have == flavour) {
+        return cluster;
+    }
+    // A runtime of its own, on a thread of its own: the caller may be inside one.
+    let cluster = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(own(flavour, 2))
+    });
+    let cluster: &'static Cluster = Box::leak(Box::new(cluster.join().expect("servers")));
+    shared.push((flavour, cluster));
+    cluster
+}
+
+/// A cluster for one test alone, which may do to it what it likes; ends with this process at the
+/// latest.
+pub(crate) async fn own(flavour: Flavour, replicas: usize) -> Cluster {
+    let spec = Spec {
+        replicas,
+        lifetime: Lifetime::Process,
+        options: vec!["--general-log=1".to_owned()],
+        mysql_root: mysql_root(),
+        ..Spec::new(flavour, scratch("servers"))
+    };
+    match Cluster::up(spec).await {
+        Ok(cluster) => cluster,
+        Err(error) => panic!("{flavour:?} did not come up: {error}"),
+    }
+}
+
+/// A folder name that nobody else uses; nothing is made.
+pub(crate) fn scratch(what: &str) -> PathBuf {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("pointsman-{what}-{}-{number}", std::process::id()))
+}
+
+/// Where MySQL's folder is, when not at the usual place.
+fn mysql_root() -> Option<PathBuf> {
+    std::env::var_os("POINTSMAN_MYSQL_ROOT").map(|root| Path::new(&root).to_path_buf())
+}
