@@ -35,6 +35,12 @@ pub enum Effect {
     SessionReading,
     /// A keyword, not a function.
     Keyword,
+    /// JSON_TABLE: pure in a FROM clause; elsewhere MariaDB calls a stored function.
+    TableFunction,
+    /// POINT: pure with two arguments; else MariaDB calls a stored function.
+    Point,
+    /// Another geometry by its parts: pure with arguments; else a stored function.
+    Constructor,
 }
 
 /// Names that share a family, a first version and an effect.
@@ -84,7 +90,7 @@ const GROUPS: &[Group] = &[
         "json_array json_array_append json_array_insert json_arrayagg json_contains \
          json_contains_path json_depth json_extract json_insert json_keys json_length json_merge \
          json_merge_patch json_merge_preserve json_object json_objectagg json_quote json_remove \
-         json_replace json_search json_set json_table json_type json_unquote json_valid \
+         json_replace json_search json_set json_type json_unquote json_valid \
          json_value",
     ),
     both(
@@ -101,14 +107,19 @@ const GROUPS: &[Group] = &[
          st_pointfromwkb st_pointn st_polyfromtext st_polyfromwkb st_polygonfromtext \
          st_polygonfromwkb st_srid st_startpoint st_symdifference st_touches st_union st_within \
          st_x st_y mbrcontains mbrdisjoint mbrequals mbrintersects mbroverlaps mbrtouches \
-         mbrwithin point linestring polygon multipoint multilinestring multipolygon \
-         geometrycollection",
+         mbrwithin",
     ),
     both(
         Effect::Volatile,
         "benchmark curdate current_date current_time current_timestamp curtime localtime \
          localtimestamp now rand sleep sysdate unix_timestamp utc_date utc_time utc_timestamp \
          uuid",
+    ),
+    both(Effect::TableFunction, "json_table"),
+    both(Effect::Point, "point"),
+    both(
+        Effect::Constructor,
+        "geometrycollection linestring multilinestring multipoint multipolygon polygon",
     ),
     both(Effect::Diagnostics, "found_rows row_count"),
     both(Effect::LastInsertId, "last_insert_id"),

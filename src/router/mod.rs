@@ -6,16 +6,20 @@
 use crate::topology::Flavour;
 
 pub mod balance;
+pub mod cache;
 pub mod catalogue;
 mod classify;
 mod dialect;
 pub mod digest;
 pub mod hint;
 mod keyword;
+pub mod kill;
 mod lexer;
 mod names;
 pub mod policy;
+pub mod rewrite;
 mod scan;
+pub mod set;
 mod statement;
 #[cfg(test)]
 mod tests;

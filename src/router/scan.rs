@@ -36,6 +36,10 @@ pub(crate) struct Scan<'a> {
     /// In a SET list, in front of an assignment's operator.
     pub(crate) assigning: bool,
     in_set: bool,
+    /// JSON_TABLE was called this often without its COLUMNS so far.
+    table_functions: u32,
+    /// Inside POINT(...): its depth, and the commas of its own so far.
+    point: Option<(u32, u32)>,
     /// The text is longer than the limit, and the pass got that far.
     pub(crate) too_large: bool,
 }
@@ -59,6 +63,8 @@ impl<'a> Scan<'a> {
             into: false,
             assigning: false,
             in_set: false,
+            table_functions: 0,
+            point: None,
             too_large: false,
         }
     }
@@ -101,12 +107,15 @@ impl<'a> Scan<'a> {
         self.into = false;
         self.assigning = false;
         self.in_set = false;
+        self.table_functions = 0;
+        self.point = None;
     }
 
     /// The reason why this statement is no plain read, if one was found.
     pub(crate) fn danger(&self) -> Option<Reason> {
         match self.danger {
             None if self.with_lists != 0 => Some(Reason::Undecided),
+            None if self.table_functions != 0 => Some(Reason::Function),
             found => found,
         }
     }
@@ -222,10 +231,18 @@ impl<'a> Scan<'a> {
                     self.note(Reason::Undecided);
                 }
                 self.close_with_list();
+                self.close_call();
                 self.depth = self.depth.saturating_sub(1);
             }
             b'.' => self.qualifier(),
-            b',' if self.depth == 0 && self.in_set => self.assigning = true,
+            b',' => {
+                self.assigning |= self.depth == 0 && self.in_set;
+                if let Some((depth, commas)) = &mut self.point
+                    && *depth == self.depth
+                {
+                    *commas = commas.saturating_add(1);
+                }
+            }
             b'=' if self.depth == 0 && self.assigning => {
                 self.assigning = false;
                 self.assignment_target();
@@ -266,8 +283,34 @@ impl<'a> Scan<'a> {
                 return self.called(effect);
             }
         }
+        if self.p1.is_word(kw::COLUMNS) && self.p2.kind == TokenKind::String {
+            // `, '$' COLUMNS (` of JSON_TABLE itself; NESTED PATH has a word there.
+            if self.p3.is_punct(b',') {
+                self.table_functions = self.table_functions.saturating_sub(1);
+            }
+            return;
+        }
         if !self.is_alias() && !self.is_contextual_keyword() {
             self.note(Reason::Function);
+        }
+    }
+
+    /// A parenthesis closes. With other arguments than they want, some names are no built-ins.
+    fn close_call(&mut self) {
+        if let Some((depth, commas)) = self.point
+            && depth == self.depth
+        {
+            self.point = None;
+            if commas != 1 {
+                self.note(Reason::Function);
+            }
+        }
+        if self.p1.is_punct(b'(') && self.p2.kind == TokenKind::Word {
+            let name = self.p2.bytes(self.text);
+            let effect = catalogue::effect(name, self.p2.key, self.dialect);
+            if effect == Some(Effect::Constructor) {
+                self.note(Reason::Function);
+            }
         }
     }
 
@@ -291,7 +334,6 @@ impl<'a> Scan<'a> {
             // The first word of a statement is a verb.
             _ if self.p2.kind == TokenKind::Nothing => true,
             kw::ANY | kw::SOME => operator,
-            kw::COLUMNS => self.p2.kind == TokenKind::String,
             kw::OF => self.p2.is_word(kw::MEMBER),
             kw::ANALYSE => self.p2.is_word(kw::PROCEDURE),
             _ => false,
@@ -300,7 +342,11 @@ impl<'a> Scan<'a> {
 
     fn called(&mut self, effect: Effect) {
         match effect {
-            Effect::Pure | Effect::Volatile | Effect::Keyword => {}
+            Effect::Pure | Effect::Volatile | Effect::Keyword | Effect::Constructor => {}
+            Effect::TableFunction => self.table_functions = self.table_functions.saturating_add(1),
+            // One inside another is not worth following.
+            Effect::Point if self.point.is_some() => self.note(Reason::Function),
+            Effect::Point => self.point = Some((self.depth.saturating_add(1), 0)),
             Effect::Diagnostics => self.diagnostics = true,
             Effect::LastInsertId => {
                 self.effect(Effects::LAST_INSERT_ID);

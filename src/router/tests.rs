@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod properties;
+
 pub(crate) fn dialect(flavour: Flavour) -> Dialect {
     let version = match flavour {
         Flavour::MariaDb => 101_119,
@@ -66,6 +68,17 @@ const READS: &[(u16, &[Flavour], &str)] = &[
                 WITH ROLLUP HAVING (COUNT(*) > 1)",
     ),
     (27, BOTH, "SELECT GROUP_CONCAT(DISTINCT a ORDER BY b SEPARATOR ','), INSERT('a',1,1,'b')"),
+    (
+        27,
+        BOTH,
+        "SELECT ST_Distance(a, POINT(1, ABS(-2))), LINESTRING(POINT(1,2), POINT(3,4)) FROM t",
+    ),
+    (
+        27,
+        BOTH,
+        "SELECT * FROM t, JSON_TABLE('[1]', '$[*]' COLUMNS (NESTED PATH '$' COLUMNS \
+                (a INT PATH '$'))) AS j",
+    ),
     (30, BOTH, "EXPLAIN SELECT 1"),
     (30, BOTH, "DESC t"),
     (30, BOTH, "DESCRIBE `t` 'a%'"),
@@ -146,6 +159,17 @@ const NOT_READS: &[(u16, &[Flavour], &str, Reason)] = &[
     (45, BOTH, "SELECT my_func(x) FROM t", Reason::Function),
     (45, BOTH, "SELECT my_func (x) FROM t", Reason::Function),
     (45, BOTH, "SELECT `my_func`(x) FROM t", Reason::Function),
+    (45, BOTH, "SELECT json_table(1)", Reason::Function),
+    (
+        45,
+        BOTH,
+        "SELECT json_table(1) FROM JSON_TABLE('[]', '$' COLUMNS (NESTED PATH '$' COLUMNS \
+                (a INT PATH '$'))) t",
+        Reason::Function,
+    ),
+    (45, BOTH, "SELECT point(), 1", Reason::Function),
+    (45, BOTH, "SELECT POINT(1, abs(2), 3)", Reason::Function),
+    (45, BOTH, "SELECT polygon()", Reason::Function),
     (46, BOTH, "SELECT db.abs(1)", Reason::Function),
     (46, BOTH, "SELECT db . `abs` /**/ (1)", Reason::Function),
     (46, BOTH, "SELECT db.1e5(1)", Reason::Undecided),
@@ -327,4 +351,122 @@ fn questions_about_the_previous_statement_are_marked() {
     }
     let mixed = classify(b"SELECT 1; SHOW WARNINGS", &dialect(Flavour::MySql));
     assert_eq!(mixed.kind, Kind::Primary);
+}
+
+/// Statements that were written to mislead a classifier.
+#[test]
+fn no_shortcut_leads_to_a_read() {
+    for sql in [
+        "DESC ANALYZE UPDATE t SET a = 1",
+        "EXPLAIN ANALYZE TABLE t",
+        "EXPLAIN SELECT * FROM (SELECT f1()) d",
+        "DESC SELECT * FROM (SELECT f1()) d",
+        "EXPLAIN EXTENDED SELECT f1()",
+        "SHOW TABLES WHERE f1() = 1",
+        "SHOW COLUMNS FROM t WHERE f1() = 1",
+        "SHOW CREATE TABLE t FOR UPDATE",
+        "HELP f1()",
+        "DO f1()",
+        "VALUES (f1())",
+        "DESC t f1()",
+        "EXPLAIN t; DELETE FROM t",
+        "SELECT a FROM t GROUP BY a WITH ROLLUP HAVING a, f1()",
+        "SELECT a FROM t ORDER BY x, f1(a)",
+        "WITH c AS (SELECT 1) (SELECT f1())",
+        "WITH c AS (SELECT f1()), g(a) AS (SELECT 2) SELECT * FROM g",
+        "SELECT * FROM (WITH c AS (SELECT 1) SELECT 1, f1(2)) d",
+        "SELECT 1 /*!50000 /*!50000 FOR */ UPDATE */",
+        "SELECT 1 -- \n FOR UPDATE",
+        "SELECT 1 --\tx\rFOR UPDATE\n FOR UPDATE",
+        "SELECT 1 # FOR\nFOR # x\nUPDATE",
+        "SELECT '\\\\' FOR UPDATE -- '",
+        "SELECT '' '' FOR UPDATE",
+        "SELECT `a``b` FROM t FOR UPDATE",
+        "SELECT /*+ INDEX(`a*/ 1 FROM t -- `) */ f1()",
+        "SELECT $$ a $$ f1()",
+        "SELECT 1.f1(2)",
+        "SELECT 1 FROM t WHERE INSERT (1) AND replace x",
+        "SELECT \"a\\\" FOR UPDATE",
+        "f1()",
+        "{d '2020-01-01'}",
+        "(DELETE FROM t)",
+        "((f1()))",
+        "PROCEDURE ANALYSE()",
+        "SET STATEMENT a = f1() FOR SELECT 1",
+        "SET STATEMENT a = 1 FOR DELETE FROM t",
+        "SET STATEMENT a=1 FOR SET STATEMENT b=1 FOR SELECT 1 INTO @x",
+    ] {
+        each(BOTH, |dialect| {
+            let class = classify(sql.as_bytes(), &dialect);
+            assert_eq!(class.kind, Kind::Primary, "{sql} {dialect:?}");
+        });
+    }
+    // The lone 0xA0 is a space in latin1, which the text cannot tell.
+    let class = classify(b"SELECT a FROM t FOR\xA0UPDATE", &dialect(Flavour::MySql));
+    assert_eq!(class.kind, Kind::Primary);
+}
+
+#[test]
+fn quoting_follows_the_sql_mode() {
+    let plain = dialect(Flavour::MySql);
+    let kind = |sql: &str, mode: &str| {
+        classify(sql.as_bytes(), &plain.with_sql_mode(mode.as_bytes())).kind
+    };
+    let sql = r#"SELECT "a' FOR UPDATE -- " FROM t"#;
+    assert_eq!(kind(sql, ""), Kind::Read);
+    assert_eq!(kind(r#"SELECT "f"(1)"#, "ANSI_QUOTES"), Kind::Primary);
+    let sql = r"SELECT '\' , '' FOR UPDATE -- '";
+    assert_eq!(kind(sql, ""), Kind::Read);
+    assert_eq!(kind(sql, "NO_BACKSLASH_ESCAPES"), Kind::Primary);
+}
+
+#[test]
+fn trail_bytes_of_multibyte_characters_are_no_quotes() {
+    let with = |charset| dialect(Flavour::MySql).with_charset(charset);
+    // In sjis 0x83 0x5C is one character; elsewhere the backslash escapes the quote.
+    let hidden = b"SELECT '\x83\x5C' FOR UPDATE -- '";
+    assert_eq!(classify(hidden, &with(Charset::Sjis)).kind, Kind::Primary);
+    assert_eq!(classify(hidden, &with(Charset::AsciiSafe)).kind, Kind::Read);
+    for (charset, text) in [
+        (Charset::Sjis, b"SELECT '\x83\x5C'".as_slice()),
+        (Charset::Gbk, b"SELECT '\x81\x5C'".as_slice()),
+        (Charset::Big5, b"SELECT '\xA1\x5C'".as_slice()),
+        (Charset::Gb18030, b"SELECT '\x81\x30\x81\x30\x81\x5C'".as_slice()),
+    ] {
+        assert_eq!(classify(text, &with(charset)).kind, Kind::Read, "{charset:?}");
+        assert_eq!(classify(text, &with(Charset::Unknown)).kind, Kind::Primary, "{charset:?}");
+    }
+}
+
+#[test]
+fn large_texts_are_never_proven_reads() {
+    let dialect = dialect(Flavour::MySql);
+    let long = |head: &str| format!("{head}{}", " + 1".repeat(SCAN_LIMIT / 4)).into_bytes();
+    let class = classify(&long("SELECT 1"), &dialect);
+    assert_eq!((class.kind, class.reason), (Kind::Primary, Reason::TooLarge));
+    let class = classify(&long("UPDATE t SET a = 1"), &dialect);
+    assert_eq!((class.kind, class.reason), (Kind::Primary, Reason::Write));
+}
+
+#[test]
+fn digests_forget_literals_case_comments_and_list_lengths() {
+    let dialect = dialect(Flavour::MariaDb);
+    let of = |sql: &str| digest::fingerprint(sql.as_bytes(), &dialect);
+    let text = |sql: &str| digest::text(sql.as_bytes(), &dialect);
+    for (one, other) in [
+        ("SELECT a FROM t WHERE b = 1", "select /* x */ A from T where B=-2.5e3"),
+        ("SELECT a FROM t WHERE b IN (1)", "SELECT a FROM t WHERE b IN ('x', NULL, ?)"),
+        ("INSERT INTO t VALUES (1,2)", "INSERT INTO t VALUES (1,'a'), (2, NULL),(3,x'41')"),
+        ("SELECT `a` FROM t", "SELECT a FROM t"),
+    ] {
+        assert_eq!(of(one), of(other), "{one} / {other}");
+    }
+    assert_ne!(of("SELECT a FROM t"), of("SELECT b FROM t"));
+    assert_ne!(of("SELECT a IS NULL"), of("SELECT a IS NOT NULL"));
+    assert_eq!(
+        text("SELECT a, F(1,2)  FROM db.T WHERE x >= -3 AND y IN (1,2) -- c"),
+        "select a, f(?) from db.t where x >= ? and y in(?)"
+    );
+    assert_eq!(text("INSERT INTO t (a,b) VALUES (1,2),(3,4)"), "insert into t(a, b) values(?)");
+    assert!(text(&"SELECT a ".repeat(500)).len() <= digest::TEXT_LIMIT);
 }

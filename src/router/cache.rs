@@ -1,0 +1,141 @@
+//! Remembers the classes of texts that came before, byte for byte.
+//!
+//! Bounded: sets of four slots, the oldest of a set gives way. A text is kept at its second
+//! appearance only, so that texts with literals in them cost neither memory nor copies.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+
+use crate::router::{Class, Dialect, classify};
+
+/// Longest text that is remembered, bytes.
+pub const TEXT_LIMIT: usize = 4096;
+
+const WAYS: usize = 4;
+
+/// A bounded map from exact text and dialect to class; belongs to one worker.
+#[derive(Debug)]
+pub struct ClassCache {
+    hasher: RandomState,
+    sets: Vec<Set>,
+    hits: u64,
+    misses: u64,
+}
+
+#[derive(Debug, Default)]
+struct Set {
+    slots: [Option<Slot>; WAYS],
+    oldest: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    hash: u64,
+    kept: Option<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    text: Box<[u8]>,
+    dialect: Dialect,
+    class: Class,
+}
+
+impl ClassCache {
+    /// A cache for about `capacity` texts; 0 remembers nothing. The hash is seeded at random,
+    /// so that nobody can choose texts that displace each other.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let count = match capacity {
+            0 => 0,
+            _ => capacity.div_ceil(WAYS).next_power_of_two(),
+        };
+        let mut sets = Vec::new();
+        sets.resize_with(count, Set::default);
+        Self { hasher: RandomState::default(), sets, hits: 0, misses: 0 }
+    }
+
+    /// The class of a text, from memory or by looking at it.
+    pub fn classify(&mut self, sql: &[u8], dialect: &Dialect) -> Class {
+        if self.sets.is_empty() || sql.len() > TEXT_LIMIT {
+            self.misses = self.misses.saturating_add(1);
+            return classify(sql, dialect);
+        }
+        let hash = self.hasher.hash_one((sql, dialect));
+        let mask = self.sets.len() - 1;
+        let index = usize::try_from(hash >> 32).unwrap_or(0) & mask;
+        let Some(set) = self.sets.get_mut(index) else { return classify(sql, dialect) };
+        let found = set.slots.iter_mut().flatten().find(|slot| slot.hash == hash);
+        if let Some(slot) = found {
+            if let Some(kept) = &slot.kept
+                && kept.text.as_ref() == sql
+                && kept.dialect == *dialect
+            {
+                self.hits = self.hits.saturating_add(1);
+                return kept.class;
+            }
+            let class = classify(sql, dialect);
+            slot.kept = Some(Kept { text: Box::from(sql), dialect: *dialect, class });
+            self.misses = self.misses.saturating_add(1);
+            return class;
+        }
+        if let Some(slot) = set.slots.get_mut(set.oldest) {
+            *slot = Some(Slot { hash, kept: None });
+        }
+        set.oldest = (set.oldest + 1) % WAYS;
+        self.misses = self.misses.saturating_add(1);
+        classify(sql, dialect)
+    }
+
+    /// Lookups that were answered from memory, and those that were not.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        (self.hits, self.misses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::Kind;
+    use crate::router::tests::dialect;
+    use crate::topology::Flavour;
+
+    #[test]
+    fn a_text_is_remembered_from_its_second_appearance_on() {
+        let mut cache = ClassCache::new(100);
+        let dialect = dialect(Flavour::MariaDb);
+        for _ in 0..4 {
+            assert_eq!(cache.classify(b"SELECT 1", &dialect).kind, Kind::Read);
+        }
+        assert_eq!(cache.counts(), (2, 2));
+    }
+
+    #[test]
+    fn the_same_text_under_another_dialect_is_another_text() {
+        let mut cache = ClassCache::new(1);
+        let plain = dialect(Flavour::MySql);
+        let ansi = plain.with_sql_mode(b"ANSI_QUOTES");
+        let sql = br#"SELECT "a" FROM "mysql".x"#;
+        for _ in 0..3 {
+            assert_eq!(cache.classify(sql, &ansi), classify(sql, &ansi));
+            assert_eq!(cache.classify(sql, &plain), classify(sql, &plain));
+        }
+    }
+
+    #[test]
+    fn it_never_grows_beyond_its_capacity() {
+        let mut cache = ClassCache::new(8);
+        let dialect = dialect(Flavour::MySql);
+        for round in 0..1000 {
+            let sql = format!("SELECT {round}");
+            assert_eq!(cache.classify(sql.as_bytes(), &dialect).kind, Kind::Read);
+        }
+        let slots: usize = cache.sets.iter().map(|set| set.slots.len()).sum();
+        assert_eq!(slots, 8);
+        assert_eq!(cache.counts().0, 0);
+        let mut none = ClassCache::new(0);
+        assert_eq!(none.classify(b"SELECT 1", &dialect).kind, Kind::Read);
+    }
+}

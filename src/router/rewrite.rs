@@ -1,0 +1,358 @@
+//! Puts the session's own answers in place of what a server would say about its link:
+//! CONNECTION_ID(), `@@pseudo_thread_id` and `@@socket`.
+//!
+//! Drivers on the same host ask `@@socket` and go on there, past the proxy; KILL takes the
+//! number that the client was greeted with. The columns keep their names.
+#![deny(clippy::indexing_slicing)]
+
+use std::ops::Range;
+
+use crate::router::keyword as kw;
+use crate::router::lexer::{Gate, Lexer, Token, TokenKind};
+use crate::router::{Dialect, SCAN_LIMIT};
+
+/// Longest alias that a server takes, bytes (it counts characters).
+const ALIAS_LIMIT: usize = 256;
+
+/// The text with the session's answers in it; `None` when there is nothing to replace.
+/// Strings, comments and bodies of stored programs are left alone.
+#[must_use]
+pub fn virtualise(sql: &[u8], dialect: &Dialect, connection_id: u32) -> Option<Vec<u8>> {
+    if sql.len() > SCAN_LIMIT {
+        return None;
+    }
+    let mut lexer = Lexer::new(sql, dialect, Gate::Server);
+    let mut tokens = Vec::new();
+    while let Some(token) = lexer.token() {
+        tokens.push(token);
+    }
+    let mut pass = Pass { sql, connection_id, edits: Vec::new() };
+    for statement in tokens.split(|token| token.is_punct(b';')) {
+        if !pass.statement(statement) {
+            break;
+        }
+    }
+    pass.apply()
+}
+
+/// One change: these bytes become those.
+struct Edit {
+    span: Range<usize>,
+    text: Vec<u8>,
+}
+
+struct Pass<'a> {
+    sql: &'a [u8],
+    connection_id: u32,
+    edits: Vec<Edit>,
+}
+
+/// A select-list item that is being read.
+#[derive(Default)]
+struct Item {
+    first: Option<Token>,
+    last: Option<Token>,
+    before_last: Option<Token>,
+    edited: bool,
+}
+
+impl Pass<'_> {
+    /// Looks at one statement; false when the rest of the text belongs to its body.
+    fn statement(&mut self, tokens: &[Token]) -> bool {
+        let base = tokens.iter().take_while(|token| token.is_punct(b'(')).count();
+        let Some(verb) = tokens.get(base).filter(|token| token.kind == TokenKind::Word) else {
+            return true;
+        };
+        match verb.key {
+            kw::SELECT
+            | kw::WITH
+            | kw::DO
+            | kw::SET
+            | kw::VALUES
+            | kw::INSERT
+            | kw::REPLACE
+            | kw::UPDATE
+            | kw::DELETE => {}
+            kw::CREATE
+            | kw::ALTER
+            | kw::BEGIN
+            | kw::IF
+            | kw::CASE
+            | kw::LOOP
+            | kw::WHILE
+            | kw::REPEAT
+            | kw::FOR
+            | kw::DECLARE => return false,
+            _ => return true,
+        }
+        let in_set = verb.is_word(kw::SET);
+        let (mut depth, mut in_list) = (0usize, false);
+        let mut item = Item::default();
+        let mut at = 0usize;
+        while let Some(token) = tokens.get(at) {
+            let rest = tokens.get(at..).unwrap_or_default();
+            let before = at.checked_sub(1).and_then(|n| tokens.get(n));
+            let top = depth == base;
+            if top && (token.is_punct(b',') || token.is_punct(b')') || ends_list(token)) {
+                self.close(&mut item);
+                in_list &= token.is_punct(b',');
+            }
+            if token.is_punct(b'(') {
+                depth = depth.saturating_add(1);
+            } else if token.is_punct(b')') {
+                depth = depth.saturating_sub(1);
+            }
+            let length = match self.replacement(rest, before, in_set, in_list) {
+                Some((length, text)) => {
+                    let end = rest.get(length.saturating_sub(1)).map_or(token.end, |t| t.end);
+                    self.edits.push(Edit { span: token.start..end, text });
+                    item.edited = true;
+                    length
+                }
+                None => 1,
+            };
+            let separator = top && (token.is_punct(b',') || token.is_punct(b')'));
+            if in_list && !separator && !(item.first.is_none() && is_modifier(token)) {
+                item.extend(rest.get(..length).unwrap_or_default());
+            }
+            if top && token.is_word(kw::SELECT) {
+                in_list = true;
+                item = Item::default();
+            }
+            at = at.saturating_add(length);
+        }
+        self.close(&mut item);
+        true
+    }
+
+    /// How many tokens at the start of `rest` are replaced, and by what.
+    fn replacement(
+        &self,
+        rest: &[Token],
+        before: Option<&Token>,
+        in_set: bool,
+        in_list: bool,
+    ) -> Option<(usize, Vec<u8>)> {
+        let number = if in_list || in_set {
+            self.connection_id.to_string()
+        } else {
+            // Not a literal: ORDER BY and GROUP BY take that for a column's position.
+            format!("({}+0)", self.connection_id)
+        };
+        match rest {
+            [name, open, close, ..]
+                if name.is_word(kw::CONNECTION_ID)
+                    && open.is_punct(b'(')
+                    && close.is_punct(b')')
+                    && !before.is_some_and(|token| token.is_punct(b'.')) =>
+            {
+                Some((3, number.into_bytes()))
+            }
+            [at, rest @ ..] if at.kind == TokenKind::AtAt => {
+                let (scope, name) = match rest {
+                    [scope, point, name, ..] if point.is_punct(b'.') => (Some(scope), name),
+                    [name, ..] => (None, name),
+                    [] => return None,
+                };
+                let length: usize = if scope.is_some() { 4 } else { 2 };
+                let assigned = rest.get(length.saturating_sub(1)).is_some_and(|next| {
+                    in_set && (next.is_punct(b'=') || next.kind == TokenKind::Assign)
+                });
+                let is = |key| name.is_identifier() && name.key == key;
+                if assigned {
+                    None
+                } else if is(kw::SOCKET) {
+                    Some((length, b"''".to_vec()))
+                } else if is(kw::PSEUDO_THREAD_ID) {
+                    Some((length, number.into_bytes()))
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends an item: one that changed and has no alias gets its old text as such.
+    fn close(&mut self, item: &mut Item) {
+        let done = std::mem::take(item);
+        let (Some(first), Some(last)) = (done.first, done.last) else { return };
+        if !done.edited || done.has_alias() {
+            return;
+        }
+        let name = self.sql.get(first.start..last.end).unwrap_or_default();
+        if name.len() > ALIAS_LIMIT {
+            return;
+        }
+        let mut text = b" AS `".to_vec();
+        for &byte in name {
+            if byte == b'`' {
+                text.push(byte);
+            }
+            text.push(byte);
+        }
+        text.push(b'`');
+        self.edits.push(Edit { span: last.end..last.end, text });
+    }
+
+    fn apply(self) -> Option<Vec<u8>> {
+        if self.edits.is_empty() {
+            return None;
+        }
+        let mut out = Vec::with_capacity(self.sql.len().saturating_add(64));
+        let mut at = 0usize;
+        for edit in &self.edits {
+            out.extend_from_slice(self.sql.get(at..edit.span.start)?);
+            out.extend_from_slice(&edit.text);
+            at = edit.span.end;
+        }
+        out.extend_from_slice(self.sql.get(at..)?);
+        Some(out)
+    }
+}
+
+impl Item {
+    fn extend(&mut self, tokens: &[Token]) {
+        for token in tokens {
+            self.first.get_or_insert(*token);
+            self.before_last = self.last.replace(*token);
+        }
+    }
+
+    /// Whether it ends in a name of its own; in doubt yes, since two are an error.
+    fn has_alias(&self) -> bool {
+        let (Some(last), Some(before)) = (self.last, self.before_last) else { return false };
+        if !last.is_identifier() && last.kind != TokenKind::String {
+            return false;
+        }
+        match before.kind {
+            TokenKind::Word => !is_operator_word(before.key),
+            TokenKind::Punct => before.is_punct(b')') && !last.is_word(kw::END),
+            TokenKind::AtAt | TokenKind::Assign => false,
+            _ => !last.is_word(kw::END),
+        }
+    }
+}
+
+/// Keywords that an operand follows.
+fn is_operator_word(key: u64) -> bool {
+    matches!(
+        key,
+        kw::AND
+            | kw::OR
+            | kw::XOR
+            | kw::NOT
+            | kw::IS
+            | kw::LIKE
+            | kw::RLIKE
+            | kw::REGEXP
+            | kw::DIV
+            | kw::MOD
+            | kw::IN
+            | kw::BETWEEN
+            | kw::BINARY
+            | kw::COLLATE
+    )
+}
+
+/// Words between SELECT and its list.
+fn is_modifier(token: &Token) -> bool {
+    token.kind == TokenKind::Word
+        && matches!(
+            token.key,
+            kw::ALL
+                | kw::DISTINCT
+                | kw::DISTINCTROW
+                | kw::HIGH_PRIORITY
+                | kw::STRAIGHT_JOIN
+                | kw::SQL_NO_CACHE
+                | kw::SQL_CACHE
+                | kw::SQL_SMALL_RESULT
+                | kw::SQL_BIG_RESULT
+                | kw::SQL_BUFFER_RESULT
+                | kw::SQL_CALC_FOUND_ROWS
+        )
+}
+
+/// Reserved words that end a select list.
+fn ends_list(token: &Token) -> bool {
+    token.kind == TokenKind::Word
+        && matches!(
+            token.key,
+            kw::FROM
+                | kw::INTO
+                | kw::WHERE
+                | kw::GROUP
+                | kw::HAVING
+                | kw::ORDER
+                | kw::LIMIT
+                | kw::UNION
+                | kw::EXCEPT
+                | kw::INTERSECT
+                | kw::FOR
+                | kw::LOCK
+                | kw::WINDOW
+                | kw::PROCEDURE
+                | kw::FETCH
+                | kw::OFFSET
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::tests::dialect;
+    use crate::topology::Flavour;
+
+    fn rewritten(sql: &str) -> Option<String> {
+        let out = virtualise(sql.as_bytes(), &dialect(Flavour::MariaDb), 5)?;
+        Some(String::from_utf8(out).expect("text"))
+    }
+
+    #[test]
+    fn answers_are_replaced_and_columns_keep_their_names() {
+        for (sql, expected) in [
+            ("SELECT CONNECTION_ID()", "SELECT 5 AS `CONNECTION_ID()`"),
+            ("select connection_id ( ) , 1", "select 5 AS `connection_id ( )` , 1"),
+            (
+                "SELECT @@socket, @@max_allowed_packet",
+                "SELECT '' AS `@@socket`, @@max_allowed_packet",
+            ),
+            ("SELECT @@GLOBAL.SOCKET LIMIT 1", "SELECT '' AS `@@GLOBAL.SOCKET` LIMIT 1"),
+            ("SELECT @@global . `socket` s", "SELECT '' s"),
+            ("SELECT CONNECTION_ID() AS id FROM t", "SELECT 5 AS id FROM t"),
+            ("SELECT CONNECTION_ID() 'id'", "SELECT 5 'id'"),
+            (
+                "SELECT DISTINCT CONNECTION_ID() + a /* x */ FROM t",
+                "SELECT DISTINCT 5 + a AS `CONNECTION_ID() + a` /* x */ FROM t",
+            ),
+            ("SELECT @@socket IS NULL", "SELECT '' IS NULL AS `@@socket IS NULL`"),
+            ("SELECT (SELECT CONNECTION_ID())", "SELECT (SELECT 5) AS `(SELECT CONNECTION_ID())`"),
+            ("(SELECT CONNECTION_ID())", "(SELECT 5 AS `CONNECTION_ID()`)"),
+            (
+                "SELECT a FROM t WHERE id = CONNECTION_ID() ORDER BY CONNECTION_ID()",
+                "SELECT a FROM t WHERE id = (5+0) ORDER BY (5+0)",
+            ),
+            ("SET @a = CONNECTION_ID()", "SET @a = 5"),
+            ("DO SLEEP(CONNECTION_ID())", "DO SLEEP((5+0))"),
+            ("SELECT @@pseudo_thread_id", "SELECT 5 AS `@@pseudo_thread_id`"),
+        ] {
+            assert_eq!(rewritten(sql).as_deref(), Some(expected), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_call_of_this_session_stays() {
+        for sql in [
+            "SELECT 'CONNECTION_ID()', `CONNECTION_ID`, db.CONNECTION_ID()",
+            "SELECT 1 -- @@socket",
+            "SELECT socket FROM t",
+            "CREATE VIEW v AS SELECT CONNECTION_ID()",
+            "CREATE PROCEDURE p() BEGIN SELECT 1; SELECT CONNECTION_ID(); END",
+            "SET @@pseudo_thread_id = 7",
+            "SELECT 1",
+        ] {
+            assert_eq!(rewritten(sql), None, "{sql}");
+        }
+    }
+}
