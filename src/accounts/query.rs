@@ -5,7 +5,7 @@ use mysql_async::{Conn, Error, Row, Value};
 
 use crate::accounts::rows::{self, AccountRow};
 use crate::config::Monitor;
-use crate::health::probe_mysql;
+use crate::health::connect;
 use crate::topology::{Flavour, Node};
 
 /// MariaDB's table since 10.4; `auth_or` and locks are only there.
@@ -35,13 +35,11 @@ pub(super) async fn accounts(
     // A name that is no text is nobody's; it costs the same question as any other.
     let user = std::str::from_utf8(user).unwrap_or("\u{fffd}");
     let flavour = node.facts.as_ref().map_or(Flavour::MariaDb, |facts| facts.flavour);
-    let opts = probe_mysql::options(&node.address, &monitor.user, &monitor.password)
-        .map_err(|failure| failure.text)?;
-    let unreachable = |error: Error| {
-        let text = probe_mysql::failure(error).text;
-        format!("{} cannot be asked about accounts as {}: {text}", node.name, monitor.user)
+    let unreachable = |why: &dyn std::fmt::Display| {
+        format!("{} cannot be asked about accounts as {}: {why}", node.name, monitor.user)
     };
-    let mut conn = Conn::new(opts).await.map_err(unreachable)?;
+    let opened = connect::open(&node.address, monitor).await;
+    let mut conn = opened.map_err(|failure| unreachable(&failure))?;
     let rows = match flavour {
         Flavour::MySql => of_user(&mut conn, MYSQL_USER, user).await,
         Flavour::MariaDb => match of_global_priv(&mut conn, user).await {
@@ -57,7 +55,7 @@ pub(super) async fn accounts(
     let _ = conn.disconnect().await;
     rows.map_err(|error| match error {
         Error::Server(error) if DENIED.contains(&error.code) => denied(node, flavour, monitor),
-        error => unreachable(error),
+        error => unreachable(&connect::failure(error)),
     })
 }
 

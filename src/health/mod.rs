@@ -19,6 +19,7 @@ use crate::topology::{NodeId, Topology};
 
 pub mod assemble;
 pub mod cell;
+pub mod connect;
 pub mod discovery;
 pub mod facts;
 #[cfg(test)]

@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // The shell.
     ("health", &["topology", "config", "protocol", "metrics"]),
     ("control", &["topology", "config", "health", "digests"]),
-    ("accounts", &["protocol", "topology", "config", "health::cell"]),
+    ("accounts", &["protocol", "topology", "config", "health::cell", "health::connect"]),
     ("upstream", &["protocol", "topology", "config"]),
     (
         "net",
