@@ -5,6 +5,7 @@
 //! (`CI=true`) a missing family fails them.
 
 mod clients;
+mod health;
 mod logs;
 #[allow(dead_code, reason = "it offers what the tests of the data path need")]
 mod proxy;
