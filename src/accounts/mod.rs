@@ -41,7 +41,8 @@ pub struct AccountFacts {
     pub plugin: String,
     /// What the plugin keeps of the password, as stored.
     pub authentication: Vec<u8>,
-    /// SHA1(SHA1(password)) where the plugin is mysql_native_password and a password is set.
+    /// SHA1(SHA1(password)) where the plugin is mysql_native_password and a password is set; all
+    /// zeros, which no password has, where what is stored is no hash.
     pub double_sha1: Option<[u8; 20]>,
     /// The password is empty.
     pub empty: bool,

@@ -8,6 +8,10 @@ use crate::accounts::host::{self, Peer};
 /// Plugins whose logins can be followed; of several alternatives the first of these counts.
 const SUPPORTED: [&str; 3] = ["mysql_native_password", "caching_sha2_password", ""];
 
+/// A hash that no password has, for stored texts that are none (`invalid`): they let nobody in,
+/// while a missing hash would read as an empty password.
+const NO_PASSWORD: [u8; 20] = [0; 20];
+
 /// One account: a user at a host pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountRow {
@@ -76,7 +80,8 @@ pub fn row(
     let native = plugin == "mysql_native_password";
     let with_password = native || plugin == "caching_sha2_password";
     let facts = AccountFacts {
-        double_sha1: if native { double_sha1(&authentication) } else { None },
+        double_sha1: (native && !authentication.is_empty())
+            .then(|| double_sha1(&authentication).unwrap_or(NO_PASSWORD)),
         empty: with_password && authentication.is_empty(),
         plugin,
         authentication,
@@ -128,14 +133,18 @@ mod tests {
             r#"{"access":1,"plugin":"mysql_native_password","authentication_string":"invalid",
                "auth_or":[{},{"plugin":"unix_socket"}]}"#,
         );
-        assert_eq!((root.plugin.as_str(), root.double_sha1), ("mysql_native_password", None));
+        assert_eq!(root.plugin, "mysql_native_password");
+        assert_eq!(root.double_sha1, Some(NO_PASSWORD));
         assert!(!root.empty, "`invalid` is no empty password");
 
         let second = mariadb(&format!(
             r#"{{"plugin":"mysql_native_password","authentication_string":"{HASH}",
                "auth_or":[{{"plugin":"unix_socket","authentication_string":""}},{{}}]}}"#
         ));
-        assert!(second.double_sha1.is_some(), "the first supported way, not the first");
+        assert_eq!(
+            second.double_sha1, native.double_sha1,
+            "the first supported way, not the first"
+        );
 
         let key = mariadb(
             r#"{"plugin":"ed25519","authentication_string":"ZIgUREUg5PVgQ6LskhXmO+eZLS0nC8be6HPjYWR4YJY"}"#,
