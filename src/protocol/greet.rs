@@ -333,7 +333,10 @@ impl Greet {
         };
         let began_with = self.hello.plugin.as_deref().unwrap_or(NATIVE);
         let answer = std::mem::take(&mut self.answer);
-        if began_with == target.plugin() && !self.again {
+        // MySQL's client library names its own plugin when it lacks the greeting's, and then
+        // sends no answer, as the nonce was meant for another: that is no empty password.
+        let unanswered = self.offer.plugin != target.plugin() && matches!(answer[..], [] | [0]);
+        if began_with == target.plugin() && !self.again && !unanswered {
             return Ok(self.compare(target, &answer));
         }
         if !self.hello.capabilities.has(Capabilities::PLUGIN_AUTH) {

@@ -242,6 +242,33 @@ fn a_client_gives_its_password_only_as_it_is_told() {
     assert_eq!(end.0, End::Denied);
 }
 
+/// MySQL's client 9.7, which has no mysql_native_password, greeted with that.
+#[test]
+fn a_client_that_waits_for_the_switch_is_not_taken_for_an_empty_password() {
+    let rsa = Arc::new(RsaKey::generate().unwrap());
+    let (mut greet, _) = Greet::new(offer(NATIVE, &rsa, false), NONCE);
+    let mut response = Vec::new();
+    HandshakeResponse {
+        capabilities: CAPS,
+        mariadb: MariadbCapabilities(0),
+        max_packet: 1 << 24,
+        collation: 255,
+        user: b"app".to_vec(),
+        auth: Vec::new(),
+        database: None,
+        plugin: Some(CACHING_SHA2.to_vec()),
+        attributes: Vec::new(),
+        zstd_level: 0,
+    }
+    .encode(&mut response, 1);
+    assert!(matches!(greet.on_packet(1, &response[4..]), Ok(Step::NeedAccount)));
+    let Ok(Step::Send(switch)) = greet.account(caching(Some("secret"))) else { panic!() };
+    let nonce = AuthSwitch::parse(&switch[4..]).unwrap().nonce().unwrap();
+    assert_ne!(nonce, NONCE);
+    let answer = auth::caching_sha2_token(b"secret", &nonce);
+    assert!(matches!(greet.on_packet(3, &answer), Ok(Step::Done { .. })));
+}
+
 #[test]
 fn a_recovered_hash_is_good_for_native_accounts_only() {
     let rsa = Arc::new(RsaKey::generate().unwrap());
