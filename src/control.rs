@@ -391,3 +391,83 @@ impl DigestRow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{raw, resolve};
+    use crate::health::cell;
+
+    fn control(workers: Vec<mpsc::Sender<WorkerRequest>>, groups: &[&str]) -> Control {
+        let file = raw::parse(include_str!("../config/minimal.toml")).expect("valid");
+        let no_files = |_: &std::path::Path| Err(String::new());
+        let config = resolve::resolve(&file, 1, &no_files).expect("valid");
+        let groups = groups.iter().map(|name| {
+            let (cell, _) = cell::cell(Topology::empty(name));
+            // The receiver is dropped at once: the owner is gone.
+            let (commands, _) = mpsc::channel(1);
+            GroupControl { name: Arc::from(*name), health: Health { cell, commands } }
+        });
+        let (reload, _) = mpsc::channel(1);
+        Control::new(config, groups.collect(), workers, reload)
+    }
+
+    fn block_on<F: Future>(test: F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(test)
+    }
+
+    #[test]
+    fn owners_that_are_gone_or_stuck_are_named() {
+        block_on(async {
+            let (gone, _) = mpsc::channel(1);
+            let asked = control(vec![gone], &["main"]).sessions().await;
+            assert_eq!(asked, Err(ControlError::NoAnswer("worker 0".to_owned())));
+
+            let (stuck, _queue) = mpsc::channel(1);
+            let (reply, _) = oneshot::channel();
+            stuck.try_send(WorkerRequest::Sessions(reply)).expect("there is room for one");
+            let started = Instant::now();
+            let asked = control(vec![stuck], &["main"]).kill(1, "test").await;
+            assert_eq!(asked, Err(ControlError::NoAnswer("worker 0".to_owned())));
+            assert!(started.elapsed() < ANSWER_TIMEOUT, "a full queue is told at once");
+
+            let control = control(Vec::new(), &["main"]);
+            assert!(matches!(control.reload().await, Err(ControlError::NoAnswer(_))));
+            let group = control.group(None).expect("the only one");
+            let order = group.order(|reply| health::Command::Drain("db1".to_owned(), reply));
+            assert!(matches!(order.await, Err(ControlError::Refused(_))));
+        });
+    }
+
+    #[test]
+    fn a_group_must_be_named_when_there_are_several() {
+        let one = control(Vec::new(), &["main"]);
+        assert_eq!(&*one.group(None).expect("the only one").name, "main");
+        let two = control(Vec::new(), &["main", "other"]);
+        assert_eq!(&*two.group(Some("other")).expect("it exists").name, "other");
+        let error = two.group(None).expect_err("which one?").to_string();
+        assert!(error.contains("main, other"), "{error}");
+        assert!(matches!(two.group(Some("third")), Err(ControlError::NoGroup(_))));
+    }
+
+    #[test]
+    fn a_session_that_no_worker_has_is_not_killed() {
+        block_on(async {
+            let (worker, mut requests) = mpsc::channel(1);
+            let answering = async {
+                while let Some(request) = requests.recv().await {
+                    if let WorkerRequest::Kill { id, reply, .. } = request {
+                        let _ = reply.send(id == 7);
+                    }
+                }
+            };
+            let asking = async {
+                let control = control(vec![worker], &["main"]);
+                assert_eq!(control.kill(7, "test").await, Ok(()));
+                assert_eq!(control.kill(8, "test").await, Err(ControlError::NoSession(8)));
+            };
+            tokio::join!(answering, asking);
+        });
+    }
+}

@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::admin::commands::AdminCommand;
 use crate::admin::listen::{Door, Stream};
 use crate::admin::parse::{self, ParseError, STATEMENT_LIMIT};
 use crate::admin::smalltalk::{self, Answer, Asker};
@@ -159,7 +161,8 @@ impl Conversation {
                 step = greet.account(self.account());
             }
             if let Ok(Step::CheckPassword(password)) = step {
-                let right = password.expose() == self.door.password.reveal().as_bytes();
+                let wanted = self.door.password.reveal().as_bytes();
+                let right = verify_slices_are_equal(password.expose(), wanted).is_ok();
                 step = Ok(greet.checked(right && self.is_known()));
             }
             match step {
@@ -257,8 +260,11 @@ impl Conversation {
             Ok(command) => command,
             Err(error) => return self.no_command(text, error),
         };
-        // Statements for EXPLAIN ROUTE may hold literals: the log gets their beginning at most.
-        let said: String = text.trim().chars().take(80).collect();
+        // A statement to be explained may hold personal data; the log has no business with it.
+        let said: String = match command {
+            AdminCommand::ExplainRoute { .. } => "EXPLAIN ROUTE".to_owned(),
+            _ => parse::trim(text).chars().take(80).collect(),
+        };
         let by = format!("{}@{} ({})", self.asker.user, self.asker.host, self.asker.id);
         let ran = self.door.console.run(command, &by).await;
         let outcome = if ran.is_ok() { Outcome::Ok } else { Outcome::Failed };

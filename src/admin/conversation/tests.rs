@@ -30,10 +30,7 @@ struct Running {
 impl Running {
     async fn start() -> Self {
         let world = Fixture::new();
-        let console = Console { control: world.control.clone(), metrics: world.metrics.clone() };
-        let rsa = Arc::new(RsaKey::generate().expect("a key"));
-        let password = Secret::new(PASSWORD.to_owned());
-        let door = Arc::new(Door::new("admin".to_owned(), password, rsa, console));
+        let door = door(&world);
         let any = ListenAddress::Tcp("127.0.0.1:0".parse().expect("an address"));
         let listener = Listener::bind(&any).await.expect("a port");
         let Listener::Tcp(tcp) = &listener else { panic!("it is TCP") };
@@ -60,6 +57,13 @@ impl Running {
         self.stop.send(true).expect("it is running");
         self.task.await.expect("a clean end");
     }
+}
+
+fn door(world: &Fixture) -> Arc<Door> {
+    let console = Console { control: world.control.clone(), metrics: world.metrics.clone() };
+    let rsa = Arc::new(RsaKey::generate().expect("a key"));
+    let password = Secret::new(PASSWORD.to_owned());
+    Arc::new(Door::new("admin".to_owned(), password, rsa, console))
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -199,6 +203,46 @@ fn bytes_that_are_no_protocol_end_the_connection_and_harm_nobody() {
         assert_eq!(rows(&mut neighbour, "SHOW SERVERS").await.len(), 3);
         neighbour.disconnect().await.expect("goodbye");
         console.stop().await;
+    });
+}
+
+/// What a client sends first, cut off, or with one byte changed: the console answers or closes,
+/// and its task ends when the client leaves.
+#[test]
+fn broken_logins_and_commands_end_the_conversation() {
+    runtime().block_on(async {
+        let door = door(&Fixture::new());
+        // A login packet of protocol 4.1 for user admin with caching_sha2_password.
+        let mut login = vec![0u8; 4];
+        login.extend_from_slice(&CAPABILITIES.0.to_le_bytes());
+        login.extend_from_slice(&[0, 0, 0, 1, COLLATION]);
+        login.extend_from_slice(&[0; 23]);
+        login.extend_from_slice(b"admin\0\x20");
+        login.extend_from_slice(&[7; 32]);
+        login.extend_from_slice(b"\0caching_sha2_password\0\x00");
+        login[0] = u8::try_from(login.len() - 4).expect("a short packet");
+        login[3] = 1;
+        let mut cases: Vec<Vec<u8>> = (0..login.len()).map(|cut| login[..cut].to_vec()).collect();
+        for at in 0..login.len() {
+            for flip in [0x01, 0x80, 0xFF] {
+                let mut changed = login.clone();
+                changed[at] ^= flip;
+                cases.push(changed);
+            }
+        }
+        for bytes in cases {
+            let (mut client, server) = tokio::io::duplex(64 * 1024);
+            let (_stop, stopped) = watch::channel(false);
+            let talk = Conversation::new(door.clone(), 1, "test".to_owned(), false);
+            let task = tasks::spawn("console", talk.run(Box::new(server), stopped));
+            client.write_all(&bytes).await.expect("it takes bytes");
+            client.shutdown().await.expect("no more");
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.expect("it closes");
+            assert!(answer.len() > 60, "there is a greeting at least");
+            task.await.expect("no panic");
+            door.failures().forget();
+        }
     });
 }
 

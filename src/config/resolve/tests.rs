@@ -1,5 +1,7 @@
 //! Refusals as a table, defaults, and the two files that we ship.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const MINIMAL: &str = include_str!("../../../config/minimal.toml");
@@ -212,4 +214,43 @@ fn shown_entries_mask_passwords_and_mention_every_setting() {
     assert!(!shown.concat().contains("hunter2"), "{shown:#?}");
     assert!(shown.contains(&"groups.main.hold = 15s".to_owned()), "{shown:#?}");
     assert!(shown.contains(&"groups.main.users.app = (hidden)".to_owned()), "{shown:#?}");
+}
+
+/// A value of any type in place of the one that stands behind a key.
+fn any_value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z0-9:./_-]{0,20}".prop_map(|text| format!("{text:?}")),
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<bool>().prop_map(|flag| flag.to_string()),
+        (-1e9..1e9f64).prop_map(|number| format!("{number:?}")),
+        "[0-9]{1,22}(ms|s|m|h|KiB|MiB|GiB|B)".prop_map(|text| format!("{text:?}")),
+        "(10.0.0.1|::1|[a-z]{1,5})[:/][0-9]{0,6}".prop_map(|text| format!("[{text:?}]")),
+        Just("{ a = 1 }".to_owned()),
+        Just("[[], [1]]".to_owned()),
+        Just("1979-05-27".to_owned()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_value_of_any_key_makes_it_panic(line in 0..EXAMPLE.lines().count(), value in any_value())
+    {
+        let replaced = |(at, text): (usize, &str)| match text.trim_start_matches("# ").split_once(" = ")
+        {
+            Some((key, _)) if at == line && !key.contains(' ') => format!("{key} = {value}"),
+            Some(_) | None => text.to_owned(),
+        };
+        let text: Vec<String> = EXAMPLE.lines().enumerate().map(replaced).collect();
+        if let Ok(file) = raw::parse(&text.join("\n")) {
+            match resolve(&file, 2, &no_files) {
+                Ok(config) => prop_assert!(!config.entries().is_empty()),
+                Err(refused) => prop_assert!(!refused.to_string().is_empty()),
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "[\\PC\n]{0,200}") {
+        let _ = raw::parse(&text);
+    }
 }
