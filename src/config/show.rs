@@ -1,5 +1,6 @@
 //! A configuration as lines of key and value, as the console shows it. Secrets are masked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use crate::config::units::{show_duration, show_size};
@@ -28,6 +29,28 @@ impl Config {
             entries.extend(group(one));
         }
         entries
+    }
+
+    /// Keys whose change a reload cannot apply: what is bound or built once at the start, and
+    /// groups that are new or gone. Empty when a reload applies all of `next`.
+    #[must_use]
+    pub fn needs_restart(&self, next: &Self) -> Vec<String> {
+        let fixed = |config: &Self| -> BTreeMap<String, String> {
+            let entries = config.entries().into_iter().filter(|entry| !entry.reloadable);
+            entries.map(|entry| (entry.key, entry.value)).collect()
+        };
+        let (before, after) = (fixed(self), fixed(next));
+        let mut keys: BTreeSet<String> = before
+            .keys()
+            .chain(after.keys())
+            .filter(|key| before.get(*key) != after.get(*key))
+            .cloned()
+            .collect();
+        // Passwords are masked in entries, so a new one looks like the old one there.
+        if self.boot.admin_password != next.boot.admin_password {
+            keys.insert("admin_password".to_owned());
+        }
+        keys.into_iter().collect()
     }
 }
 

@@ -216,6 +216,33 @@ fn shown_entries_mask_passwords_and_mention_every_setting() {
     assert!(shown.contains(&"groups.main.users.app = (hidden)".to_owned()), "{shown:#?}");
 }
 
+#[test]
+fn what_a_reload_cannot_apply_is_named() {
+    let second = "[groups.second]\nlisten = \"127.0.0.1:6034\"\nseeds = \"db1:3306\"\n";
+    let table: &[(String, &[&str])] = &[
+        (MINIMAL.to_owned(), &[]),
+        (minimal_with("[groups.main]", "hold = \"5s\""), &[]),
+        (minimal_with("[monitor]", "fall = 9"), &[]),
+        (minimal_with("", "workers = 7"), &["workers"]),
+        (minimal_with("", "admin_password = \"hunter2\""), &["admin_password"]),
+        (MINIMAL.replace(":6033", ":7033"), &["groups.main.listen"]),
+        (format!("{MINIMAL}\n{second}"), &["groups.second.listen"]),
+        (
+            MINIMAL.replace("groups.main", "groups.other"),
+            &["groups.main.listen", "groups.other.listen"],
+        ),
+    ];
+    let before = check(MINIMAL).expect("valid");
+    for (text, keys) in table {
+        let after = check(text).expect("valid");
+        assert_eq!(before.needs_restart(&after), *keys, "{text}");
+    }
+    let secret = |password: &str| {
+        check(&minimal_with("", &format!("admin_password = \"{password}\""))).expect("valid")
+    };
+    assert_eq!(secret("one").needs_restart(&secret("two")), ["admin_password"]);
+}
+
 /// A value of any type in place of the one that stands behind a key.
 fn any_value() -> impl Strategy<Value = String> {
     prop_oneof![
