@@ -208,6 +208,7 @@ impl ReplyWalker {
                 self.skip = self.skip.saturating_sub(passed);
                 at = at.saturating_add(passed);
             }
+            at = at.saturating_add(self.whole_rows(buf.get(at..).unwrap_or_default()));
             let rest = buf.get(at..).unwrap_or_default();
             let Some((len, seq)) = header(rest) else {
                 return self.need_more(at, rest);
@@ -243,6 +244,25 @@ impl ReplyWalker {
                 }
             }
         }
+    }
+
+    /// Passes over the rows that are wholly there, in a loop of a few instructions each: nearly
+    /// all packets of a large result are such. Stops at whatever is not plainly one.
+    fn whole_rows(&mut self, buf: &[u8]) -> usize {
+        let mut rest = buf;
+        let plain = self.skip == 0 && !self.continues;
+        if let (State::Rows { .. }, true, Some(mut expected)) = (self.state, plain, self.seq) {
+            while let Some(&[a, b, c, seq, first]) = rest.first_chunk::<5>() {
+                let (len, _) = header(&[a, b, c, seq]).unwrap_or_default();
+                let row = first < reply::EOF && seq == expected && 0 < len && len < MAX_PAYLOAD;
+                let after = rest.get(HEADER_LEN.saturating_add(len)..);
+                let (true, Some(after)) = (row, after) else { break };
+                rest = after;
+                expected = expected.wrapping_add(1);
+            }
+            self.seq = Some(expected);
+        }
+        buf.len().saturating_sub(rest.len())
     }
 
     fn need_more(&self, at: usize, rest: &[u8]) -> Result<Advance, Malformed> {
