@@ -335,7 +335,8 @@ impl Greet {
         let answer = std::mem::take(&mut self.answer);
         // MySQL's client library names its own plugin when it lacks the greeting's, and then
         // sends no answer, as the nonce was meant for another: that is no empty password.
-        let unanswered = self.offer.plugin != target.plugin() && matches!(answer[..], [] | [0]);
+        let unanswered =
+            self.offer.plugin != target.plugin() && matches!(answer.as_slice(), [] | [0]);
         if began_with == target.plugin() && !self.again && !unanswered {
             return Ok(self.compare(target, &answer));
         }
