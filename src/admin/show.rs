@@ -212,7 +212,9 @@ pub fn help(topic: Option<&str>) -> Table {
         Some(topic) => {
             let mut table = Table::new(&["name", "description", "example"]);
             if let Some(entry) = parse::nearest(topic) {
-                table.push([entry.name.into(), entry.help.into(), entry.syntax.into()]);
+                let lines = |text: &str| format!("{text}\n");
+                let (help, syntax) = (lines(entry.help), lines(entry.syntax));
+                table.push([entry.name.into(), help.into(), syntax.into()]);
             }
             table
         }

@@ -113,7 +113,7 @@ fn an_independent_client_uses_every_command() {
         let route = rows(&mut conn, "EXPLAIN ROUTE SELECT * FROM t WHERE id = 1").await;
         assert!(route.iter().any(|row| row[0].as_deref() == Some("reason")), "{route:?}");
         let help = rows(&mut conn, "help 'drain'").await;
-        assert_eq!(help[0][2].as_deref(), Some("DRAIN [group.]server"));
+        assert_eq!(help[0][2].as_deref(), Some("DRAIN [group.]server\n"));
         let all = rows(&mut conn, "HELP").await.len();
         assert_eq!(rows(&mut conn, "help contents").await.len(), all);
         assert_eq!(rows(&mut conn, "SHOW VERSION").await.len(), 1);
@@ -259,16 +259,19 @@ fn the_mariadb_command_line_works() {
         let text = format!("[client]\npassword=\"{PASSWORD}\"\n");
         std::fs::write(&defaults, text).expect("a file");
         let statements = "SHOW SERVERS; SHOW SESSIONS; status; use main; SHOW VERSION";
-        let output = Process::new("mariadb")
-            .arg(format!("--defaults-file={}", defaults.display()))
-            .args(["--skip-ssl", "-h", "127.0.0.1", "-u", "admin", "--batch", "-P"])
-            .args([&console.address.port().to_string(), "-e", statements])
-            .output()
-            .await
-            .expect("it runs");
-        let shown = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert!(shown.contains("db1") && shown.contains("temporary_table"), "{shown}");
+        for plugin in ["caching_sha2_password", "mysql_native_password"] {
+            let output = Process::new("mariadb")
+                .arg(format!("--defaults-file={}", defaults.display()))
+                .args(["--skip-ssl", "-h", "127.0.0.1", "-u", "admin", "--batch", "-P"])
+                .args([&console.address.port().to_string(), "--default-auth", plugin])
+                .args(["-e", statements])
+                .output()
+                .await
+                .expect("it runs");
+            let shown = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert!(shown.contains("db1") && shown.contains("temporary_table"), "{shown}");
+        }
         console.stop().await;
     });
 }
