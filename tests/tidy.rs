@@ -165,11 +165,13 @@ fn panics_are_seen() {
     for text in everywhere {
         assert!(complaints(rules::panics, "src/net/mod.rs", text) > 0, "{text}");
     }
-    let protocol = ["x.expect(\"invariant: a\");", "buf[0]", "f()[1]", "a[i][j]", "assert!(x);"];
+    let protocol =
+        ["x.expect(\"invariant: a\");", "buf[0]", "f()[1]", "a[i][j]", "a[..1]", "assert!(x);"];
     for text in protocol {
         assert!(complaints(rules::panics, "src/protocol/packet.rs", text) > 0, "{text}");
     }
-    let good = "#[derive(Debug)] fn f(a: &[u8], b: [u8; 2]) -> Vec<[u8; 2]> { vec![b] } // a[0]";
+    let good =
+        "#[derive(Debug)] fn f(a: &[u8], b: [u8; 2]) -> Vec<[u8; 2]> { vec![a[..], b] } // a[0]";
     assert_eq!(complaints(rules::panics, "src/protocol/packet.rs", good), 0);
     let stated = "x.expect(\"invariant: just pushed\"); x.unwrap_or(1); // x.unwrap()";
     assert_eq!(complaints(rules::panics, "src/net/mod.rs", stated), 0);

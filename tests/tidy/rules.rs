@@ -155,13 +155,14 @@ pub(crate) fn panics(source: &Source) -> Vec<String> {
     found
 }
 
-/// `a[i]`, `f()[i]`, `a[i][j]`: all of them can panic.
+/// `a[i]`, `f()[i]`, `a[i][j]`: all of them can panic; the whole, `a[..]`, cannot.
 fn indexing(source: &Source) -> Vec<String> {
     let code = source.shipped();
     code.match_indices('[')
         .filter(|(at, _)| {
             let before = code[..*at].chars().next_back();
-            before.is_some_and(|c| is_word(c) || c == ')' || c == ']' || c == '?')
+            let whole = code[*at..].starts_with("[..]");
+            !whole && before.is_some_and(|c| is_word(c) || c == ')' || c == ']' || c == '?')
         })
         .map(|(at, _)| source.complaint(at, "indexing can panic; use get()"))
         .collect()
