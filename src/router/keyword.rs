@@ -9,43 +9,23 @@ const fn fold(byte: u8) -> u64 {
     (byte | 0x20) as u64
 }
 
-/// A key under construction.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct KeyBuilder {
-    key: u64,
-    length: usize,
-}
-
-impl KeyBuilder {
-    pub(crate) const fn new() -> Self {
-        Self { key: 0, length: 0 }
-    }
-
-    #[inline]
-    pub(crate) const fn push(self, byte: u8) -> Self {
-        let key = if self.length < 8 {
-            (self.key << 8) | fold(byte)
-        } else {
-            (self.key.rotate_left(7) ^ fold(byte)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-        };
-        Self { key, length: self.length.wrapping_add(1) }
-    }
-
-    #[inline]
-    pub(crate) const fn finish(self) -> u64 {
-        if self.length > 8 { self.key | (1 << 63) } else { self.key }
-    }
-}
-
 /// The key of a whole word.
+#[inline]
 pub(crate) const fn key(word: &[u8]) -> u64 {
-    let mut builder = KeyBuilder::new();
+    let mut key = 0u64;
     let mut rest = word;
+    if word.len() <= 8 {
+        while let Some((&byte, tail)) = rest.split_first() {
+            key = (key << 8) | fold(byte);
+            rest = tail;
+        }
+        return key;
+    }
     while let Some((&byte, tail)) = rest.split_first() {
-        builder = builder.push(byte);
+        key = (key.rotate_left(7) ^ fold(byte)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         rest = tail;
     }
-    builder.finish()
+    key | (1 << 63)
 }
 
 macro_rules! keywords {

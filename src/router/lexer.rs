@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr2};
 
-use crate::router::keyword::{self, KeyBuilder};
+use crate::router::keyword;
 use crate::router::{Charset, Dialect};
 use crate::topology::Flavour;
 
@@ -194,7 +194,11 @@ impl<'a> Lexer<'a> {
             };
             let start = self.at;
             match class(byte) {
-                SPACE => self.at = start.saturating_add(1),
+                SPACE => {
+                    let rest = self.text.get(start..).unwrap_or_default();
+                    let length = rest.iter().position(|&byte| class(byte) != SPACE);
+                    self.at = start.saturating_add(length.unwrap_or(rest.len()));
+                }
                 PUNCT => return Some(Piece::Token(self.punct(start, byte))),
                 c if c & !WORD == LETTER => return Some(Piece::Token(self.word(start))),
                 c if c & !WORD == DIGIT => return Some(Piece::Token(self.number(start))),
@@ -264,19 +268,10 @@ impl<'a> Lexer<'a> {
     }
 
     fn word(&mut self, start: usize) -> Token {
-        let mut key = KeyBuilder::new();
-        let mut seen = 0u8;
-        let mut end = start;
-        for &byte in self.text.get(start..).unwrap_or_default() {
-            if class(byte) & WORD == 0 {
-                break;
-            }
-            key = key.push(byte);
-            seen |= byte;
-            end = end.saturating_add(1);
-        }
-        let key = key.finish();
-        if seen >= 0x80 && !self.vouches_for(start, end) {
+        let end = self.word_end(start);
+        let bytes = self.text.get(start..end).unwrap_or_default();
+        let key = keyword::key(bytes);
+        if !bytes.is_ascii() && !self.vouches_for(start, end) {
             return self.take(TokenKind::Bad, end, 0);
         }
         if self.text.get(end) == Some(&b'\'') {
@@ -345,7 +340,8 @@ impl<'a> Lexer<'a> {
 
     fn word_end(&self, start: usize) -> usize {
         let rest = self.text.get(start..).unwrap_or_default();
-        start.saturating_add(rest.iter().take_while(|&&b| class(b) & WORD != 0).count())
+        let length = rest.iter().position(|&byte| class(byte) & WORD == 0);
+        start.saturating_add(length.unwrap_or(rest.len()))
     }
 
     /// `x'...'` and `b'...'`, from their quote.

@@ -89,9 +89,7 @@ impl<'a> Scan<'a> {
         };
         self.normaliser.feed(&token, self.text);
         self.inspect(&token);
-        self.p3 = self.p2;
-        self.p2 = self.p1;
-        self.p1 = token;
+        self.p3 = std::mem::replace(&mut self.p2, std::mem::replace(&mut self.p1, token));
         Some(token)
     }
 
