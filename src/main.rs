@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use pointsman::cli::{self, Cli, Command, EXIT_USAGE, ServeArgs};
-use pointsman::{demo, provider};
+use pointsman::{app, demo, provider};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -58,7 +58,11 @@ fn serve(args: ServeArgs) -> ExitCode {
         return failed(format_args!("--log: {why}"), EXIT_USAGE);
     }
     cli::set_limits();
-    failed("serve: this build has no data path", 1)
+    match block_on(app::run(config, args.config.config)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => failed(error, 1),
+        Err(error) => failed(error, 1),
+    }
 }
 
 /// Runs a command that waits for things, on this thread.

@@ -13,3 +13,25 @@ where
     #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
     tokio::spawn(fut.instrument(span))
 }
+
+/// Starts `fut` on this thread, next to the task that calls. Needs a `LocalSet`.
+pub fn local<F>(fut: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    // No span: there is one of these for every client, and log lines name the session instead.
+    tokio::task::spawn_local(fut)
+}
+
+/// Waits for threads to end without keeping the runtime from its work.
+pub async fn join(threads: Vec<std::thread::JoinHandle<()>>) {
+    let joined = tokio::task::spawn_blocking(move || {
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread has panicked");
+            }
+        }
+    });
+    let _ = joined.await;
+}

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Group, Monitor};
 use crate::health::cell::TopologyCell;
-use crate::health::judge::SignalKind;
+pub use crate::health::judge::SignalKind;
 use crate::health::probe_mysql::MysqlProbe;
 use crate::topology::{NodeId, Topology};
 

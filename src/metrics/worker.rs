@@ -144,6 +144,8 @@ labels! {
         ReadElsewhere = "read_elsewhere",
         /// A replica refused it as a write (1792); the primary ran it.
         RefusedByReplica = "refused_by_replica",
+        /// The primary had become read-only (1290, 1836) and had done nothing.
+        PrimaryReadOnly = "primary_read_only",
         /// A server no longer knew a prepared statement (1243, 1615).
         Reprepare = "reprepare",
         /// The connection turned out to be dead before anything was sent.

@@ -241,6 +241,12 @@ impl Greet {
         Self { offer, hello, answer: Vec::new(), state: State::Greeted, seq, tls, again, unknown }
     }
 
+    /// Whether the client's first answer held anything, as the text of a refusal tells.
+    #[must_use]
+    pub const fn used_password(&self) -> bool {
+        !self.answer.is_empty()
+    }
+
     /// What the client said; empty before [`Step::NeedAccount`].
     #[must_use]
     pub const fn hello(&self) -> &Hello {

@@ -176,6 +176,18 @@ impl<'a> Err<'a> {
         Ok(Self { code, state, message: cursor.rest() })
     }
 
+    /// The error number of an ERR payload; 0 when it is none.
+    #[must_use]
+    pub fn code_of(payload: &'a [u8]) -> u16 {
+        Self::parse(payload).map_or(0, |error| error.code)
+    }
+
+    /// The text of an ERR payload; empty when it is none.
+    #[must_use]
+    pub fn message_of(payload: &'a [u8]) -> &'a [u8] {
+        Self::parse(payload).map_or(b"", |error| error.message)
+    }
+
     /// Whether it is no error but a MariaDB progress report.
     #[must_use]
     pub const fn is_progress(&self) -> bool {

@@ -17,6 +17,7 @@ pub mod kill;
 mod lexer;
 mod names;
 pub mod policy;
+pub mod refused;
 pub mod rewrite;
 mod scan;
 pub mod set;

@@ -1,0 +1,451 @@
+//! The loop of one session: wait for what it asks for, hand it over, perform what it answers.
+//!
+//! Each answer is performed whole before the next input is read. That is the back-pressure: no
+//! byte is read from a server while the client does not take the last ones.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use crate::health::SignalKind;
+use crate::metrics::Bytes;
+use crate::net::link::{self, LinkSocket};
+use crate::net::seat::{Ring, Seat};
+use crate::net::worker::Worker;
+use crate::protocol::errno::SqlError;
+use crate::protocol::flags::Capabilities;
+use crate::router::policy::Held;
+use crate::session::Session;
+use crate::session::action::{Event, Interest, Outbox, Request, Trouble, World, index};
+use crate::topology::NodeId;
+use crate::upstream::dial::DialError;
+use crate::upstream::stream::Stream;
+
+/// Room added to a tail before a read that continues it.
+const TAIL_ROOM: usize = 16 * 1024;
+/// Largest outbox that is kept for reuse.
+const KEPT_OUTBOX: usize = 256 * 1024;
+
+/// The sockets of one session.
+#[derive(Debug)]
+pub(super) struct Drive {
+    pub(super) seat: Rc<Seat>,
+    pub(super) worker: Rc<Worker>,
+    pub(super) client: Stream,
+    /// Bytes of the client that the session has not used yet.
+    pub(super) client_tail: Vec<u8>,
+    pub(super) links: [Option<LinkSocket>; 2],
+}
+
+/// What the wait ended with.
+#[derive(Debug)]
+enum Input {
+    /// Bytes of the client: this many in the worker's buffer, or appended to the tail.
+    Client(io::Result<usize>),
+    /// Bytes of a link, likewise.
+    Link(Held, io::Result<usize>),
+    /// The bell.
+    Ring(Ring),
+}
+
+/// The client is gone, or has been sent away.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+impl Drive {
+    /// Drives the session until its client leaves.
+    pub(super) async fn run(mut self) {
+        let mut draining = false;
+        loop {
+            let input = poll_fn(|cx| self.poll_input(cx)).await;
+            let mut out = self.worker.take_outbox();
+            let result = self.take(input, &mut out, &mut draining).await;
+            self.worker.give_outbox(out, KEPT_OUTBOX);
+            if result.is_err() {
+                break;
+            }
+            if draining && self.can_leave() {
+                self.say_goodbye(&SqlError::shutdown());
+                break;
+            }
+        }
+        self.seat.count_load(None);
+    }
+
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
+        if let Some(ring) = self.seat.bell.poll(cx) {
+            return Poll::Ready(Input::Ring(ring));
+        }
+        let interest = self.interest();
+        for slot in [Held::Primary, Held::Replica] {
+            if interest.links[index(slot)]
+                && let Some(link) = self.links[index(slot)].as_mut()
+                && let Poll::Ready(read) =
+                    read_some(&mut link.stream, &mut link.tail, &self.worker.buffer, cx)
+            {
+                return Poll::Ready(Input::Link(slot, read));
+            }
+        }
+        if interest.client
+            && let Poll::Ready(read) =
+                read_some(&mut self.client, &mut self.client_tail, &self.worker.buffer, cx)
+        {
+            return Poll::Ready(Input::Client(read));
+        }
+        Poll::Pending
+    }
+
+    fn interest(&self) -> Interest {
+        let session = self.seat.session.borrow();
+        session.as_ref().map_or(
+            Interest { client: false, links: [false; 2], topology: false, deadline: None },
+            Session::interest,
+        )
+    }
+
+    fn can_leave(&self) -> bool {
+        self.seat.session.borrow().as_ref().is_none_or(Session::can_leave)
+    }
+
+    async fn take(
+        &mut self,
+        input: Input,
+        out: &mut Outbox,
+        draining: &mut bool,
+    ) -> Result<(), Gone> {
+        match input {
+            Input::Client(Ok(0) | Err(_)) => Err(Gone),
+            Input::Client(Ok(read)) => self.client_bytes(read, out).await,
+            Input::Link(slot, Ok(0) | Err(_)) => {
+                self.links[index(slot)] = None;
+                self.event(Event::LinkClosed(slot), out);
+                self.settle(out).await
+            }
+            Input::Link(slot, Ok(read)) => self.link_bytes(slot, read, out).await,
+            Input::Ring(ring) => self.rung(ring, out, draining).await,
+        }
+    }
+
+    async fn rung(
+        &mut self,
+        ring: Ring,
+        out: &mut Outbox,
+        draining: &mut bool,
+    ) -> Result<(), Gone> {
+        if ring.has(Ring::KILL) {
+            return Err(Gone);
+        }
+        if ring.has(Ring::IDLE) {
+            self.say_goodbye(&SqlError::idle_timeout());
+            return Err(Gone);
+        }
+        *draining |= ring.has(Ring::DRAIN);
+        if ring.has(Ring::TOPOLOGY) {
+            self.event(Event::TopologyMoved, out);
+            self.settle(out).await?;
+        }
+        if ring.has(Ring::DEADLINE) {
+            self.event(Event::Deadline, out);
+            self.settle(out).await?;
+        }
+        self.drain_client_tail(out).await
+    }
+
+    /// An error that nobody asked for, as servers send it before they close: best effort.
+    fn say_goodbye(&mut self, error: &SqlError) {
+        let caps = self
+            .seat
+            .identity
+            .borrow()
+            .as_ref()
+            .map_or(Capabilities::PROTOCOL_41, |identity| identity.hello.capabilities);
+        let _ = self.client.try_write(&error.packet(0, caps));
+    }
+
+    async fn client_bytes(&mut self, read: usize, out: &mut Outbox) -> Result<(), Gone> {
+        self.worker.metrics(&self.seat.group).passed(Bytes::FromClients, read as u64);
+        if self.client_tail.is_empty() {
+            self.client_bytes_first(read, out);
+            self.settle(out).await?;
+        }
+        self.drain_client_tail(out).await
+    }
+
+    /// Hands over what was read into the worker's buffer, and keeps what was not used.
+    fn client_bytes_first(&mut self, read: usize, out: &mut Outbox) {
+        let worker = self.worker.clone();
+        let buffer = worker.buffer.borrow();
+        let input = buffer.get(..read).unwrap_or_default();
+        let used = self.with_session(|session, world| session.on_client(world, input, out));
+        self.client_tail.extend_from_slice(input.get(used..).unwrap_or_default());
+    }
+
+    /// Hands over what the client has sent ahead, as long as the session takes it.
+    async fn drain_client_tail(&mut self, out: &mut Outbox) -> Result<(), Gone> {
+        while !self.client_tail.is_empty() && self.interest().client {
+            let tail = std::mem::take(&mut self.client_tail);
+            let used = self.with_session(|session, world| session.on_client(world, &tail, out));
+            self.client_tail = tail;
+            self.client_tail.drain(..used);
+            self.settle(out).await?;
+            if used == 0 {
+                break;
+            }
+        }
+        if self.client_tail.is_empty() && self.client_tail.capacity() > 0 {
+            self.client_tail = Vec::new();
+        }
+        Ok(())
+    }
+
+    async fn link_bytes(&mut self, slot: Held, read: usize, out: &mut Outbox) -> Result<(), Gone> {
+        self.worker.metrics(&self.seat.group).passed(Bytes::FromServers, read as u64);
+        let Some(link) = self.links[index(slot)].as_mut() else { return Ok(()) };
+        if link.tail.is_empty() {
+            let worker = self.worker.clone();
+            let buffer = worker.buffer.borrow();
+            let input = buffer.get(..read).unwrap_or_default();
+            let used =
+                self.with_session(|session, world| session.on_server(world, slot, input, out));
+            let rest = input.get(used..).unwrap_or_default();
+            if let Some(link) = self.links[index(slot)].as_mut() {
+                link.tail.extend_from_slice(rest);
+            }
+        } else {
+            let mut tail = std::mem::take(&mut link.tail);
+            let used =
+                self.with_session(|session, world| session.on_server(world, slot, &tail, out));
+            tail.drain(..used);
+            if !tail.is_empty()
+                && let Some(link) = self.links[index(slot)].as_mut()
+            {
+                link.tail = tail;
+            }
+        }
+        self.settle(out).await?;
+        // The reply may be over, and the client's next command here already.
+        self.drain_client_tail(out).await
+    }
+
+    fn event(&self, event: Event, out: &mut Outbox) {
+        self.with_session(|session, world| session.on_event(world, event, out));
+    }
+
+    /// Runs the session with the world as it is now.
+    fn with_session<T: Default>(&self, run: impl FnOnce(&mut Session, &mut World<'_>) -> T) -> T {
+        let mut session = self.seat.session.borrow_mut();
+        let Some(session) = session.as_mut() else { return T::default() };
+        let group = &self.seat.group;
+        let topology = group.topology.load();
+        let settings = group.settings.load();
+        let loads = group.loads.snapshot(topology.nodes.len());
+        let mut classes = self.worker.classes.borrow_mut();
+        let mut refused = self.worker.refused.borrow_mut();
+        let mut world = World {
+            now: self.worker.now(),
+            topology: &topology,
+            group: &settings,
+            loads: &loads,
+            seed: self.worker.next_seed(),
+            classes: &mut classes,
+            refused: &mut refused,
+        };
+        let result = run(session, &mut world);
+        self.seat.count_load(session.running_on());
+        result
+    }
+
+    /// Performs an outbox, and what comes of it, until nothing is left to do.
+    async fn settle(&mut self, out: &mut Outbox) -> Result<(), Gone> {
+        loop {
+            self.flush(out).await?;
+            if out.requests.is_empty() {
+                return Ok(());
+            }
+            for request in std::mem::take(&mut out.requests) {
+                self.carry_out(request, out).await?;
+            }
+        }
+    }
+
+    async fn flush(&mut self, out: &mut Outbox) -> Result<(), Gone> {
+        if !out.client.is_empty() {
+            self.worker.metrics(&self.seat.group).passed(Bytes::ToClients, out.client.len() as u64);
+            let bytes = std::mem::take(&mut out.client);
+            let done = self.write_client(&bytes).await;
+            out.client = bytes;
+            out.client.clear();
+            done?;
+        }
+        for slot in [Held::Primary, Held::Replica] {
+            if out.links[index(slot)].is_empty() {
+                continue;
+            }
+            let bytes = std::mem::take(&mut out.links[index(slot)]);
+            if let Some(link) = self.links[index(slot)].as_mut() {
+                self.worker.metrics(&self.seat.group).passed(Bytes::ToServers, bytes.len() as u64);
+                // A broken link shows when it is read: what its server said last comes first.
+                let _ = write(&mut link.stream, &bytes, &self.seat).await?;
+            }
+            out.links[index(slot)] = bytes;
+            out.links[index(slot)].clear();
+        }
+        Ok(())
+    }
+
+    async fn write_client(&mut self, bytes: &[u8]) -> Result<(), Gone> {
+        match write(&mut self.client, bytes, &self.seat).await? {
+            Ok(()) => Ok(()),
+            Err(_) => Err(Gone),
+        }
+    }
+
+    async fn carry_out(&mut self, request: Request, out: &mut Outbox) -> Result<(), Gone> {
+        match request {
+            Request::Dial { slot, node } => self.dial(slot, node, out).await,
+            Request::Drop(slot) => {
+                if let Some(link) = self.links[index(slot)].take() {
+                    self.worker.metrics(&self.seat.group).link_closed(link.node);
+                }
+            }
+            Request::Signal(node, trouble) => self.signal(node, trouble),
+            Request::Finished(finished) => self.worker.finished(&self.seat.group, finished),
+            Request::ChangeUser(payload) => self.change_user(&payload, out).await?,
+            Request::Kill { id, connection } => {
+                let outcome = self.worker.kill(&self.seat, id, connection).await;
+                self.event(Event::Killed(outcome), out);
+            }
+            Request::AccountsChanged => self.seat.group.accounts.invalidate(None),
+            Request::ProbeNow => self.seat.group.health.probe_now(),
+            Request::Waited(outcome) => {
+                self.worker.metrics(&self.seat.group).replica_wait(outcome.into());
+            }
+            Request::Retried(retry) => {
+                self.worker.metrics(&self.seat.group).retried(retry.into());
+            }
+            Request::HeldFor(waited) => {
+                self.worker.held(&self.seat.group, waited);
+            }
+            Request::Close => {
+                self.flush(out).await?;
+                return Err(Gone);
+            }
+        }
+        Ok(())
+    }
+
+    fn signal(&self, node: NodeId, trouble: Trouble) {
+        let kind = match trouble {
+            Trouble::LinkLost => SignalKind::LinkLost,
+            Trouble::DialFailed => SignalKind::DialFailed,
+            Trouble::ReadOnly => SignalKind::ReadOnlyRefused,
+            Trouble::Overload => SignalKind::Overload,
+        };
+        self.seat.group.health.signal(node, kind);
+    }
+
+    async fn dial(&mut self, slot: Held, node: NodeId, out: &mut Outbox) {
+        let topology = self.seat.group.topology.load();
+        let settings = self.seat.group.settings.load_full();
+        let identity = self.seat.identity.borrow().clone();
+        let Some(identity) = identity else { return };
+        let schema = {
+            let session = self.seat.session.borrow();
+            session.as_ref().and_then(|session| session.schema().map(<[u8]>::to_vec))
+        };
+        let opened =
+            link::open(&self.seat, &identity, &topology, &settings, node, slot, schema.as_deref())
+                .await;
+        let event = match opened {
+            Ok((socket, facts, _)) => {
+                self.worker.metrics(&self.seat.group).link_opened(node);
+                self.links[index(slot)] = Some(socket);
+                Event::Dialed(slot, facts)
+            }
+            Err(error) => {
+                self.worker.link_error(&self.seat.group, node, &error);
+                let refusal = match error {
+                    DialError::Refused(payload) => Some(payload),
+                    DialError::Unreachable(_)
+                    | DialError::TimedOut(_)
+                    | DialError::Login(_)
+                    | DialError::Malformed(_) => None,
+                };
+                Event::DialFailed { slot, node, refusal }
+            }
+        };
+        self.event(event, out);
+    }
+
+    async fn change_user(&mut self, payload: &[u8], out: &mut Outbox) -> Result<(), Gone> {
+        let changed = crate::net::entrance::change_user(self, payload).await?;
+        if let Some((socket, facts)) = changed.link {
+            self.worker.metrics(&self.seat.group).link_opened(facts.node);
+            self.links[0] = Some(socket);
+            self.event(Event::UserChanged(Some(changed.login)), out);
+            self.event(Event::Dialed(Held::Primary, facts), out);
+        } else {
+            self.event(Event::UserChanged(Some(changed.login)), out);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Drive {
+    fn drop(&mut self) {
+        let metrics = self.worker.metrics(&self.seat.group);
+        for link in self.links.iter().flatten() {
+            metrics.link_closed(link.node);
+        }
+    }
+}
+
+/// Reads into the worker's buffer, or behind the tail when there is one.
+fn read_some(
+    stream: &mut Stream,
+    tail: &mut Vec<u8>,
+    buffer: &RefCell<Box<[u8]>>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if tail.is_empty() {
+        return stream.poll_read(cx, &mut buffer.borrow_mut());
+    }
+    let before = tail.len();
+    // Doubling keeps the copies of a long command linear.
+    tail.resize(before + before.clamp(TAIL_ROOM, 4 << 20), 0);
+    let polled = stream.poll_read(cx, tail.get_mut(before..).unwrap_or_default());
+    let read = match &polled {
+        Poll::Ready(Ok(read)) => *read,
+        Poll::Ready(Err(_)) | Poll::Pending => 0,
+    };
+    tail.truncate(before + read);
+    polled
+}
+
+/// Writes all of `bytes`; the inner error is the peer's, the outer one a kill on the way.
+async fn write(stream: &mut Stream, mut bytes: &[u8], seat: &Seat) -> Result<io::Result<()>, Gone> {
+    while !bytes.is_empty() {
+        match stream.try_write(bytes) {
+            Ok(0) => return Ok(Err(io::ErrorKind::WriteZero.into())),
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let written = poll_fn(|cx| {
+                    if seat.bell.killed(cx) {
+                        return Poll::Ready(Err(Gone));
+                    }
+                    stream.poll_write(cx, bytes).map(Ok)
+                })
+                .await?;
+                match written {
+                    Ok(0) => return Ok(Err(io::ErrorKind::WriteZero.into())),
+                    Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(()))
+}

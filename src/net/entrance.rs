@@ -1,0 +1,428 @@
+//! The login of a client: the server role of the protocol, driven over its socket; accounts
+//! from the account book, a check by the primary where only that can tell.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::accounts::Lookup;
+use crate::metrics::ClientError;
+use crate::net::drive::{Drive, Gone};
+use crate::net::link::{self, LinkSocket};
+use crate::net::seat::Identity;
+use crate::protocol::auth::{self, Credential, Password};
+use crate::protocol::errno::SqlError;
+use crate::protocol::flags::{Capabilities, MariadbCapabilities, Status};
+use crate::protocol::greet::{Account, Greet, Hello, Offer, Step};
+use crate::protocol::{packet, reply};
+use crate::router::policy::Held;
+use crate::session::action::{LinkFacts, Login};
+use crate::session::{Session, state};
+use crate::topology::ServerFacts;
+use crate::upstream::dial::DialError;
+
+/// Largest packet of a client during its login, bytes.
+const LOGIN_PACKET_MAX: usize = 64 * 1024;
+
+/// What the backends offer and we pass on: everything but each side's own transport, and what
+/// the session does not carry yet.
+const OFFERED: Capabilities = Capabilities(
+    !(Capabilities::SSL.0
+        | Capabilities::COMPRESS.0
+        | Capabilities::ZSTD_COMPRESSION.0
+        | Capabilities::OPTIONAL_RESULTSET_METADATA.0
+        | Capabilities::MULTI_FACTOR_AUTHENTICATION.0),
+);
+
+/// MariaDB's further capabilities that we pass on.
+const OFFERED_MARIADB: MariadbCapabilities = MariadbCapabilities(
+    MariadbCapabilities::PROGRESS.0
+        | MariadbCapabilities::STMT_BULK_OPERATIONS.0
+        | MariadbCapabilities::EXTENDED_METADATA.0,
+);
+
+/// A login that succeeded.
+pub(super) struct Entered {
+    pub(super) login: Login,
+    pub(super) link: Option<(LinkSocket, LinkFacts)>,
+}
+
+/// Lets a client in: header, greeting, dialogue, OK. `None` when it did not get in; it has been
+/// told, and counted.
+pub(super) async fn enter(mut drive: Drive, proxied: bool) -> Option<Drive> {
+    let settings = drive.seat.group.settings.load_full();
+    let timeout = settings.handshake_timeout;
+    let entered = match tokio::time::timeout(timeout, greet(&mut drive, proxied)).await {
+        Ok(Ok(entered)) => entered,
+        Ok(Err(Gone)) => return None,
+        Err(_) => {
+            drive.worker.client_error(&drive.seat.group, ClientError::HandshakeTimeout);
+            return None;
+        }
+    };
+    let facts = drive.seat.group.topology.load().facts().cloned()?;
+    let login = entered.login;
+    let ignore_space = login.capabilities.has(Capabilities::IGNORE_SPACE);
+    let dialect = state::initial_dialect(&facts, login.collation, ignore_space);
+    let link_facts = entered.link.as_ref().map(|(_, facts)| facts.clone());
+    if let Some((socket, facts)) = entered.link {
+        drive.worker.metrics(&drive.seat.group).link_opened(facts.node);
+        drive.links[0] = Some(socket);
+    }
+    let session = Session::new(drive.seat.id, login, dialect, link_facts, drive.worker.now());
+    *drive.seat.session.borrow_mut() = Some(session);
+    Some(drive)
+}
+
+async fn greet(drive: &mut Drive, proxied: bool) -> Result<Entered, Gone> {
+    if proxied {
+        super::listen::read_proxy_header(drive).await?;
+    }
+    let Some(facts) = known_facts(drive).await else {
+        let error = SqlError::new(
+            1105,
+            b"HY000",
+            "pointsman: no server of this group has answered yet; see its log for why",
+        );
+        return refuse(drive, &error, 0, Capabilities::default()).await;
+    };
+    let offer = offer(drive, &facts);
+    let Ok(nonce) = auth::nonce() else { return Err(Gone) };
+    let (machine, first) = Greet::new(offer, nonce);
+    send(drive, &first).await?;
+    dialogue(drive, machine, &facts).await
+}
+
+/// COM_CHANGE_USER: the dialogue again, with a new challenge, on the connection that is there.
+pub(super) async fn change_user(drive: &mut Drive, payload: &[u8]) -> Result<Entered, Gone> {
+    let Some(facts) = drive.seat.group.topology.load().facts().cloned() else { return Err(Gone) };
+    let offer = offer(drive, &facts);
+    let before = drive.seat.identity.borrow().clone();
+    let (Some(before), Ok(nonce)) = (before, auth::nonce()) else { return Err(Gone) };
+    let raw = payload.get(1..).unwrap_or_default();
+    let machine = match Greet::change_user(offer, &before.hello, raw, nonce) {
+        Ok(machine) => machine,
+        Err(error) => return refuse(drive, &error, 1, before.hello.capabilities).await,
+    };
+    let step = Step::NeedAccount;
+    let settings = drive.seat.group.settings.load_full();
+    let dialogue = steps(drive, machine, step, &facts);
+    match tokio::time::timeout(settings.handshake_timeout, dialogue).await {
+        Ok(result) => result,
+        Err(_) => Err(Gone),
+    }
+}
+
+/// The facts to greet with; waits for the first probe when the process has just started.
+async fn known_facts(drive: &Drive) -> Option<std::sync::Arc<ServerFacts>> {
+    let mut generation = drive.seat.group.topology.subscribe();
+    let patience = drive.seat.group.settings.load().handshake_timeout / 2;
+    let wait = async {
+        loop {
+            if let Some(facts) = drive.seat.group.topology.load().facts() {
+                return Some(facts.clone());
+            }
+            if generation.changed().await.is_err() {
+                return None;
+            }
+        }
+    };
+    tokio::time::timeout(patience.max(Duration::from_millis(10)), wait).await.ok().flatten()
+}
+
+fn offer(drive: &Drive, facts: &ServerFacts) -> Offer {
+    Offer {
+        version: facts.version_text.as_bytes().to_vec(),
+        connection_id: drive.seat.id,
+        capabilities: Capabilities(facts.capabilities).and(OFFERED),
+        mariadb: MariadbCapabilities(facts.mariadb_capabilities).and(OFFERED_MARIADB),
+        collation: facts.collation,
+        status: Status(facts.status),
+        plugin: facts.auth_plugin.as_bytes().to_vec(),
+        rsa: drive.seat.group.rsa.clone(),
+        secure: drive.client.is_private(),
+    }
+}
+
+async fn dialogue(drive: &mut Drive, machine: Greet, facts: &ServerFacts) -> Result<Entered, Gone> {
+    let mut machine = machine;
+    let (seq, payload) = read_packet(drive).await?;
+    match machine.on_packet(seq, &payload) {
+        Ok(step) => steps(drive, machine, step, facts).await,
+        Err(error) => {
+            drive.worker.client_error(&drive.seat.group, ClientError::Protocol);
+            refuse(drive, &error, machine.next_seq(), Capabilities::PROTOCOL_41).await
+        }
+    }
+}
+
+/// Follows the machine to its end.
+async fn steps(
+    drive: &mut Drive,
+    mut machine: Greet,
+    first: Step,
+    facts: &ServerFacts,
+) -> Result<Entered, Gone> {
+    let mut step = first;
+    let mut link = None;
+    let mut locked = false;
+    loop {
+        let next = match step {
+            Step::Send(bytes) => {
+                send(drive, &bytes).await?;
+                let (seq, payload) = read_packet(drive).await?;
+                machine.on_packet(seq, &payload)
+            }
+            Step::NeedAccount => match account(drive, machine.hello(), facts).await {
+                Ok((account, is_locked)) => {
+                    locked = is_locked;
+                    machine.account(account)
+                }
+                Err(error) => Err(error),
+            },
+            Step::CheckPassword(password) => {
+                let accepted = check(drive, &machine, password).await?;
+                let found = accepted.is_some();
+                link = accepted.flatten();
+                Ok(machine.checked(found))
+            }
+            Step::Done { send: bytes, credential } => {
+                send(drive, &bytes).await?;
+                return admit(drive, &machine, credential, link, locked).await;
+            }
+            Step::Denied => return deny(drive, &machine).await,
+            Step::Tls => Err(SqlError::bad_handshake("TLS was not offered")),
+        };
+        step = match next {
+            Ok(step) => step,
+            Err(error) => {
+                drive.worker.client_error(&drive.seat.group, ClientError::Protocol);
+                let caps = machine.hello().capabilities;
+                return refuse(drive, &error, machine.next_seq(), caps).await;
+            }
+        };
+    }
+}
+
+async fn account(
+    drive: &Drive,
+    hello: &Hello,
+    facts: &ServerFacts,
+) -> Result<(Account, bool), SqlError> {
+    let accounts = &drive.seat.group.accounts;
+    let peer = drive.seat.peer.get().map(|peer| peer.ip());
+    let default = facts.auth_plugin.to_string();
+    // Asked afresh, at most once a second for each user, so that a changed password counts at
+    // once; what was learnt before serves while no server answers.
+    let mut answer = accounts.lookup_fresh(&hello.user, peer).await;
+    if matches!(answer, Lookup::Unavailable(_)) {
+        answer = accounts.lookup(&hello.user, peer).await;
+    }
+    let found = match answer {
+        Lookup::Found(found) => found,
+        Lookup::Unknown => return Ok((Account::Unknown { plugin: default.into_bytes() }, false)),
+        Lookup::Unavailable(_) if default == "caching_sha2_password" => {
+            // The full exchange gives the password, and the primary is the judge of it.
+            let cached = accounts.password(&hello.user);
+            return Ok((Account::CachingSha2 { cached, empty: false }, false));
+        }
+        Lookup::Unavailable(why) => {
+            let text = format!("pointsman: cannot look up accounts: {why}");
+            return Err(SqlError::new(1105, b"HY000", text));
+        }
+    };
+    let account = match found.plugin.as_str() {
+        "mysql_native_password" | "" => Account::Native { double_sha1: found.double_sha1 },
+        "caching_sha2_password" => {
+            Account::CachingSha2 { cached: accounts.password(&hello.user), empty: found.empty }
+        }
+        other => Account::Unsupported { plugin: other.to_owned() },
+    };
+    Ok((account, found.locked))
+}
+
+/// Asks the primary whether a password is right. `Some(link)` when it is; the link is there
+/// when the primary gave one. When no primary can be had, a password that was right before is.
+async fn check(
+    drive: &mut Drive,
+    machine: &Greet,
+    password: Password,
+) -> Result<Option<Option<(LinkSocket, LinkFacts)>>, Gone> {
+    let hello = machine.hello();
+    let identity = identity(hello, Credential::Password(password.clone()));
+    match open_on_primary(drive, &identity, hello.database.as_deref()).await {
+        Ok((socket, facts, _)) => {
+            drive.seat.group.accounts.remember_password(&hello.user, password);
+            Ok(Some(Some((socket, facts))))
+        }
+        Err(DialError::Refused(payload)) if reply::Err::code_of(&payload) == 1045 => {
+            drive.seat.group.accounts.forget_password(&hello.user);
+            Ok(None)
+        }
+        Err(DialError::Refused(payload)) => {
+            pass_on(drive, &payload, machine.next_seq()).await?;
+            Err(Gone)
+        }
+        Err(_) => {
+            let known = drive.seat.group.accounts.password(&hello.user);
+            Ok(known.is_some_and(|known| known == password).then_some(None))
+        }
+    }
+}
+
+async fn open_on_primary(
+    drive: &Drive,
+    identity: &Identity,
+    schema: Option<&[u8]>,
+) -> Result<(LinkSocket, LinkFacts, Vec<u8>), DialError> {
+    let settings = drive.seat.group.settings.load_full();
+    let mut generation = drive.seat.group.topology.subscribe();
+    let until = tokio::time::Instant::now() + settings.hold;
+    loop {
+        let topology = drive.seat.group.topology.load();
+        if let Some(primary) = topology.primary {
+            let opened = link::open(
+                &drive.seat,
+                identity,
+                &topology,
+                &settings,
+                primary,
+                Held::Primary,
+                schema,
+            )
+            .await;
+            match opened {
+                Err(DialError::Unreachable(_) | DialError::TimedOut(_)) => {}
+                other => return other,
+            }
+        }
+        match tokio::time::timeout_at(until, generation.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Err(DialError::TimedOut(settings.hold)),
+        }
+    }
+}
+
+/// The client is who it says.
+async fn admit(
+    drive: &mut Drive,
+    machine: &Greet,
+    credential: Credential,
+    link: Option<(LinkSocket, LinkFacts)>,
+    locked: bool,
+) -> Result<Entered, Gone> {
+    let hello = machine.hello();
+    let identity = identity(hello, credential);
+    let mut link = link;
+    // A schema named at login, and an account that may not log in at all, are the primary's to
+    // judge; its words are the client's answer.
+    if link.is_none() && (hello.database.is_some() || locked) {
+        match open_on_primary(drive, &identity, hello.database.as_deref()).await {
+            Ok((socket, facts, _)) => link = Some((socket, facts)),
+            Err(DialError::Refused(payload)) => {
+                drive.seat.group.accounts.invalidate(Some(&hello.user));
+                pass_on(drive, &payload, machine.next_seq()).await?;
+                return Err(Gone);
+            }
+            Err(error) => {
+                let text = format!("pointsman: no primary to log in to: {error}");
+                let error = SqlError::new(1290, b"HY000", text);
+                return refuse(drive, &error, machine.next_seq(), hello.capabilities).await;
+            }
+        }
+    }
+    let greeted = drive.seat.group.topology.load().facts().map_or(2, |facts| facts.status);
+    let status = link.as_ref().map_or(greeted, |(_, facts)| facts.status);
+    let ok = reply::Ok {
+        affected: 0,
+        insert_id: 0,
+        status: Status(status).without(Status::SESSION_STATE_CHANGED),
+        warnings: 0,
+        info: b"",
+        tracks: b"",
+    };
+    let mut bytes = Vec::new();
+    ok.encode(&mut bytes, machine.next_seq(), 0x00, hello.capabilities);
+    send(drive, &bytes).await?;
+    let login = Login {
+        capabilities: hello.capabilities,
+        mariadb: hello.mariadb,
+        collation: hello.collation,
+        schema: hello.database.clone(),
+        status,
+    };
+    *drive.seat.identity.borrow_mut() = Some(Rc::new(identity));
+    Ok(Entered { login, link })
+}
+
+fn identity(hello: &Hello, credential: Credential) -> Identity {
+    Identity { hello: hello.clone(), credential }
+}
+
+/// Unknown user and wrong password: one answer.
+async fn deny<T>(drive: &mut Drive, machine: &Greet) -> Result<T, Gone> {
+    let hello = machine.hello();
+    drive.worker.metrics(&drive.seat.group).login_failed();
+    let user = String::from_utf8_lossy(&hello.user).into_owned();
+    let host =
+        drive.seat.peer.get().map_or_else(|| "localhost".to_owned(), |peer| host_of(peer.ip()));
+    let error = SqlError::access_denied(&user, &host, machine.used_password());
+    refuse(drive, &error, machine.next_seq(), hello.capabilities).await
+}
+
+fn host_of(ip: std::net::IpAddr) -> String {
+    let ip = ip.to_canonical();
+    if ip.is_loopback() { "localhost".to_owned() } else { ip.to_string() }
+}
+
+async fn refuse<T>(
+    drive: &mut Drive,
+    error: &SqlError,
+    seq: u8,
+    caps: Capabilities,
+) -> Result<T, Gone> {
+    send(drive, &error.packet(seq, caps)).await?;
+    Err(Gone)
+}
+
+/// The server's own refusal, as it is.
+async fn pass_on(drive: &mut Drive, payload: &[u8], seq: u8) -> Result<(), Gone> {
+    let mut bytes = Vec::new();
+    packet::write(&mut bytes, seq, payload);
+    send(drive, &bytes).await
+}
+
+async fn send(drive: &mut Drive, bytes: &[u8]) -> Result<(), Gone> {
+    drive.client.write_all(bytes).await.map_err(|_| Gone)
+}
+
+async fn read_packet(drive: &mut Drive) -> Result<(u8, Vec<u8>), Gone> {
+    loop {
+        if let Some((len, seq)) = packet::header(&drive.client_tail) {
+            if len > LOGIN_PACKET_MAX {
+                drive.worker.client_error(&drive.seat.group, ClientError::Protocol);
+                return refuse(drive, &SqlError::malformed_packet(), 1, Capabilities::PROTOCOL_41)
+                    .await;
+            }
+            let end = packet::HEADER_LEN + len;
+            if drive.client_tail.len() >= end {
+                let payload = drive.client_tail.get(packet::HEADER_LEN..end);
+                let payload = payload.unwrap_or_default().to_vec();
+                drive.client_tail.drain(..end);
+                return Ok((seq, payload));
+            }
+        }
+        read_more(drive).await?;
+    }
+}
+
+/// Reads what the client has sent, behind what is there.
+pub(super) async fn read_more(drive: &mut Drive) -> Result<(), Gone> {
+    let mut buffer = [0; 1024];
+    match drive.client.read(&mut buffer).await {
+        Ok(0) | Err(_) => Err(Gone),
+        Ok(read) => {
+            drive.client_tail.extend_from_slice(buffer.get(..read).unwrap_or_default());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What all workers share of one group: its settings, its topology, its accounts, its loads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::accounts::AccountBook;
+use crate::config::Group;
+use crate::health::Health;
+use crate::health::cell::TopologyCell;
+use crate::protocol::auth::RsaKey;
+use crate::upstream::load::Loads;
+
+/// One group as the data path sees it.
+#[derive(Debug)]
+pub struct GroupHandle {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its settings; replaced whole by a reload.
+    pub settings: ArcSwap<Group>,
+    /// The published topology.
+    pub topology: Arc<TopologyCell>,
+    /// The way to tell health what links show.
+    pub health: Health,
+    /// Who may log in.
+    pub accounts: AccountBook,
+    /// Statements in flight by server.
+    pub loads: Loads,
+    /// The key with which clients without TLS send their password.
+    pub rsa: Arc<RsaKey>,
+    /// Clients connected now.
+    pub clients: AtomicUsize,
+    /// Counts connection ids, so that each client's is its own.
+    pub next_id: Arc<AtomicU32>,
+}
+
+/// One client's place among `max_clients`; given back when dropped.
+#[derive(Debug)]
+pub struct Admission(Arc<GroupHandle>);
+
+impl Admission {
+    /// Takes a place, if there is one.
+    #[must_use]
+    pub fn take(group: &Arc<GroupHandle>) -> Option<Self> {
+        let most = group.settings.load().max_clients;
+        let before = group.clients.fetch_add(1, Ordering::Relaxed);
+        let admission = Self(group.clone());
+        (before < most).then_some(admission)
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> &Arc<GroupHandle> {
+        &self.0
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}

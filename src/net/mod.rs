@@ -1,0 +1,15 @@
+//! The shell of the data path: sockets and tasks around [`crate::session::Session`].
+//!
+//! Does not know: SQL, what makes a session movable, how health judges a server, or what an
+//! operator asks for. A client is accepted by [`listen`], handed to the least busy [`worker`],
+//! logs in by [`entrance`], and is then driven by [`drive`] until it leaves.
+
+pub mod drive;
+pub mod entrance;
+pub mod group;
+mod kill;
+mod link;
+pub mod listen;
+mod report;
+mod seat;
+pub mod worker;

@@ -1,0 +1,114 @@
+//! What a worker tells operators: its sessions, its links, its statistics; and what it counts.
+
+use std::time::Instant;
+
+use crate::control::{GroupDigests, LinkRow, SessionRow, WorkerRequest};
+use crate::metrics::{ReplicaWait, Retry};
+use crate::net::seat::{Ring, Seat};
+use crate::net::worker::{Served, Worker};
+use crate::session::action::WaitOutcome;
+use crate::session::pin::Pin;
+use crate::session::{self, Session};
+
+impl Worker {
+    pub(super) fn answer(&self, request: WorkerRequest) {
+        match request {
+            WorkerRequest::Sessions(reply) => drop(reply.send(self.session_rows())),
+            WorkerRequest::Digests(reply) => drop(reply.send(self.digests())),
+            WorkerRequest::Links(reply) => drop(reply.send(self.link_rows())),
+            WorkerRequest::Kill { id, by, reply } => {
+                let victim = self.seats.borrow().get(&id).cloned();
+                if let Some(victim) = &victim {
+                    tracing::info!(session = id, %by, "killed by an operator");
+                    victim.bell.ring(Ring::KILL);
+                }
+                let _ = reply.send(victim.is_some());
+            }
+        }
+    }
+
+    fn digests(&self) -> Vec<GroupDigests> {
+        let copy = |served: &Served| GroupDigests {
+            group: served.group.name.clone(),
+            table: served.digests.borrow().clone(),
+        };
+        self.groups.iter().map(copy).collect()
+    }
+
+    fn session_rows(&self) -> Vec<SessionRow> {
+        self.seats.borrow().values().map(|seat| session_row(seat, self.now())).collect()
+    }
+
+    /// Every link belongs to a session until links are pooled.
+    fn link_rows(&self) -> Vec<LinkRow> {
+        let mut rows = Vec::new();
+        for seat in self.seats.borrow().values() {
+            let session = seat.session.borrow();
+            let Some(session) = session.as_ref() else { continue };
+            let topology = seat.group.topology.load();
+            for node in session.nodes().into_iter().flatten() {
+                let Some(node) = topology.node(node) else { continue };
+                rows.push(LinkRow {
+                    group: seat.group.name.clone(),
+                    server: node.name.clone(),
+                    user: user_of(seat),
+                    idle: 0,
+                    used: 1,
+                });
+            }
+        }
+        rows
+    }
+}
+
+fn session_row(seat: &Seat, now: Instant) -> SessionRow {
+    let session = seat.session.borrow();
+    let session = session.as_ref();
+    let topology = seat.group.topology.load();
+    let node = session
+        .and_then(|session| session.nodes().into_iter().flatten().next())
+        .and_then(|node| topology.node(node))
+        .map(|node| node.name.clone());
+    let since = session.map_or(seat.since, Session::phase_since);
+    let schema = session.and_then(Session::schema);
+    SessionRow {
+        id: seat.id,
+        user: user_of(seat),
+        client: seat.peer.get().map_or_else(|| "localhost".to_owned(), |peer| peer.to_string()),
+        group: seat.group.name.clone(),
+        database: schema.map(|schema| String::from_utf8_lossy(schema).into_owned()),
+        state: session.map_or("logging in", Session::phase_word),
+        node,
+        pins: session
+            .map(|session| session.pins().iter().map(Pin::word).collect())
+            .unwrap_or_default(),
+        since: now.saturating_duration_since(since),
+        statements: session.map_or(0, Session::commands),
+    }
+}
+
+fn user_of(seat: &Seat) -> String {
+    let identity = seat.identity.borrow();
+    let user = identity.as_ref().map(|identity| String::from_utf8_lossy(&identity.hello.user));
+    user.map(|user| user.into_owned()).unwrap_or_default()
+}
+
+impl From<session::action::Retry> for Retry {
+    fn from(retry: session::action::Retry) -> Self {
+        match retry {
+            session::action::Retry::LinkLost => Self::ReadElsewhere,
+            session::action::Retry::ReplicaRefused => Self::RefusedByReplica,
+            session::action::Retry::PrimaryReadOnly => Self::PrimaryReadOnly,
+            session::action::Retry::Reprepared => Self::Reprepare,
+        }
+    }
+}
+
+impl From<WaitOutcome> for ReplicaWait {
+    fn from(outcome: WaitOutcome) -> Self {
+        match outcome {
+            WaitOutcome::CaughtUp => Self::CaughtUp,
+            WaitOutcome::TimedOut => Self::TimedOut,
+        }
+    }
+}

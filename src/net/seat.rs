@@ -1,0 +1,124 @@
+//! A client's place in its worker: its session, and the bell that other tasks may ring.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use crate::net::group::GroupHandle;
+use crate::protocol::auth::Credential;
+use crate::protocol::greet::Hello;
+use crate::session::Session;
+use crate::topology::NodeId;
+
+/// A client's place in its worker.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// The id that the client was greeted with.
+    pub(super) id: u32,
+    pub(super) group: Arc<GroupHandle>,
+    /// The client's address; `None` on a unix socket.
+    pub(super) peer: Cell<Option<SocketAddr>>,
+    /// Where it connected to.
+    pub(super) local: Option<SocketAddr>,
+    pub(super) since: Instant,
+    /// Who it is, once it has logged in.
+    pub(super) identity: RefCell<Option<Rc<Identity>>>,
+    /// Its session, once it has logged in.
+    pub(super) session: RefCell<Option<Session>>,
+    pub(super) bell: Bell,
+    /// The server whose load this session is counted in.
+    pub(super) running: Cell<Option<NodeId>>,
+}
+
+/// Who a client proved to be, and how it wants to be served.
+#[derive(Debug)]
+pub(super) struct Identity {
+    /// What it said of itself.
+    pub(super) hello: Hello,
+    /// With what it logs in to servers.
+    pub(super) credential: Credential,
+}
+
+/// Wakes a session's task for something other than bytes. Single-threaded, allocation-free.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    rung: Cell<u8>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Why the bell was rung; a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ring(u8);
+
+impl Ring {
+    /// A new generation of the topology.
+    pub(super) const TOPOLOGY: Self = Self(1);
+    /// The session's deadline has passed.
+    pub(super) const DEADLINE: Self = Self(2);
+    /// The client was idle for too long.
+    pub(super) const IDLE: Self = Self(4);
+    /// The process is leaving: close as soon as nothing is lost by it.
+    pub(super) const DRAIN: Self = Self(8);
+    /// Close now.
+    pub(super) const KILL: Self = Self(16);
+
+    /// Whether `other` is in the set.
+    pub(super) fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl Bell {
+    /// Rings it; the session's task will look.
+    pub(super) fn ring(&self, why: Ring) {
+        self.rung.set(self.rung.get() | why.0);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether it was rung to close now; leaves everything else to be looked at later, and
+    /// remembers whom to wake.
+    pub(super) fn killed(&self, cx: &Context<'_>) -> bool {
+        *self.waker.borrow_mut() = Some(cx.waker().clone());
+        Ring(self.rung.get()).has(Ring::KILL)
+    }
+
+    /// What it was rung for, if it was; otherwise remembers whom to wake.
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Option<Ring> {
+        let rung = self.rung.replace(0);
+        if rung != 0 {
+            return Some(Ring(rung));
+        }
+        let mut waker = self.waker.borrow_mut();
+        match waker.as_ref() {
+            Some(known) if known.will_wake(cx.waker()) => {}
+            _ => *waker = Some(cx.waker().clone()),
+        }
+        None
+    }
+}
+
+impl Seat {
+    /// Counts the session's statement in, or out of, a server's load.
+    pub(super) fn count_load(&self, now_on: Option<NodeId>) {
+        let before = self.running.replace(now_on);
+        if before != now_on {
+            if let Some(node) = before {
+                self.group.loads.ended(node);
+            }
+            if let Some(node) = now_on {
+                self.group.loads.began(node);
+            }
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.count_load(None);
+    }
+}

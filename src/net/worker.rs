@@ -1,0 +1,454 @@
+//! A worker: one thread, one single-threaded runtime, and the sessions that live and die on it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use crate::app::tasks;
+use crate::control::WorkerRequest;
+use crate::digests::{DigestTable, Execution};
+use crate::metrics::{
+    ClientError, ErrorClass, HoldOutcome, LinkError, Metrics, QueryClass, WorkerMetrics,
+};
+use crate::net::drive::Drive;
+use crate::net::entrance;
+use crate::net::group::{Admission, GroupHandle};
+use crate::net::seat::{Bell, Ring, Seat};
+use crate::router::cache::ClassCache;
+use crate::router::refused::RefusedDigests;
+use crate::router::{Kind, Reason};
+use crate::session::Session;
+use crate::session::action::{Finished, KillOutcome, Outbox};
+use crate::topology::NodeId;
+use crate::upstream::dial::DialError;
+use crate::upstream::stream::Stream;
+
+/// Bytes read at once; shared by all sessions of a worker, since only one runs at a time.
+const BUFFER: usize = 64 * 1024;
+/// Statements whose class a worker remembers.
+const CLASSES: usize = 4096;
+/// Digests that a worker keeps statistics of.
+const DIGESTS: usize = 2000;
+/// Clients and requests that may wait for a worker.
+const QUEUE: usize = 1024;
+/// Questions of operators that may wait.
+const QUESTIONS: usize = 64;
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a worker is sent.
+#[derive(Debug)]
+pub enum Message {
+    /// A client that has been accepted.
+    Client(NewClient),
+    /// KILL by another worker's client.
+    Kill {
+        /// The id that the victim was greeted with.
+        id: u32,
+        /// The connection, or only its running statement.
+        connection: bool,
+        /// Who asks.
+        by: Vec<u8>,
+        /// The answer.
+        reply: oneshot::Sender<KillOutcome>,
+    },
+    /// The process is leaving: clients are sent away as soon as nothing is lost by it.
+    Drain,
+    /// The time for leaving is over.
+    Close,
+}
+
+/// A client that has been accepted, before a byte was exchanged.
+#[derive(Debug)]
+pub struct NewClient {
+    /// Its socket.
+    pub socket: Socket,
+    /// Its address, as PROXY protocol or the socket says; `None` on a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Where it connected to.
+    pub local: Option<SocketAddr>,
+    /// Its place among `max_clients`.
+    pub admission: Admission,
+    /// Whether a PROXY protocol header comes first.
+    pub proxied: bool,
+}
+
+/// A socket on its way to another runtime.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// The handle to a worker.
+#[derive(Debug, Clone)]
+pub struct WorkerHandle {
+    /// Where its messages go.
+    pub messages: mpsc::Sender<Message>,
+    /// Where operators' questions go.
+    pub requests: mpsc::Sender<WorkerRequest>,
+    clients: Arc<AtomicUsize>,
+}
+
+/// One group as a worker serves it: the shared part, and its own counts.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) group: Arc<GroupHandle>,
+    metrics: Arc<WorkerMetrics>,
+    pub(super) digests: RefCell<DigestTable>,
+}
+
+/// A worker, seen from its own thread.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) buffer: RefCell<Box<[u8]>>,
+    pub(super) classes: RefCell<ClassCache>,
+    pub(super) refused: RefCell<RefusedDigests>,
+    outboxes: RefCell<Vec<Outbox>>,
+    pub(super) seats: RefCell<BTreeMap<u32, Rc<Seat>>>,
+    pub(super) groups: Vec<Served>,
+    seed: Cell<u32>,
+    clients: Arc<AtomicUsize>,
+    pub(super) siblings: Vec<WorkerHandle>,
+    draining: Cell<bool>,
+    /// The last client has left while draining.
+    empty: tokio::sync::Notify,
+}
+
+impl WorkerHandle {
+    /// Clients on this worker now.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+}
+
+/// Starts `count` workers for these groups.
+///
+/// # Errors
+/// When a thread or its runtime cannot be started.
+pub fn start(
+    count: usize,
+    groups: &[Arc<GroupHandle>],
+    metrics: &Metrics,
+) -> std::io::Result<(Vec<WorkerHandle>, Vec<std::thread::JoinHandle<()>>)> {
+    let mut handles = Vec::new();
+    let mut inboxes = Vec::new();
+    for _ in 0..count.max(1) {
+        let (messages, inbox) = mpsc::channel(QUEUE);
+        let (requests, questions) = mpsc::channel(QUESTIONS);
+        let clients = Arc::new(AtomicUsize::new(0));
+        handles.push(WorkerHandle { messages, requests, clients });
+        inboxes.push((inbox, questions));
+    }
+    let mut threads = Vec::new();
+    for (index, (inbox, questions)) in inboxes.into_iter().enumerate() {
+        let groups: Vec<_> =
+            groups.iter().map(|group| (group.clone(), metrics.worker(&group.name))).collect();
+        let siblings = handles.clone();
+        let clients = handles.get(index).map(|handle| handle.clients.clone()).unwrap_or_default();
+        let thread =
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                match runtime {
+                    Ok(runtime) => {
+                        let worker = Rc::new(Worker::new(groups, clients, siblings));
+                        LocalSet::new().block_on(&runtime, work(worker, inbox, questions));
+                    }
+                    Err(error) => tracing::error!(%error, "a worker cannot start its runtime"),
+                }
+            })?;
+        threads.push(thread);
+    }
+    Ok((handles, threads))
+}
+
+async fn work(
+    worker: Rc<Worker>,
+    mut inbox: mpsc::Receiver<Message>,
+    mut questions: mpsc::Receiver<WorkerRequest>,
+) {
+    for served in &worker.groups {
+        tasks::local(ring_on_change(worker.clone(), served.group.clone()));
+    }
+    tasks::local(ring_on_deadline(worker.clone()));
+    loop {
+        let message = tokio::select! {
+            Some(message) = inbox.recv() => message,
+            Some(question) = questions.recv() => {
+                worker.answer(question);
+                continue;
+            }
+            () = worker.empty.notified() => Message::Drain,
+            else => break,
+        };
+        match message {
+            Message::Client(client) => worker.admit(client),
+            Message::Kill { id, connection, by, reply } => {
+                let worker = worker.clone();
+                tasks::local(async move {
+                    let outcome = worker.kill_here(&by, id, connection).await;
+                    let _ = reply.send(outcome);
+                });
+            }
+            Message::Drain => {
+                if !worker.draining.replace(true) {
+                    worker.ring_all(Ring::DRAIN);
+                }
+            }
+            Message::Close => worker.ring_all(Ring::KILL),
+        }
+        if worker.draining.get() && worker.seats.borrow().is_empty() {
+            break;
+        }
+    }
+}
+
+/// A new generation concerns every session that waits for one.
+async fn ring_on_change(worker: Rc<Worker>, group: Arc<GroupHandle>) {
+    let mut generation = group.topology.subscribe();
+    while generation.changed().await.is_ok() {
+        for seat in worker.seats.borrow().values() {
+            let waits =
+                seat.session.borrow().as_ref().is_some_and(|session| session.interest().topology);
+            if Arc::ptr_eq(&seat.group, &group) && waits {
+                seat.bell.ring(Ring::TOPOLOGY);
+            }
+        }
+    }
+}
+
+/// Deadlines are few and coarse: one timer for all sessions looks at them.
+async fn ring_on_deadline(worker: Rc<Worker>) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let now = worker.now();
+        for seat in worker.seats.borrow().values() {
+            let session = seat.session.borrow();
+            let Some(session) = session.as_ref() else { continue };
+            if session.interest().deadline.is_some_and(|deadline| deadline <= now) {
+                seat.bell.ring(Ring::DEADLINE);
+            }
+            let idle = now.saturating_duration_since(session.phase_since());
+            if session.is_idle() && idle >= worker.idle_limit(seat, session) {
+                seat.bell.ring(Ring::IDLE);
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn new(
+        groups: Vec<(Arc<GroupHandle>, Arc<WorkerMetrics>)>,
+        clients: Arc<AtomicUsize>,
+        siblings: Vec<WorkerHandle>,
+    ) -> Self {
+        let serve = |(group, metrics)| Served {
+            group,
+            metrics,
+            digests: RefCell::new(DigestTable::new(DIGESTS)),
+        };
+        let groups = groups.into_iter().map(serve).collect();
+        Self {
+            buffer: RefCell::new(vec![0; BUFFER].into_boxed_slice()),
+            classes: RefCell::new(ClassCache::new(CLASSES)),
+            refused: RefCell::default(),
+            outboxes: RefCell::new(Vec::new()),
+            seats: RefCell::new(BTreeMap::new()),
+            groups,
+            seed: Cell::new(0x9E37_79B9),
+            clients,
+            siblings,
+            draining: Cell::new(false),
+            empty: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// The time, for sessions.
+    #[expect(clippy::unused_self, reason = "time is the worker's to give")]
+    pub(super) fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// A number that breaks ties; xorshift, since nobody attacks it.
+    pub(super) fn next_seed(&self) -> u32 {
+        let mut seed = self.seed.get();
+        seed ^= seed << 13;
+        seed ^= seed >> 17;
+        seed ^= seed << 5;
+        self.seed.set(seed);
+        seed
+    }
+
+    pub(super) fn take_outbox(&self) -> Outbox {
+        self.outboxes.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_outbox(&self, mut out: Outbox, keep: usize) {
+        out.requests.clear();
+        for bytes in std::iter::once(&mut out.client).chain(&mut out.links) {
+            bytes.clear();
+            bytes.shrink_to(keep);
+        }
+        let mut outboxes = self.outboxes.borrow_mut();
+        if outboxes.len() < 8 {
+            outboxes.push(out);
+        }
+    }
+
+    fn served(&self, group: &Arc<GroupHandle>) -> &Served {
+        let known = self.groups.iter().find(|served| Arc::ptr_eq(&served.group, group));
+        known.or_else(|| self.groups.first()).expect("invariant: a worker serves its seats' groups")
+    }
+
+    pub(super) fn metrics(&self, group: &Arc<GroupHandle>) -> &WorkerMetrics {
+        &self.served(group).metrics
+    }
+
+    fn ring_all(&self, why: Ring) {
+        for seat in self.seats.borrow().values() {
+            seat.bell.ring(why);
+        }
+    }
+
+    /// How long a client may be idle: the group's setting, else what the server would allow.
+    fn idle_limit(&self, seat: &Seat, session: &Session) -> Duration {
+        let settings = seat.group.settings.load();
+        if !settings.idle_timeout.is_zero() {
+            return settings.idle_timeout;
+        }
+        let topology = seat.group.topology.load();
+        let facts = topology.facts();
+        let seconds = session.wait_timeout().or_else(|| {
+            let facts = facts?;
+            let interactive = seat.identity.borrow().as_ref().is_some_and(|identity| {
+                identity.hello.capabilities.has(crate::protocol::flags::Capabilities::INTERACTIVE)
+            });
+            Some(if interactive { facts.interactive_timeout } else { facts.wait_timeout })
+        });
+        Duration::from_secs(seconds.filter(|seconds| *seconds > 0).unwrap_or(28_800))
+    }
+
+    fn admit(self: &Rc<Self>, new: NewClient) {
+        let NewClient { socket, peer, local, admission, proxied } = new;
+        let stream = match into_stream(socket) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a client's socket cannot be taken over");
+                return;
+            }
+        };
+        let group = admission.group().clone();
+        let id = group.next_id.fetch_add(1, Ordering::Relaxed).max(1);
+        let seat = Rc::new(Seat {
+            id,
+            group: group.clone(),
+            peer: Cell::new(peer),
+            local,
+            since: self.now(),
+            identity: RefCell::new(None),
+            session: RefCell::new(None),
+            bell: Bell::default(),
+            running: Cell::new(None),
+        });
+        self.seats.borrow_mut().insert(id, seat.clone());
+        self.clients.fetch_add(1, Ordering::Relaxed);
+        self.metrics(&group).client_opened();
+        let worker = self.clone();
+        tasks::local(async move {
+            worker.clone().serve(seat, stream, proxied).await;
+            worker.left(id, &group);
+            drop(admission);
+        });
+    }
+
+    async fn serve(self: Rc<Self>, seat: Rc<Seat>, client: Stream, proxied: bool) {
+        let drive = Drive {
+            seat,
+            worker: self.clone(),
+            client,
+            client_tail: Vec::new(),
+            links: [None, None],
+        };
+        // Boxed apart: the login's state is large, and gone when the session idles.
+        if let Some(drive) = Box::pin(entrance::enter(drive, proxied)).await {
+            drive.run().await;
+        }
+    }
+
+    fn left(&self, id: u32, group: &Arc<GroupHandle>) {
+        self.seats.borrow_mut().remove(&id);
+        self.clients.fetch_sub(1, Ordering::Relaxed);
+        self.metrics(group).client_closed();
+        if self.draining.get() && self.seats.borrow().is_empty() {
+            self.empty.notify_one();
+        }
+    }
+
+    // --- counting ---
+
+    pub(super) fn finished(&self, group: &Arc<GroupHandle>, finished: Finished) {
+        let served = self.served(group);
+        if let Some(node) = finished.node {
+            let class = match finished.reason {
+                Reason::Write | Reason::LockingRead => QueryClass::Write,
+                _ if finished.kind == Kind::Read => QueryClass::Read,
+                _ => QueryClass::Other,
+            };
+            served.metrics.query(node, class, finished.reason, finished.took);
+            if finished.error != 0 {
+                served.metrics.server_error(node, ErrorClass::of(finished.error, finished.state));
+            }
+        }
+        if let (Some(node), true) = (finished.node, finished.digest != 0) {
+            let execution = Execution {
+                node,
+                reason: finished.reason,
+                elapsed: finished.took,
+                failed: finished.error != 0,
+            };
+            served.digests.borrow_mut().record(
+                finished.digest,
+                || crate::router::digest::text(&finished.text, &finished.dialect),
+                execution,
+            );
+        }
+    }
+
+    pub(super) fn held(&self, group: &Arc<GroupHandle>, waited: Duration) {
+        self.metrics(group).held(HoldOutcome::Primary, waited);
+    }
+
+    pub(super) fn link_error(&self, group: &Arc<GroupHandle>, node: NodeId, error: &DialError) {
+        let kind = match error {
+            DialError::Refused(_) | DialError::Login(_) => LinkError::Login,
+            DialError::Unreachable(_) => LinkError::Connect,
+            DialError::TimedOut(_) => LinkError::Timeout,
+            DialError::Malformed(_) => LinkError::Protocol,
+        };
+        self.metrics(group).link_error(node, kind);
+        tracing::debug!(node = %node, %error, "no link");
+    }
+
+    pub(super) fn client_error(&self, group: &Arc<GroupHandle>, error: ClientError) {
+        self.metrics(group).client_error(error);
+    }
+}
+
+fn into_stream(socket: Socket) -> std::io::Result<Stream> {
+    match socket {
+        Socket::Tcp(stream) => Ok(Stream::Tcp(tokio::net::TcpStream::from_std(stream)?)),
+        Socket::Unix(stream) => Ok(Stream::Unix(tokio::net::UnixStream::from_std(stream)?)),
+    }
+}

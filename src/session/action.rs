@@ -1,0 +1,233 @@
+//! The whole contract between a session and the shell that drives it.
+//!
+//! The shell feeds bytes and [`Event`]s in; the session fills an [`Outbox`]. The shell performs
+//! it in this order, each to its end, before the next input: bytes to the client, bytes to the
+//! links, then the requests. That order is the back-pressure.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Group;
+use crate::protocol::flags::{Capabilities, MariadbCapabilities};
+use crate::router::cache::ClassCache;
+use crate::router::policy::Held;
+use crate::router::refused::RefusedDigests;
+use crate::router::{Dialect, Kind, Reason};
+use crate::topology::{NodeId, Topology};
+
+/// What a session may see of the world while it handles one input.
+pub struct World<'a> {
+    /// The moment of the input.
+    pub now: Instant,
+    /// The topology, loaded once for this input.
+    pub topology: &'a Arc<Topology>,
+    /// The settings of the group that the client connected to.
+    pub group: &'a Group,
+    /// Statements in flight by node index.
+    pub loads: &'a [u32],
+    /// Breaks ties between equally good replicas.
+    pub seed: u32,
+    /// The worker's memory of statements that it has classified.
+    pub classes: &'a mut ClassCache,
+    /// The worker's memory of statements that replicas have refused as writes.
+    pub refused: &'a mut RefusedDigests,
+}
+
+/// What the shell must do next, filled by the session.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Wire bytes for the client.
+    pub client: Vec<u8>,
+    /// Wire bytes for the link to the primary and the link to the replica.
+    pub links: [Vec<u8>; 2],
+    /// Everything that is not bytes.
+    pub requests: Vec<Request>,
+}
+
+/// Something that only the shell can do.
+#[derive(Debug)]
+pub enum Request {
+    /// Open a link; answered by [`Event::Dialed`] or [`Event::DialFailed`].
+    Dial {
+        /// Which of the two it will be.
+        slot: Held,
+        /// Where to.
+        node: NodeId,
+    },
+    /// Close a link. No event follows.
+    Drop(Held),
+    /// Tell health what a link showed.
+    Signal(NodeId, Trouble),
+    /// A client's command is over: for metrics and digests.
+    Finished(Finished),
+    /// Authenticate the client anew (COM_CHANGE_USER); answered by [`Event::UserChanged`].
+    ChangeUser(Vec<u8>),
+    /// Kill by the id that a client was given; answered by [`Event::Killed`].
+    Kill {
+        /// The client's id, as the client knows it.
+        id: u64,
+        /// The connection, or only its running statement.
+        connection: bool,
+    },
+    /// Learnt accounts may be stale.
+    AccountsChanged,
+    /// Roles may have changed: probe at once.
+    ProbeNow,
+    /// A read was held back until a replica had caught up; or it was not worth waiting.
+    Waited(WaitOutcome),
+    /// A request was repeated elsewhere.
+    Retried(Retry),
+    /// A request waited this long for a primary.
+    HeldFor(Duration),
+    /// Close the client's connection after all bytes are out.
+    Close,
+}
+
+/// What a link showed about its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// The link broke, or its server stopped answering.
+    LinkLost,
+    /// No link could be opened.
+    DialFailed,
+    /// A write was refused because the server is read-only.
+    ReadOnly,
+    /// Too many connections.
+    Overload,
+}
+
+/// How a wait for a replica ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WaitOutcome {
+    /// The replica had applied the token in time.
+    CaughtUp,
+    /// It had not; the read went to the primary.
+    TimedOut,
+}
+
+/// Why a request was repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Retry {
+    /// A read whose link broke before a byte of the answer was forwarded.
+    LinkLost,
+    /// A replica refused what only the primary may do, or did not know an object yet.
+    ReplicaRefused,
+    /// The primary had become read-only.
+    PrimaryReadOnly,
+    /// The server had forgotten, or outgrown, a prepared statement.
+    Reprepared,
+}
+
+/// A finished command.
+#[derive(Debug)]
+pub struct Finished {
+    /// Where it ran; `None` when the proxy answered by itself.
+    pub node: Option<NodeId>,
+    /// Why there.
+    pub reason: Reason,
+    /// Where its text alone would have let it run.
+    pub kind: Kind,
+    /// How its text was read.
+    pub dialect: Dialect,
+    /// Fingerprint of its text; 0 for commands without text.
+    pub digest: u64,
+    /// From the last byte of the request to the last byte of the reply.
+    pub took: Duration,
+    /// The error code that it ended with; 0 for success.
+    pub error: u16,
+    /// The SQLSTATE of that error.
+    pub state: [u8; 5],
+    /// Its text, for the first statement of a digest; empty for commands without text.
+    pub text: Vec<u8>,
+}
+
+/// Something that happened to the session other than bytes.
+#[derive(Debug)]
+pub enum Event {
+    /// A link is there, logged in, its trackers on.
+    Dialed(Held, LinkFacts),
+    /// No link could be opened.
+    DialFailed {
+        /// Which of the two it would have been.
+        slot: Held,
+        /// Where to.
+        node: NodeId,
+        /// The server's own ERR payload, when it was the server that refused.
+        refusal: Option<Vec<u8>>,
+    },
+    /// The peer of a link closed it.
+    LinkClosed(Held),
+    /// A new generation of the topology is there.
+    TopologyMoved,
+    /// The session's deadline has passed.
+    Deadline,
+    /// The client proved to be somebody (or failed: `None`, already answered).
+    UserChanged(Option<Login>),
+    /// The outcome of a kill: what the client is to be told.
+    Killed(KillOutcome),
+}
+
+/// The outcome of a KILL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillOutcome {
+    /// Done, as the server would say OK.
+    Done,
+    /// No client has that id: 1094.
+    Unknown,
+    /// It belongs to another user: 1095.
+    NotOwner,
+}
+
+/// What the session must know about a fresh link.
+#[derive(Debug, Clone)]
+pub struct LinkFacts {
+    /// The server.
+    pub node: NodeId,
+    /// Flags in force on this link.
+    pub capabilities: Capabilities,
+    /// MariaDB's further flags in force on this link.
+    pub mariadb: MariadbCapabilities,
+    /// The server's thread id.
+    pub thread_id: u32,
+    /// The schema that the login selected, if any.
+    pub schema: Option<Vec<u8>>,
+    /// Status flags of the login's OK.
+    pub status: u16,
+}
+
+/// Who the client is and what it negotiated.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// Flags that the client and we agreed on.
+    pub capabilities: Capabilities,
+    /// MariaDB's further flags.
+    pub mariadb: MariadbCapabilities,
+    /// Collation id of the handshake.
+    pub collation: u8,
+    /// Schema named at login.
+    pub schema: Option<Vec<u8>>,
+    /// Status flags that the client was greeted with.
+    pub status: u16,
+}
+
+/// What a session waits for; the shell polls for exactly these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interest {
+    /// Bytes from the client.
+    pub client: bool,
+    /// Bytes (or the end) of the links.
+    pub links: [bool; 2],
+    /// A new generation of the topology.
+    pub topology: bool,
+    /// Not later than this.
+    pub deadline: Option<Instant>,
+}
+
+/// The index of a slot in pairs of things.
+#[must_use]
+pub const fn index(slot: Held) -> usize {
+    match slot {
+        Held::Primary => 0,
+        Held::Replica => 1,
+    }
+}

@@ -1,0 +1,112 @@
+//! Answers of our own, and the end of a request: what the client is told, what is counted.
+
+use std::time::{Duration, Instant};
+
+use crate::protocol::errno::SqlError;
+use crate::protocol::reply;
+use crate::router::policy::Held;
+use crate::session::action::{Finished, KillOutcome, Outbox, Request, World};
+use crate::session::failure::Failure;
+use crate::session::{Ask, Phase, Session};
+use crate::topology::NodeId;
+
+impl Session {
+    /// An OK of our own, as the first packet of a reply.
+    pub(super) fn say_ok(&self, out: &mut Outbox) {
+        let ok = reply::Ok {
+            affected: 0,
+            insert_id: 0,
+            status: self.state.status,
+            warnings: 0,
+            info: b"",
+            tracks: b"",
+        };
+        ok.encode(&mut out.client, 1, 0x00, self.client_capabilities());
+    }
+
+    /// Ends the pending request with a failure, told at sequence `seq`.
+    pub(super) fn fail(&mut self, world: &World<'_>, failure: &Failure, seq: u8, out: &mut Outbox) {
+        let error = failure.to_error();
+        out.client.extend_from_slice(&error.packet(seq, self.client_capabilities()));
+        self.finished_here(world, error.code, out);
+        if failure.closes() {
+            self.close(world.now, out);
+        }
+    }
+
+    pub(super) fn close(&mut self, now: Instant, out: &mut Outbox) {
+        self.pending = None;
+        self.drop_link(Held::Primary, out);
+        self.drop_link(Held::Replica, out);
+        self.enter(Phase::Closed, now);
+        out.requests.push(Request::Close);
+    }
+
+    pub(super) fn answer_kill(
+        &mut self,
+        world: &World<'_>,
+        outcome: KillOutcome,
+        out: &mut Outbox,
+    ) {
+        let refusal = match outcome {
+            KillOutcome::Done => None,
+            KillOutcome::Unknown => {
+                Some(SqlError::new(1094, b"HY000", "Unknown thread id".to_owned()))
+            }
+            KillOutcome::NotOwner => {
+                Some(SqlError::new(1095, b"HY000", "You are not owner of thread".to_owned()))
+            }
+        };
+        match refusal {
+            None => {
+                self.say_ok(out);
+                self.finished_here(world, 0, out);
+            }
+            Some(error) => {
+                out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
+                self.finished_here(world, error.code, out);
+            }
+        }
+    }
+
+    /// Ends the pending request with an answer of our own.
+    pub(super) fn finished_here(&mut self, world: &World<'_>, error: u16, out: &mut Outbox) {
+        self.record(world, None, error, out);
+        self.pending = None;
+        self.enter(Phase::Idle, world.now);
+    }
+
+    /// Hands the finished command over for metrics and digests.
+    pub(super) fn record(
+        &mut self,
+        world: &World<'_>,
+        node: Option<NodeId>,
+        error: u16,
+        out: &mut Outbox,
+    ) {
+        let Some(pending) = self.pending.as_mut() else { return };
+        let reason = pending.decision.map_or(pending.class.reason, |decision| decision.reason);
+        let text = match pending.ask {
+            // Its COM_STMT_PREPARE has told the text of this digest.
+            Ask::Execute { .. } | Ask::Fetch { .. } => Vec::new(),
+            _ => {
+                let mut text = std::mem::take(&mut pending.wire);
+                let text_at = pending.text_at.min(text.len());
+                text.drain(..text_at);
+                text
+            }
+        };
+        let took = world.now.saturating_duration_since(pending.received);
+        out.requests.push(Request::Finished(Finished {
+            node,
+            reason,
+            kind: pending.class.kind,
+            dialect: self.state.dialect,
+            digest: pending.class.digest,
+            took: took.max(Duration::from_nanos(1)),
+            error,
+            state: *b"HY000",
+            text,
+        }));
+    }
+}

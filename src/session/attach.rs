@@ -1,0 +1,443 @@
+//! From a pending request to a link that is ready for it: decide, open, synchronise, send.
+
+use std::time::Duration;
+
+use crate::config::Consistency;
+use crate::protocol::execute;
+use crate::protocol::packet;
+use crate::protocol::walker::ReplyWalker;
+use crate::router::policy::{self, Decision, Freshness, Held, Target, View};
+use crate::router::{Effects, Reason, Verb, rewrite};
+use crate::session::action::{Outbox, Request, World, index};
+use crate::session::failure::Failure;
+use crate::session::sync::Step;
+use crate::session::{Ask, Exchange, Phase, Session};
+use crate::topology::NodeId;
+
+impl Session {
+    /// Takes the pending request as far as it can go now.
+    pub(super) fn proceed(&mut self, world: &mut World<'_>, out: &mut Outbox) {
+        let Some(pending) = self.pending.as_ref() else { return };
+        let decision = match pending.decision {
+            Some(decision) => decision,
+            None => self.decide(world),
+        };
+        match decision.target {
+            Target::Held(Held::Replica) => self.run_on(world, Held::Replica, out),
+            Target::Held(Held::Primary) | Target::Primary => {
+                if self.primary_ready(world, out) {
+                    self.run_on(world, Held::Primary, out);
+                }
+            }
+            Target::Replica { node, freshness } => self.run_on_replica(world, node, freshness, out),
+        }
+    }
+
+    /// Decides where the pending request runs, and writes it down.
+    fn decide(&mut self, world: &mut World<'_>) -> Decision {
+        let fallback = Decision { target: Target::Primary, reason: Reason::Command };
+        let Some(pending) = self.pending.as_ref() else { return fallback };
+        let pin = if self.transaction == Some(Held::Replica) {
+            Some(Held::Replica)
+        } else if self.binding_pins().is_empty() {
+            None
+        } else {
+            Some(Held::Primary)
+        };
+        let replica = self.link(Held::Replica);
+        let current = replica.map(|link| link.facts.node);
+        let view = View {
+            pin,
+            in_transaction: self.transaction.is_some(),
+            autocommit: self.state.status.has(crate::protocol::flags::Status::AUTOCOMMIT),
+            serializable: false,
+            last: self.last,
+            replica: current,
+            token: &self.state.token,
+            floor: self.floor,
+            caught_up: replica.filter(|link| link.caught_up).map(|link| link.facts.node),
+            user_vars_restorable: self.state.user_variables_restorable(),
+            refused_before: world.refused.contains(pending.class.digest),
+            hint_primary: None,
+        };
+        let decision = policy::route(
+            &pending.class,
+            &view,
+            world.topology,
+            world.group,
+            world.loads,
+            world.seed,
+        );
+        let decision = self.amend(world, decision);
+        self.write_down(decision);
+        decision
+    }
+
+    /// What the policy cannot see: servers that have failed this very request, a cursor that
+    /// keeps the replica's link, reads that a move would leave behind.
+    fn amend(&mut self, world: &World<'_>, decision: Decision) -> Decision {
+        let Target::Replica { node, freshness } = decision.target else { return decision };
+        let avoid = self.pending.as_ref().map_or(0, |pending| pending.avoid);
+        if avoid & bit(node) != 0 {
+            return Decision { target: Target::Primary, reason: Reason::NoReplica };
+        }
+        let session_mode = world.group.consistency == Consistency::Session;
+        let Some(link) = self.link(Held::Replica) else { return self.settle(world, decision) };
+        if link.facts.node == node {
+            return self.settle(world, decision);
+        }
+        if self.statements.any_cursor() {
+            return Decision { target: Target::Primary, reason: Reason::Pinned };
+        }
+        if session_mode && link.read_at.is_some() && freshness != Freshness::AskThenWait {
+            // Reads never go back in time: the next server must have what this one showed.
+            self.floor = self.floor.max(link.read_at);
+            let target = Target::Replica { node, freshness: Freshness::AskThenWait };
+            return Decision { target, reason: decision.reason };
+        }
+        decision
+    }
+
+    /// Takes over what the policy has concluded from published positions.
+    fn settle(&mut self, world: &World<'_>, decision: Decision) -> Decision {
+        let Target::Replica { freshness, .. } = decision.target else { return decision };
+        if world.group.consistency != Consistency::Session || freshness == Freshness::AskThenWait {
+            return decision;
+        }
+        if let (Some(floor), Some(primary)) = (self.floor, world.topology.primary_node())
+            && primary.observed_at.is_some_and(|at| at >= floor)
+        {
+            self.state.token.union(&primary.applied);
+            self.floor = None;
+        }
+        decision
+    }
+
+    fn write_down(&mut self, decision: Decision) {
+        if let Some(pending) = self.pending.as_mut() {
+            pending.decision = Some(decision);
+        }
+    }
+
+    /// Fixes the pending request to a link that the session has.
+    pub(super) fn decide_held(&mut self, slot: Held, reason: Reason) {
+        self.write_down(Decision { target: Target::Held(slot), reason });
+    }
+
+    /// Sends the pending request to the primary after all, for this reason.
+    pub(super) fn fall_to_primary(&mut self, reason: Reason) {
+        self.write_down(Decision { target: Target::Primary, reason });
+    }
+
+    /// Whether the primary's link is there and still the primary's; if not, sees to it.
+    fn primary_ready(&mut self, world: &mut World<'_>, out: &mut Outbox) -> bool {
+        let bound = self.transaction == Some(Held::Primary) || !self.binding_pins().is_empty();
+        let linked = self.link(Held::Primary).map(|link| link.facts.node);
+        let Some(primary) = world.topology.primary else {
+            if bound && linked.is_some() {
+                // The link itself will tell: it is the session's own, and not contradicted.
+                return true;
+            }
+            self.hold(world, out);
+            return false;
+        };
+        let refused_here = self.pending.as_ref().is_some_and(|pending| {
+            let stale = |(_, generation): &(Vec<u8>, u64)| *generation == world.topology.generation;
+            pending.refusal.as_ref().is_some_and(stale)
+        });
+        match linked {
+            Some(node) if node == primary && !refused_here => true,
+            Some(node) if node == primary => {
+                self.hold(world, out);
+                false
+            }
+            Some(node) if bound => {
+                self.bound_to_former_primary(world, node, out);
+                false
+            }
+            Some(_) => {
+                self.drop_link(Held::Primary, out);
+                self.dial(world, Held::Primary, primary, out);
+                false
+            }
+            None if refused_here => {
+                self.hold(world, out);
+                false
+            }
+            None => {
+                self.dial(world, Held::Primary, primary, out);
+                false
+            }
+        }
+    }
+
+    /// The session holds something on a server that is not the primary any more.
+    fn bound_to_former_primary(&mut self, world: &World<'_>, node: NodeId, out: &mut Outbox) {
+        let server = self.name_of(world, node);
+        let pins = self.binding_pins();
+        self.drop_link(Held::Primary, out);
+        self.transaction = None;
+        let failure = if pins.is_empty() {
+            Failure::TransactionLost { server }
+        } else {
+            Failure::StateLost { server, pins }
+        };
+        self.fail(world, &failure, 1, out);
+    }
+
+    fn run_on_replica(
+        &mut self,
+        world: &mut World<'_>,
+        node: NodeId,
+        freshness: Freshness,
+        out: &mut Outbox,
+    ) {
+        let asked = self.pending.as_ref().is_some_and(|pending| pending.asked);
+        if freshness == Freshness::AskThenWait && !asked {
+            if self.primary_ready(world, out) {
+                self.start_own(world, Held::Primary, Step::AskPosition, out);
+            }
+            return;
+        }
+        if self.link(Held::Replica).is_some_and(|link| link.facts.node != node) {
+            self.drop_link(Held::Replica, out);
+        }
+        if self.link(Held::Replica).is_none() {
+            return self.dial(world, Held::Replica, node, out);
+        }
+        let caught_up = self.link(Held::Replica).is_some_and(|link| link.caught_up);
+        match freshness {
+            Freshness::Known => {
+                if world.group.consistency != Consistency::Eventual
+                    && let Some(link) = self.link_mut(Held::Replica)
+                {
+                    link.caught_up = true;
+                }
+            }
+            Freshness::Wait | Freshness::AskThenWait if !caught_up => {
+                return self.start_own(world, Held::Replica, Step::Wait, out);
+            }
+            Freshness::Wait | Freshness::AskThenWait => {}
+        }
+        self.run_on(world, Held::Replica, out);
+    }
+
+    fn dial(&mut self, world: &World<'_>, slot: Held, node: NodeId, out: &mut Outbox) {
+        out.requests.push(Request::Dial { slot, node });
+        self.enter(Phase::Dialing, world.now);
+    }
+
+    /// Waits for a primary, up to the group's `hold`.
+    fn hold(&mut self, world: &World<'_>, out: &mut Outbox) {
+        let Some(pending) = self.pending.as_mut() else { return };
+        let until = *pending.hold_until.get_or_insert(world.now + world.group.hold);
+        if world.now >= until {
+            return self.hold_ran_out(world, out);
+        }
+        if !matches!(self.phase, Phase::Holding) {
+            self.enter(Phase::Holding, world.now);
+        }
+    }
+
+    fn hold_ran_out(&mut self, world: &World<'_>, out: &mut Outbox) {
+        out.requests.push(Request::HeldFor(self.held_for(world)));
+        let refusal = self.pending.as_mut().and_then(|pending| pending.refusal.take());
+        if let Some((payload, _)) = refusal {
+            packet::write(&mut out.client, 1, &payload);
+            return self.finished_here(world, 1290, out);
+        }
+        let failure = Failure::NoPrimary {
+            generation: world.topology.generation,
+            why: world.topology.no_primary_why.clone(),
+        };
+        self.fail(world, &failure, 1, out);
+    }
+
+    /// How long the pending request has been held.
+    pub(super) fn held_for(&self, world: &World<'_>) -> Duration {
+        let until = self.pending.as_ref().and_then(|pending| pending.hold_until);
+        until.map_or(Duration::ZERO, |until| {
+            world.group.hold.saturating_sub(until.saturating_duration_since(world.now))
+        })
+    }
+
+    /// A generation has changed: the hold may be over, or the server of a request dead.
+    pub(super) fn topology_moved(&mut self, world: &mut World<'_>, out: &mut Outbox) {
+        match &self.phase {
+            Phase::Holding => {
+                if world.topology.primary.is_some() {
+                    let held = self.held_for(world);
+                    out.requests.push(Request::HeldFor(held));
+                }
+                self.proceed(world, out);
+            }
+            Phase::Own(own) => {
+                let slot = own.slot;
+                self.give_up_if_down(world, slot, out);
+            }
+            Phase::Exchanging(exchange) => {
+                let slot = exchange.slot;
+                self.give_up_if_down(world, slot, out);
+            }
+            Phase::Idle
+            | Phase::Dialing
+            | Phase::Uploading(..)
+            | Phase::ChangingUser
+            | Phase::Tunnel
+            | Phase::Closed => {}
+        }
+    }
+
+    fn give_up_if_down(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {
+        let Some(node) = self.link(slot).map(|link| link.facts.node) else { return };
+        let down = world
+            .topology
+            .node(node)
+            .is_some_and(|node| node.condition == crate::topology::Condition::Down);
+        if down {
+            // It will not answer: a frozen server keeps its connections open (V14).
+            out.requests.push(Request::Drop(slot));
+            self.link_lost(world, slot, out);
+        }
+    }
+
+    /// The session's deadline has passed.
+    pub(super) fn deadline_passed(&mut self, world: &mut World<'_>, out: &mut Outbox) {
+        if matches!(self.phase, Phase::Holding) {
+            self.proceed(world, out);
+        }
+    }
+
+    /// Brings the link into the session's state, one step at a time, then sends the request.
+    fn run_on(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {
+        if self.link(slot).is_none() {
+            let failure = Failure::TransactionLost { server: "?".to_owned() };
+            self.transaction = None;
+            return self.fail(world, &failure, 1, out);
+        }
+        match self.next_step(slot) {
+            Some(step) => self.start_own(world, step.slot(slot), step, out),
+            None => self.send(world, slot, out),
+        }
+    }
+
+    fn send(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {
+        let Some(link) = self.link(slot) else { return };
+        let (node, caps, mariadb) = (link.facts.node, link.facts.capabilities, link.facts.mariadb);
+        if !self.put_request(slot, out) {
+            let error = crate::protocol::errno::SqlError::malformed_packet();
+            out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
+            return self.close(world.now, out);
+        }
+        let Some(pending) = self.pending.as_mut() else { return };
+        if pending.ask == Ask::Tunnel {
+            self.pins.add(crate::session::pin::Pin::Tunnel);
+            return self.enter(Phase::Tunnel, world.now);
+        }
+        let exchange = Exchange {
+            slot,
+            node,
+            walker: ReplyWalker::new(pending.expect, caps, mariadb),
+            forwarded: false,
+            error: 0,
+            wrote: false,
+            in_transaction: self.transaction.is_some(),
+        };
+        self.enter(Phase::Exchanging(exchange), world.now);
+    }
+
+    /// Writes the pending request for a link; false when it is malformed.
+    fn put_request(&mut self, slot: Held, out: &mut Outbox) -> bool {
+        let Some(pending) = self.pending.as_ref() else { return false };
+        let to = &mut out.links[index(slot)];
+        match pending.ask {
+            Ask::Execute { id } => return self.put_execution(slot, id, out),
+            Ask::Fetch { id } | Ask::ResetStatement { id } => {
+                let on_link = self.statements.get(id).and_then(|s| s.on_links[index(slot)]);
+                let Some(on_link) = on_link else { return false };
+                let at = to.len() + packet::HEADER_LEN + 1;
+                to.extend_from_slice(&pending.wire);
+                return overwrite(to, at, &on_link.id.to_le_bytes());
+            }
+            Ask::Query if pending.class.effects.any(Effects::VIRTUAL) => {
+                let text = pending.wire.get(pending.text_at..).unwrap_or_default();
+                let rewritten = rewrite::virtualise(text, &self.state.dialect, self.connection_id);
+                if let Some(text) = rewritten {
+                    let head = pending.wire.get(packet::HEADER_LEN..pending.text_at);
+                    let payload = [head.unwrap_or_default(), &text].concat();
+                    packet::write(to, 0, &payload);
+                    return true;
+                }
+                to.extend_from_slice(&pending.wire);
+            }
+            Ask::Query
+            | Ask::Prepare { .. }
+            | Ask::InitDb(_)
+            | Ask::ResetConnection
+            | Ask::SetOption(_)
+            | Ask::Ping
+            | Ask::Tunnel
+            | Ask::Other => to.extend_from_slice(&pending.wire),
+        }
+        true
+    }
+
+    /// Writes an execution: the parameters sent ahead, then the command with this link's id
+    /// and, where the link has not seen them, the parameter types.
+    fn put_execution(&mut self, slot: Held, id: u32, out: &mut Outbox) -> bool {
+        let (Some(pending), Some(statement)) = (self.pending.as_ref(), self.statements.get_mut(id))
+        else {
+            return false;
+        };
+        let Some(on_link) = statement.on_links[index(slot)].as_mut() else { return false };
+        let to = &mut out.links[index(slot)];
+        for payload in &statement.long_data {
+            let at = to.len() + packet::HEADER_LEN + 1;
+            packet::write(to, 0, payload);
+            if !overwrite(to, at, &on_link.id.to_le_bytes()) {
+                return false;
+            }
+        }
+        let payload = packet::payload(&pending.wire, pending.wire.len());
+        if pending.expect == crate::protocol::walker::Expect::Bulk {
+            let at = to.len() + packet::HEADER_LEN + 1;
+            packet::write(to, 0, &payload);
+            return overwrite(to, at, &on_link.id.to_le_bytes());
+        }
+        let known = if on_link.typed { None } else { statement.types.as_deref() };
+        let caps = self.login.capabilities;
+        let rebound = execute::rebind(&payload, on_link.id, statement.parameters, known, caps);
+        let Ok(rebound) = rebound else { return false };
+        packet::write(to, 0, &rebound.payload);
+        if rebound.types.is_some() {
+            statement.types = rebound.types;
+        }
+        on_link.typed = true;
+        true
+    }
+
+    /// The name of a server, for messages.
+    pub(super) fn name_of(&self, world: &World<'_>, node: NodeId) -> String {
+        world.topology.node(node).map_or_else(|| format!("#{node}"), |node| node.name.to_string())
+    }
+}
+
+/// The bit of a server in [`crate::session::Pending::avoid`].
+pub(super) fn bit(node: NodeId) -> u64 {
+    1u64.checked_shl(u32::from(node.0)).unwrap_or(0)
+}
+
+fn overwrite(buffer: &mut [u8], at: usize, bytes: &[u8]) -> bool {
+    match buffer.get_mut(at..at + bytes.len()) {
+        Some(place) => {
+            place.copy_from_slice(bytes);
+            true
+        }
+        None => false,
+    }
+}
+
+/// Whether a statement reads without writing, so that what it showed has a position.
+pub(super) fn shows_data(verb: Verb) -> bool {
+    matches!(verb, Verb::Select | Verb::With | Verb::Values | Verb::Table | Verb::Show | Verb::Call)
+}

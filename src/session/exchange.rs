@@ -1,0 +1,402 @@
+//! The reply to the client's command: whole spans are passed on, the few packets that matter
+//! are read, and rewritten where client and link speak differently.
+
+use crate::protocol::flags::{Capabilities, Status};
+use crate::protocol::packet::{self, Body};
+use crate::protocol::session_track;
+use crate::protocol::walker::{Kind, Notable, Stop};
+use crate::protocol::{reply, session_track::Change};
+use crate::router::policy::{Held, Target};
+use crate::router::{Effects, Reason};
+use crate::session::action::{Outbox, Request, Retry, Trouble, World, index};
+use crate::session::attach::bit;
+use crate::session::failure::Failure;
+use crate::session::pin::Pin;
+use crate::session::state::Learnt;
+use crate::session::statements::{OnLink, Statement};
+use crate::session::{Ask, Phase, Session, retry};
+
+/// What became of a packet that matters.
+enum Passed {
+    /// It, or what it became, is in the client's outbox.
+    On,
+    /// It was held back: the request goes another way, and the reply is over here.
+    Held,
+}
+
+impl Session {
+    /// Relays part of the reply to the client's command.
+    pub(super) fn relay(&mut self, world: &mut World<'_>, input: &[u8], out: &mut Outbox) -> usize {
+        let mut used = 0;
+        loop {
+            let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = &mut self.phase
+            else {
+                return used;
+            };
+            let slot = exchange.slot;
+            let rest = input.get(used..).unwrap_or_default();
+            let Ok(advance) = exchange.walker.advance(rest) else {
+                return self.reply_malformed(world, slot, input.len(), out);
+            };
+            if advance.forward > 0 {
+                exchange.forwarded = true;
+                out.client.extend_from_slice(rest.get(..advance.forward).unwrap_or_default());
+                used += advance.forward;
+            }
+            let Stop::Notable(notable) = advance.stop else { return used };
+            let wire = rest.get(advance.forward..advance.forward + notable.len);
+            let Some(wire) = wire else { return used };
+            used += notable.len;
+            match self.notable(world, &notable, wire, out) {
+                Passed::Held => return used,
+                Passed::On if notable.terminal => {
+                    self.reply_over(world, out);
+                    return used;
+                }
+                Passed::On => {}
+            }
+        }
+    }
+
+    /// The server's bytes make no sense: neither side can be brought into step again.
+    fn reply_malformed(
+        &mut self,
+        world: &World<'_>,
+        slot: Held,
+        all: usize,
+        out: &mut Outbox,
+    ) -> usize {
+        let node = self.link(slot).map(|link| link.facts.node);
+        let server = node.map_or_else(String::new, |node| self.name_of(world, node));
+        let forwarded = self.exchange_forwarded();
+        if forwarded {
+            self.close(world.now, out);
+        } else {
+            self.fail(world, &Failure::ServerMalformed { server }, 1, out);
+        }
+        all
+    }
+
+    pub(super) fn exchange_forwarded(&self) -> bool {
+        match &self.phase {
+            Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) => exchange.forwarded,
+            _ => false,
+        }
+    }
+
+    fn notable(
+        &mut self,
+        world: &mut World<'_>,
+        notable: &Notable,
+        wire: &[u8],
+        out: &mut Outbox,
+    ) -> Passed {
+        let payload = wire.get(packet::HEADER_LEN..).unwrap_or_default();
+        match notable.kind {
+            Kind::Ok { header } => {
+                self.relay_ok(header, notable.seq, payload, wire, out);
+            }
+            Kind::Eof => {
+                if let Ok(eof) = reply::Eof::parse(payload, self.client_capabilities()) {
+                    self.learn_status(eof.status);
+                }
+                out.client.extend_from_slice(wire);
+            }
+            Kind::Err => return self.relay_err(world, payload, wire, out),
+            Kind::PrepareOk => self.relay_prepared(payload, wire, out),
+            Kind::LocalInfile => return self.relay_infile(world, notable, wire, out),
+            Kind::Opaque => out.client.extend_from_slice(wire),
+        }
+        self.mark_forwarded();
+        Passed::On
+    }
+
+    fn mark_forwarded(&mut self) {
+        if let Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) = &mut self.phase {
+            exchange.forwarded = true;
+        }
+    }
+
+    /// Status flags say where a transaction is open.
+    fn learn_status(&mut self, status: Status) {
+        let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = &self.phase else {
+            return;
+        };
+        let slot = exchange.slot;
+        let open = status.has(Status::IN_TRANS);
+        if open {
+            self.transaction = Some(slot);
+        } else if self.transaction == Some(slot) {
+            self.transaction = None;
+        }
+        if slot == Held::Primary || open {
+            self.state.status = status;
+        } else {
+            // A replica's link keeps autocommit on for itself; its flags say nothing more.
+            self.state.status = status.with(self.state.status.and(Status::AUTOCOMMIT));
+        }
+        if let Some(pending) = self.pending.as_ref()
+            && let Ask::Execute { id } | Ask::Fetch { id } = pending.ask
+            && let Some(statement) = self.statements.get_mut(id)
+        {
+            if status.has(Status::CURSOR_EXISTS) {
+                statement.cursor = Some(slot);
+            }
+            if status.has(Status::LAST_ROW_SENT) {
+                statement.cursor = None;
+            }
+            if self.statements.any_cursor() {
+                self.pins.add(Pin::Cursor);
+            } else {
+                self.pins.remove(Pin::Cursor);
+            }
+        }
+    }
+
+    fn relay_ok(&mut self, header: u8, seq: u8, payload: &[u8], wire: &[u8], out: &mut Outbox) {
+        let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = &self.phase else {
+            return;
+        };
+        let slot = exchange.slot;
+        let Some(caps) = self.link(slot).map(|link| link.facts.capabilities) else { return };
+        let Ok(ok) = reply::Ok::parse(payload, caps) else {
+            out.client.extend_from_slice(wire);
+            return;
+        };
+        self.learn_status(ok.status);
+        let explained = self.learn_changes(ok.tracks, slot);
+        if !explained {
+            self.pins.add(Pin::OpaqueState);
+        }
+        let client = self.client_capabilities();
+        let wants_tracks = client.has(Capabilities::SESSION_TRACK);
+        if ok.tracks.is_empty() && wants_tracks == caps.has(Capabilities::SESSION_TRACK) {
+            out.client.extend_from_slice(wire);
+            return;
+        }
+        let shown = if wants_tracks { self.tracking.filter(ok.tracks) } else { Vec::new() };
+        let rewritten = reply::Ok { tracks: &shown, ..ok };
+        rewritten.encode(&mut out.client, seq, header, client);
+    }
+
+    /// Learns from a reply's trackers; false when the server reports a change of state that
+    /// neither they nor the text explain.
+    fn learn_changes(&mut self, tracks: &[u8], slot: Held) -> bool {
+        let effects = self.pending.as_ref().map_or(Effects::NONE, |pending| pending.class.effects);
+        let verb = self.pending.as_ref().map(|pending| pending.class.verb);
+        let mut changed = false;
+        let mut explained = effects.any(
+            Effects::SET
+                .with(Effects::ROLE)
+                .with(Effects::TEMP_TABLE)
+                .with(Effects::TEXT_PREPARE)
+                .with(Effects::USER_VAR_WRITE)
+                .with(Effects::REPLICATION_REPLAY),
+        ) || verb == Some(crate::router::Verb::Deallocate);
+        let mut wrote = false;
+        for change in session_track::changes(tracks) {
+            let Ok(change) = change else { return false };
+            match change {
+                Change::StateChange => changed = true,
+                Change::Schema(_) => explained = true,
+                Change::Variable { name, .. } if name != b"last_gtid" => explained = true,
+                _ => {}
+            }
+            self.learn_transaction(&change);
+            match self.state.learn(&change, slot) {
+                Learnt::Noted => {}
+                Learnt::Wrote => wrote = true,
+                Learnt::Irreproducible => self.pins.add(Pin::ReplicationReplay),
+            }
+        }
+        if wrote {
+            self.wrote();
+        }
+        !changed || explained && !effects.any(Effects::OPAQUE)
+    }
+
+    /// The session's own write: its token has grown, and covers what it read before.
+    fn wrote(&mut self) {
+        self.floor = None;
+        if let Some(link) = self.link_mut(Held::Replica) {
+            link.caught_up = false;
+        }
+        if let Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) = &mut self.phase {
+            exchange.wrote = true;
+        }
+    }
+
+    /// What the transaction trackers tell: table locks, and characteristics waiting for the
+    /// next transaction.
+    fn learn_transaction(&mut self, change: &Change<'_>) {
+        match change {
+            Change::TransactionState(state) if state.last() == Some(&b'L') => {
+                self.pins.add(Pin::TableLock);
+            }
+            Change::TransactionCharacteristics(text) => {
+                if text.is_empty() || self.transaction.is_some() {
+                    self.pins.remove(Pin::NextTransaction);
+                } else {
+                    self.pins.add(Pin::NextTransaction);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn relay_prepared(&mut self, payload: &[u8], wire: &[u8], out: &mut Outbox) {
+        let Phase::Exchanging(exchange) = &self.phase else { return };
+        let slot = exchange.slot;
+        let Some(pending) = self.pending.as_ref() else { return };
+        let (Ask::Prepare { id }, Ok(ok)) =
+            (&pending.ask, reply::PrepareOk::parse(payload, self.client_capabilities()))
+        else {
+            out.client.extend_from_slice(wire);
+            return;
+        };
+        let id = *id;
+        let mut on_links = [None, None];
+        on_links[index(slot)] = Some(OnLink { id: ok.id, typed: false });
+        let text = pending.wire.get(pending.text_at..).unwrap_or_default().to_vec();
+        let statement = Statement {
+            text,
+            class: pending.class,
+            parameters: ok.params,
+            types: None,
+            on_links,
+            long_data: Vec::new(),
+            cursor: None,
+        };
+        self.statements.insert(id, statement);
+        let at = out.client.len();
+        out.client.extend_from_slice(wire);
+        if let Some(packet) = out.client.get_mut(at..) {
+            // A reply that was read as one has room for an id.
+            let _ = reply::PrepareOk::replace_id(packet, id);
+        }
+    }
+
+    /// The server asks for a file: passed on only as the answer to the client's own LOAD.
+    fn relay_infile(
+        &mut self,
+        world: &World<'_>,
+        notable: &Notable,
+        wire: &[u8],
+        out: &mut Outbox,
+    ) -> Passed {
+        let asked = self.pending.as_ref().is_some_and(|pending| {
+            pending.class.effects.any(Effects::LOCAL_INFILE.with(Effects::OPAQUE))
+        });
+        let able = self.client_capabilities().has(Capabilities::LOCAL_FILES);
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        let (Phase::Exchanging(mut exchange), true, true) = (phase, asked, able) else {
+            let server = "the server".to_owned();
+            self.fail(world, &Failure::ServerMalformed { server }, notable.seq, out);
+            return Passed::Held;
+        };
+        exchange.forwarded = true;
+        out.client.extend_from_slice(wire);
+        let body = Body::file(notable.seq.wrapping_add(1));
+        self.enter(Phase::Uploading(exchange, body), world.now);
+        Passed::On
+    }
+
+    fn relay_err(
+        &mut self,
+        world: &mut World<'_>,
+        payload: &[u8],
+        wire: &[u8],
+        out: &mut Outbox,
+    ) -> Passed {
+        let code = reply::Err::code_of(payload);
+        let untouched = !self.exchange_forwarded();
+        if untouched && self.reroute_refused(world, code, payload, out) {
+            return Passed::Held;
+        }
+        if let Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) = &mut self.phase
+            && exchange.error == 0
+        {
+            exchange.error = code;
+        }
+        out.client.extend_from_slice(wire);
+        self.mark_forwarded();
+        Passed::On
+    }
+
+    /// A refusal that proves that nothing was executed, and that concerns the place rather than
+    /// the statement: the request goes another way. True when it does.
+    fn reroute_refused(
+        &mut self,
+        world: &mut World<'_>,
+        code: u16,
+        payload: &[u8],
+        out: &mut Outbox,
+    ) -> bool {
+        let Phase::Exchanging(exchange) = &self.phase else { return false };
+        let (slot, node, in_transaction) = (exchange.slot, exchange.node, exchange.in_transaction);
+        let Some(pending) = self.pending.as_mut() else { return false };
+        if in_transaction || pending.body.is_some() {
+            return false;
+        }
+        let message = reply::Err::message_of(payload);
+        match slot {
+            Held::Replica if retry::replica_refused(code) => {
+                if retry::refused_as_write(code) {
+                    world.refused.insert(pending.class.digest);
+                }
+                pending.avoid |= bit(node);
+                out.requests.push(Request::Retried(Retry::ReplicaRefused));
+                let reason = if retry::refused_as_write(code) {
+                    Reason::RefusedBefore
+                } else {
+                    Reason::NotCaughtUp
+                };
+                self.fall_to_primary(reason);
+            }
+            Held::Primary if retry::primary_is_read_only(code, message) => {
+                if self.bound() {
+                    return false;
+                }
+                let Some(pending) = self.pending.as_mut() else { return false };
+                pending.refusal = Some((payload.to_vec(), world.topology.generation));
+                pending.decision = None;
+                self.fall_to_primary(Reason::Write);
+                out.requests.push(Request::Signal(node, Trouble::ReadOnly));
+                out.requests.push(Request::Retried(Retry::PrimaryReadOnly));
+            }
+            _ if matches!(code, 1243 | 1615) => return self.reprepare(world, slot, out),
+            _ => return false,
+        }
+        self.phase = Phase::Idle;
+        self.proceed(world, out);
+        true
+    }
+
+    fn bound(&self) -> bool {
+        self.transaction.is_some() || !self.binding_pins().is_empty()
+    }
+
+    /// The server has forgotten a statement, or wants it prepared anew: once.
+    fn reprepare(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) -> bool {
+        let Some(pending) = self.pending.as_mut() else { return false };
+        let Ask::Execute { id } = pending.ask else { return false };
+        if pending.reprepared {
+            return false;
+        }
+        pending.reprepared = true;
+        if let Some(statement) = self.statements.get_mut(id) {
+            statement.on_links[index(slot)] = None;
+        }
+        out.requests.push(Request::Retried(Retry::Reprepared));
+        self.phase = Phase::Idle;
+        self.proceed(world, out);
+        true
+    }
+
+    /// Whether the pending request runs on a replica by decision.
+    pub(super) fn on_replica(&self) -> bool {
+        self.pending.as_ref().and_then(|pending| pending.decision).is_some_and(|decision| {
+            matches!(decision.target, Target::Replica { .. } | Target::Held(Held::Replica))
+        })
+    }
+}

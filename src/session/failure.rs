@@ -1,0 +1,111 @@
+//! What the client is told when a promise cannot be kept: one place, one table
+//! (failover.md 3.11 and the settled questions of the specification's index).
+
+use crate::protocol::errno::SqlError;
+use crate::session::pin::Pins;
+
+/// What went wrong, as far as the client is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// A write was sent and its answer was lost; it may or may not have been done.
+    OutcomeUnknown {
+        /// The server's name.
+        server: String,
+    },
+    /// The connection broke after part of an answer had been passed on.
+    AnswerCut {
+        /// The server's name.
+        server: String,
+    },
+    /// State that cannot be reproduced went down with its link.
+    StateLost {
+        /// The server's name.
+        server: String,
+        /// What was lost.
+        pins: Pins,
+    },
+    /// An open transaction went down with its link: it is rolled back for certain.
+    TransactionLost {
+        /// The server's name.
+        server: String,
+    },
+    /// Nobody took writes until the hold ran out.
+    NoPrimary {
+        /// The topology's generation.
+        generation: u64,
+        /// Its reason.
+        why: String,
+    },
+    /// A server sent bytes that make no sense.
+    ServerMalformed {
+        /// The server's name.
+        server: String,
+    },
+}
+
+impl Failure {
+    /// Whether the client's connection must be closed after the error.
+    #[must_use]
+    pub fn closes(&self) -> bool {
+        match self {
+            Self::TransactionLost { .. } | Self::NoPrimary { .. } => false,
+            Self::OutcomeUnknown { .. }
+            | Self::AnswerCut { .. }
+            | Self::StateLost { .. }
+            | Self::ServerMalformed { .. } => true,
+        }
+    }
+
+    /// The error as the client sees it.
+    #[must_use]
+    pub fn to_error(&self) -> SqlError {
+        match self {
+            Self::OutcomeUnknown { server } => SqlError::new(
+                1105,
+                b"08007",
+                format!(
+                    "pointsman: server '{server}' vanished before it answered; whether the \
+                     statement took effect is unknown. Check before repeating it"
+                ),
+            ),
+            Self::AnswerCut { server } => SqlError::new(
+                1105,
+                b"08S01",
+                format!(
+                    "pointsman: server '{server}' vanished in the middle of its answer. \
+                     Reconnect and repeat the query"
+                ),
+            ),
+            Self::StateLost { server, pins } => SqlError::new(
+                1105,
+                b"08S01",
+                format!(
+                    "pointsman: session state lost with server '{server}': {}. Reconnect and \
+                     set it up again",
+                    pins.words()
+                ),
+            ),
+            Self::TransactionLost { server } => SqlError::new(
+                1213,
+                b"40001",
+                format!(
+                    "pointsman: the transaction was rolled back because server '{server}' \
+                     vanished or lost its role; try restarting transaction"
+                ),
+            ),
+            Self::NoPrimary { generation, why } => SqlError::new(
+                1290,
+                b"HY000",
+                format!("pointsman: no writable primary (generation {generation}: {why})"),
+            ),
+            Self::ServerMalformed { server } => SqlError::new(
+                1105,
+                b"08S01",
+                format!(
+                    "pointsman: server '{server}' sent a malformed answer; both connections \
+                     are closed"
+                ),
+            ),
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! From the client's bytes to a pending request, or to an answer that needs no server.
+
+use crate::protocol::command::{self, Command};
+use crate::protocol::errno::SqlError;
+use crate::protocol::packet::{self, Body, Frame};
+use crate::protocol::walker::Expect;
+use crate::router::policy::Held;
+use crate::router::{Class, Effects, Kind, Reason, Verb, kill};
+use crate::session::action::{Outbox, Request, World, index};
+use crate::session::failure::Failure;
+use crate::session::pin::Pin;
+use crate::session::{Ask, Pending, Phase, Session};
+
+/// The part of a streamed command that is looked at, bytes.
+const PREFIX: usize = 64 * 1024;
+
+impl Session {
+    /// Takes one command off the head of `input`, if a whole one (or enough of a large one) is
+    /// there.
+    pub(super) fn take_command(
+        &mut self,
+        world: &mut World<'_>,
+        input: &[u8],
+        out: &mut Outbox,
+    ) -> usize {
+        // One packet at most: joined packets are never looked at, only streamed.
+        let limit = world.group.inspect_limit.min(packet::MAX_PAYLOAD - 1);
+        let limit = match input.get(packet::HEADER_LEN) {
+            // Data for later must be kept whole, and an execution may have to be rebuilt.
+            Some(0x17 | 0x18 | 0xFA) => self.largest_packet(world),
+            _ => limit,
+        };
+        match packet::frame(input, limit) {
+            Ok(Frame::Incomplete) => 0,
+            Ok(Frame::Whole { wire_len, .. }) => {
+                let Some(wire) = input.get(..wire_len) else { return 0 };
+                self.commands = self.commands.wrapping_add(1);
+                self.take_whole(world, wire, out);
+                wire_len
+            }
+            Ok(Frame::Oversized) => self.take_prefix(world, input, out),
+            Err(_) => {
+                self.protocol_error(world, SqlError::packets_out_of_order(), out);
+                input.len()
+            }
+        }
+    }
+
+    fn largest_packet(&self, world: &World<'_>) -> usize {
+        let server = world.topology.facts().map_or(64 << 20, |facts| facts.max_allowed_packet);
+        usize::try_from(server).unwrap_or(1 << 30)
+    }
+
+    fn protocol_error(&mut self, world: &World<'_>, error: SqlError, out: &mut Outbox) {
+        out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
+        self.close(world.now, out);
+    }
+
+    fn take_whole(&mut self, world: &mut World<'_>, wire: &[u8], out: &mut Outbox) {
+        let payload = packet::payload(wire, wire.len());
+        let Ok(command) = command::parse(&payload, self.client_capabilities()) else {
+            return self.protocol_error(world, SqlError::malformed_packet(), out);
+        };
+        match command {
+            Command::Quit => return self.close(world.now, out),
+            Command::StmtClose { id } => return self.close_statement(id, out),
+            Command::StmtSendLongData { id, .. } => {
+                return self.keep_long_data(world, id, &payload, out);
+            }
+            _ => {}
+        }
+        if let Some(failure) = self.lost.take()
+            && self.tell_loss(world, &failure, &command, wire, out)
+        {
+            return;
+        }
+        self.dispatch(world, command, wire, &payload, out);
+    }
+
+    /// Tells what went down while the client was idle; true when that answers the command.
+    fn tell_loss(
+        &mut self,
+        world: &mut World<'_>,
+        failure: &Failure,
+        command: &Command<'_>,
+        wire: &[u8],
+        out: &mut Outbox,
+    ) -> bool {
+        let forgets = matches!(command, Command::ResetConnection | Command::ChangeUser { .. });
+        if forgets {
+            return false;
+        }
+        self.pend(world, Ask::Other, plain(Reason::Command), Expect::Simple, wire);
+        if let (Command::Query { sql, .. }, Failure::TransactionLost { .. }) = (command, failure) {
+            let class = world.classes.classify(sql, &self.state.dialect);
+            if class.verb == Verb::Rollback && !class.multi {
+                // What it asks for has happened by itself.
+                self.say_ok(out);
+                self.finished_here(world, 0, out);
+                return true;
+            }
+        }
+        self.fail(world, failure, 1, out);
+        true
+    }
+
+    fn dispatch(
+        &mut self,
+        world: &mut World<'_>,
+        command: Command<'_>,
+        wire: &[u8],
+        payload: &[u8],
+        out: &mut Outbox,
+    ) {
+        let (ask, expect) = match command {
+            Command::Query { sql, .. } => return self.take_query(world, sql, wire, out),
+            Command::StmtPrepare { sql } => return self.take_prepare(world, sql, wire, out),
+            Command::StmtExecute { id, .. } => {
+                return self.take_execution(world, id, Expect::Execute, wire, out);
+            }
+            Command::StmtBulkExecute { id, .. } => {
+                return self.take_execution(world, id, Expect::Bulk, wire, out);
+            }
+            Command::StmtFetch { id, .. } => return self.take_fetch(world, id, wire, out),
+            Command::StmtReset { id } => return self.take_statement_reset(world, id, wire, out),
+            Command::ResetConnection => return self.take_reset(world, wire, out),
+            Command::ChangeUser { .. } => {
+                self.drop_link(Held::Primary, out);
+                self.drop_link(Held::Replica, out);
+                self.enter(Phase::ChangingUser, world.now);
+                out.requests.push(Request::ChangeUser(payload.to_vec()));
+                return;
+            }
+            Command::ProcessKill { id } => {
+                self.pend(world, Ask::Other, plain(Reason::Command), Expect::Simple, wire);
+                out.requests.push(Request::Kill { id: u64::from(id), connection: true });
+                return;
+            }
+            Command::BinlogDump { .. }
+            | Command::BinlogDumpGtid { .. }
+            | Command::TableDump { .. }
+            | Command::Clone { .. } => (Ask::Tunnel, Expect::Simple),
+            Command::RegisterSlave { .. } => {
+                self.pins.add(Pin::Tunnel);
+                (Ask::Other, Expect::Simple)
+            }
+            Command::InitDb { schema } => (Ask::InitDb(schema.to_vec()), Expect::Simple),
+            Command::SetOption(option) => (Ask::SetOption(option), Expect::Simple),
+            Command::Ping => (Ask::Ping, Expect::Simple),
+            Command::FieldList { .. } => (Ask::Other, Expect::FieldList),
+            Command::Statistics => (Ask::Other, Expect::Statistics),
+            Command::ProcessInfo => (Ask::Other, Expect::Query),
+            _ => (Ask::Other, Expect::Simple),
+        };
+        self.pend(world, ask, plain(Reason::Command), expect, wire);
+        self.proceed(world, out);
+    }
+
+    fn take_query(&mut self, world: &mut World<'_>, sql: &[u8], wire: &[u8], out: &mut Outbox) {
+        let class = world.classes.classify(sql, &self.state.dialect);
+        self.pend(world, Ask::Query, class, Expect::Query, wire);
+        if let Some(pending) = self.pending.as_mut() {
+            pending.text_at = wire.len().saturating_sub(sql.len());
+        }
+        if class.effects.any(Effects::KILL)
+            && let Some(kill) = kill::parse(sql, &self.state.dialect)
+            && let kill::Victim::Id(id) = kill.target
+            && kill.what != kill::What::QueryId
+        {
+            let connection = kill.what == kill::What::Connection;
+            out.requests.push(Request::Kill { id, connection });
+            return;
+        }
+        self.proceed(world, out);
+    }
+
+    fn take_prepare(&mut self, world: &mut World<'_>, sql: &[u8], wire: &[u8], out: &mut Outbox) {
+        let class = world.classes.classify(sql, &self.state.dialect);
+        let id = self.statements.next_id();
+        self.pend(world, Ask::Prepare { id }, class, Expect::Prepare, wire);
+        if let Some(pending) = self.pending.as_mut() {
+            pending.text_at = wire.len().saturating_sub(sql.len());
+        }
+        self.proceed(world, out);
+    }
+
+    fn take_execution(
+        &mut self,
+        world: &mut World<'_>,
+        id: u32,
+        expect: Expect,
+        wire: &[u8],
+        out: &mut Outbox,
+    ) {
+        // MariaDB: this id stands for the statement prepared last.
+        let id = if id == u32::MAX { self.statements.last_id() } else { id };
+        let Some(statement) = self.statements.get(id) else {
+            return self.unknown_statement(world, id, "mysqld_stmt_execute", wire, out);
+        };
+        let mut class = statement.class;
+        if expect == Expect::Bulk {
+            class.kind = Kind::Primary;
+        }
+        self.pend(world, Ask::Execute { id }, class, expect, wire);
+        self.proceed(world, out);
+    }
+
+    fn take_fetch(&mut self, world: &mut World<'_>, id: u32, wire: &[u8], out: &mut Outbox) {
+        let id = if id == u32::MAX { self.statements.last_id() } else { id };
+        let Some(statement) = self.statements.get(id) else {
+            return self.unknown_statement(world, id, "mysqld_stmt_fetch", wire, out);
+        };
+        let cursor = statement.cursor;
+        self.pend(world, Ask::Fetch { id }, plain(Reason::Pinned), Expect::Fetch, wire);
+        let Some(slot) = cursor else {
+            let error =
+                SqlError::new(1421, b"HY000", format!("The statement ({id}) has no open cursor."));
+            out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
+            return self.finished_here(world, error.code, out);
+        };
+        self.decide_held(slot, Reason::Pinned);
+        self.proceed(world, out);
+    }
+
+    fn take_statement_reset(
+        &mut self,
+        world: &mut World<'_>,
+        id: u32,
+        wire: &[u8],
+        out: &mut Outbox,
+    ) {
+        let Some(statement) = self.statements.get(id) else {
+            return self.unknown_statement(world, id, "mysqld_stmt_reset", wire, out);
+        };
+        let cursor = statement.cursor;
+        self.statements.clear_long_data(id);
+        self.pend(world, Ask::ResetStatement { id }, plain(Reason::Pinned), Expect::Simple, wire);
+        match cursor {
+            Some(slot) => {
+                self.decide_held(slot, Reason::Pinned);
+                self.proceed(world, out);
+            }
+            None => {
+                self.say_ok(out);
+                self.finished_here(world, 0, out);
+            }
+        }
+    }
+
+    fn take_reset(&mut self, world: &mut World<'_>, wire: &[u8], out: &mut Outbox) {
+        self.drop_link(Held::Replica, out);
+        self.pend(world, Ask::ResetConnection, plain(Reason::Command), Expect::Simple, wire);
+        if self.link(Held::Primary).is_some() {
+            self.decide_held(Held::Primary, Reason::Command);
+            self.proceed(world, out);
+        } else {
+            self.reset_done();
+            self.say_ok(out);
+            self.finished_here(world, 0, out);
+        }
+    }
+
+    /// What a successful COM_RESET_CONNECTION means here.
+    pub(super) fn reset_done(&mut self) {
+        let autocommit = crate::protocol::flags::Status::AUTOCOMMIT;
+        self.state.status = if self.login.status & autocommit.0 != 0 {
+            autocommit
+        } else {
+            crate::protocol::flags::Status(0)
+        };
+        self.state.reset(self.first_dialect);
+        self.forget_everything();
+    }
+
+    fn unknown_statement(
+        &mut self,
+        world: &mut World<'_>,
+        id: u32,
+        command: &str,
+        wire: &[u8],
+        out: &mut Outbox,
+    ) {
+        self.pend(world, Ask::Other, plain(Reason::Command), Expect::Simple, wire);
+        let error = SqlError::unknown_statement(id, command);
+        out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
+        self.finished_here(world, error.code, out);
+    }
+
+    /// COM_STMT_CLOSE has no answer: it is passed to each link that knows the statement.
+    fn close_statement(&mut self, id: u32, out: &mut Outbox) {
+        let id = if id == u32::MAX { self.statements.last_id() } else { id };
+        let Some(statement) = self.statements.remove(id) else { return };
+        for slot in [Held::Primary, Held::Replica] {
+            let (Some(on_link), Some(_)) = (statement.on_links[index(slot)], self.link(slot))
+            else {
+                continue;
+            };
+            let mut payload = vec![0x19];
+            payload.extend_from_slice(&on_link.id.to_le_bytes());
+            packet::write(&mut out.links[index(slot)], 0, &payload);
+        }
+        if !self.statements.any_cursor() {
+            self.pins.remove(Pin::Cursor);
+        }
+    }
+
+    /// COM_STMT_SEND_LONG_DATA has no answer: it is kept until the execution that uses it.
+    fn keep_long_data(&mut self, world: &mut World<'_>, id: u32, payload: &[u8], out: &mut Outbox) {
+        let limit = self.largest_packet(world);
+        let id = if id == u32::MAX { self.statements.last_id() } else { id };
+        if !self.statements.push_long_data(id, payload, limit) {
+            self.protocol_error(world, SqlError::packet_too_large(), out);
+        }
+    }
+
+    /// A command beyond the inspection limit: its head is looked at, the rest is streamed to
+    /// the primary as it comes.
+    fn take_prefix(&mut self, world: &mut World<'_>, input: &[u8], out: &mut Outbox) -> usize {
+        if input.len() < PREFIX {
+            return 0;
+        }
+        let mut body = Body::new();
+        let Ok((taken, _)) = body.advance(input) else {
+            self.protocol_error(world, SqlError::packets_out_of_order(), out);
+            return input.len();
+        };
+        let Some(wire) = input.get(..taken) else { return 0 };
+        let head = wire.get(packet::HEADER_LEN..).unwrap_or_default();
+        let (ask, expect, mut class) = match command::parse(head, self.client_capabilities()) {
+            Ok(Command::Query { sql, .. }) => {
+                let class = crate::router::classify(sql, &self.state.dialect);
+                (Ask::Query, Expect::Query, class)
+            }
+            Ok(Command::StmtPrepare { .. }) => {
+                self.protocol_error(world, SqlError::packet_too_large(), out);
+                return input.len();
+            }
+            Ok(_) => (Ask::Other, Expect::Simple, plain(Reason::TooLarge)),
+            Err(_) => {
+                self.protocol_error(world, SqlError::malformed_packet(), out);
+                return input.len();
+            }
+        };
+        if class.kind == Kind::Read {
+            class.reason = Reason::TooLarge;
+        }
+        class.kind = Kind::Primary;
+        self.commands = self.commands.wrapping_add(1);
+        self.pend(world, ask, class, expect, wire);
+        if let Some(pending) = self.pending.as_mut() {
+            pending.body = Some(body);
+        }
+        if let Some(failure) = self.lost.take() {
+            self.fail(world, &failure, 1, out);
+            self.close(world.now, out);
+            return taken;
+        }
+        self.proceed(world, out);
+        taken
+    }
+
+    /// Passes on what has come of a command that is streamed.
+    pub(super) fn stream_request(&mut self, slot: Held, input: &[u8], out: &mut Outbox) -> usize {
+        let Some(pending) = self.pending.as_mut() else { return 0 };
+        let Some(body) = pending.body.as_mut() else { return 0 };
+        match body.advance(input) {
+            Ok((taken, complete)) => {
+                out.links[index(slot)].extend_from_slice(input.get(..taken).unwrap_or_default());
+                if complete {
+                    pending.body = None;
+                }
+                taken
+            }
+            Err(_) => {
+                // Half a command is on the server's side: only a close ends it.
+                out.requests.push(Request::Close);
+                self.phase = Phase::Closed;
+                input.len()
+            }
+        }
+    }
+
+    /// Passes on the file that the server asked for.
+    pub(super) fn stream_file(&mut self, input: &[u8], out: &mut Outbox) -> usize {
+        let Phase::Uploading(exchange, body) = &mut self.phase else { return 0 };
+        let slot = exchange.slot;
+        match body.advance(input) {
+            Ok((taken, complete)) => {
+                out.links[index(slot)].extend_from_slice(input.get(..taken).unwrap_or_default());
+                if complete {
+                    let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+                    if let Phase::Uploading(exchange, _) = phase {
+                        self.phase = Phase::Exchanging(exchange);
+                    }
+                }
+                taken
+            }
+            Err(_) => {
+                out.requests.push(Request::Close);
+                self.phase = Phase::Closed;
+                input.len()
+            }
+        }
+    }
+
+    /// Makes a command the pending request.
+    pub(super) fn pend(
+        &mut self,
+        world: &World<'_>,
+        ask: Ask,
+        class: Class,
+        expect: Expect,
+        wire: &[u8],
+    ) {
+        self.pending = Some(Box::new(Pending {
+            ask,
+            class,
+            expect,
+            wire: wire.to_vec(),
+            text_at: usize::MAX,
+            received: world.now,
+            hold_until: None,
+            decision: None,
+            avoid: 0,
+            asked: false,
+            repeated: false,
+            reprepared: false,
+            reopen: false,
+            body: None,
+            refusal: None,
+        }));
+    }
+}
+
+/// The class of a command that has no text.
+fn plain(reason: Reason) -> Class {
+    Class {
+        kind: Kind::Primary,
+        verb: Verb::Other,
+        effects: Effects::NONE,
+        reason,
+        digest: 0,
+        multi: false,
+    }
+}

@@ -1,0 +1,230 @@
+//! A link is gone, or could not be opened: who must be told, and who need not notice.
+
+use crate::protocol::packet;
+use crate::protocol::reply;
+use crate::router::policy::Held;
+use crate::session::action::{Outbox, Request, Retry, Trouble, World, index};
+use crate::session::attach::bit;
+use crate::session::failure::Failure;
+use crate::session::pin::Pin;
+use crate::session::retry::{Progress, Verdict, after_link_loss};
+use crate::session::{Ask, Link, Phase, Session};
+use crate::topology::NodeId;
+
+impl Session {
+    /// A link broke, or its server said goodbye.
+    pub(super) fn link_lost(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {
+        let Some(link) = self.links[index(slot)].take() else { return };
+        let node = link.facts.node;
+        let server = self.name_of(world, node);
+        let cursor = self.statements.cursor_on(slot);
+        self.link_forgotten(slot, &link);
+        let in_transaction = self.transaction == Some(slot);
+        let mut pins = if slot == Held::Primary { self.binding_pins() } else { Default::default() };
+        if cursor {
+            pins.add(Pin::Cursor);
+        }
+        match &self.phase {
+            Phase::Closed => {}
+            Phase::Tunnel => self.close(world.now, out),
+            Phase::Idle | Phase::Dialing | Phase::Holding | Phase::ChangingUser => {
+                self.remember_loss(in_transaction, pins, server);
+                if self.pending.is_some()
+                    && let Some(failure) = self.lost.take()
+                {
+                    self.fail(world, &failure, 1, out);
+                }
+            }
+            Phase::Own(own) if own.slot == slot => {
+                out.requests.push(Request::Signal(node, Trouble::LinkLost));
+                self.own_link_lost(world, &link, in_transaction, pins, out);
+            }
+            Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)
+                if exchange.slot == slot =>
+            {
+                out.requests.push(Request::Signal(node, Trouble::LinkLost));
+                self.request_lost(world, node, in_transaction, pins, out);
+            }
+            Phase::Own(_) | Phase::Exchanging(_) | Phase::Uploading(..) => {
+                self.remember_loss(in_transaction, pins, server);
+            }
+        }
+    }
+
+    /// The client is told at its next command; a session that held nothing there, never.
+    fn remember_loss(
+        &mut self,
+        in_transaction: bool,
+        pins: crate::session::pin::Pins,
+        server: String,
+    ) {
+        if in_transaction {
+            self.transaction = None;
+        }
+        if !pins.is_empty() {
+            self.lost = Some(Failure::StateLost { server, pins });
+        } else if in_transaction {
+            self.lost = Some(Failure::TransactionLost { server });
+        }
+    }
+
+    /// The link broke while we prepared it: nothing of the client's had been sent.
+    fn own_link_lost(
+        &mut self,
+        world: &mut World<'_>,
+        link: &Link,
+        in_transaction: bool,
+        pins: crate::session::pin::Pins,
+        out: &mut Outbox,
+    ) {
+        self.phase = Phase::Idle;
+        let server = self.name_of(world, link.facts.node);
+        self.remember_loss(in_transaction, pins, server);
+        if let Some(failure) = self.lost.take() {
+            return self.fail(world, &failure, 1, out);
+        }
+        self.again(world, link.facts.node, out);
+    }
+
+    /// Sends the pending request elsewhere.
+    fn again(&mut self, world: &mut World<'_>, node: NodeId, out: &mut Outbox) {
+        let on_replica = self.on_replica();
+        if let Some(pending) = self.pending.as_mut() {
+            if on_replica {
+                pending.avoid |= bit(node);
+            }
+            pending.decision = None;
+        }
+        self.phase = Phase::Idle;
+        self.proceed(world, out);
+    }
+
+    /// The link broke with the client's request on it.
+    fn request_lost(
+        &mut self,
+        world: &mut World<'_>,
+        node: NodeId,
+        in_transaction: bool,
+        pins: crate::session::pin::Pins,
+        out: &mut Outbox,
+    ) {
+        let forwarded = self.exchange_forwarded();
+        let was_in_transaction = match &self.phase {
+            Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) => exchange.in_transaction,
+            _ => in_transaction,
+        };
+        let server = self.name_of(world, node);
+        self.transaction = if in_transaction { None } else { self.transaction };
+        let Some(pending) = self.pending.as_mut() else { return };
+        let progress = if forwarded { Progress::Answering } else { Progress::Sent };
+        let streamed = pending.body.is_some() || matches!(self.phase, Phase::Uploading(..));
+        let preparing = matches!(
+            pending.ask,
+            Ask::Prepare { .. } | Ask::InitDb(_) | Ask::Ping | Ask::ResetConnection
+        );
+        let mut verdict =
+            after_link_loss(&pending.class, progress, was_in_transaction, pending.repeated);
+        if preparing && progress == Progress::Sent && !was_in_transaction && !pending.repeated {
+            verdict = Verdict::Again;
+        }
+        if verdict == Verdict::Again && (streamed || !pins.is_empty()) {
+            verdict = if pins.is_empty() { Verdict::OutcomeUnknown } else { Verdict::AnswerCut };
+        }
+        match verdict {
+            Verdict::Again => {
+                pending.repeated = true;
+                out.requests.push(Request::Retried(Retry::LinkLost));
+                self.again(world, node, out);
+            }
+            Verdict::TransactionLost => {
+                self.phase = Phase::Idle;
+                let failure = if pins.is_empty() {
+                    Failure::TransactionLost { server }
+                } else {
+                    Failure::StateLost { server, pins }
+                };
+                self.fail(world, &failure, 1, out);
+            }
+            Verdict::DoneByItself => {
+                self.phase = Phase::Idle;
+                self.say_ok(out);
+                self.finished_here(world, 0, out);
+            }
+            Verdict::OutcomeUnknown => {
+                self.fail(world, &Failure::OutcomeUnknown { server }, 1, out);
+            }
+            Verdict::AnswerCut if forwarded => {
+                // Where in a packet the stream stands is not known: a close is the only
+                // message that cannot be misread.
+                self.close(world.now, out);
+            }
+            Verdict::AnswerCut => {
+                let failure = if pins.is_empty() {
+                    Failure::AnswerCut { server }
+                } else {
+                    Failure::StateLost { server, pins }
+                };
+                self.fail(world, &failure, 1, out);
+            }
+        }
+    }
+
+    /// A link could not be opened.
+    pub(super) fn dial_failed(
+        &mut self,
+        world: &mut World<'_>,
+        slot: Held,
+        node: NodeId,
+        refusal: Option<Vec<u8>>,
+        out: &mut Outbox,
+    ) {
+        let code = refusal.as_deref().map(reply::Err::code_of);
+        let overload = matches!(code, Some(1040 | 1203 | 1226));
+        if code.is_none() {
+            out.requests.push(Request::Signal(node, Trouble::DialFailed));
+        } else if overload {
+            out.requests.push(Request::Signal(node, Trouble::Overload));
+        }
+        self.phase = Phase::Idle;
+        if slot == Held::Replica {
+            return self.again(world, node, out);
+        }
+        match refusal {
+            Some(error) if !overload => {
+                // The server's own verdict on this account: as on a direct connection.
+                packet::write(&mut out.client, 1, &error);
+                self.finished_here(world, code.unwrap_or(0), out);
+                self.close(world.now, out);
+            }
+            Some(_) | None => self.wait_to_redial(world, refusal, out),
+        }
+    }
+
+    /// The primary is there by all accounts but takes no link now: try again shortly, until
+    /// the hold runs out.
+    fn wait_to_redial(
+        &mut self,
+        world: &mut World<'_>,
+        refusal: Option<Vec<u8>>,
+        out: &mut Outbox,
+    ) {
+        let Some(pending) = self.pending.as_mut() else { return };
+        let until = *pending.hold_until.get_or_insert(world.now + world.group.hold);
+        if world.now >= until {
+            if let Some(error) = refusal {
+                packet::write(&mut out.client, 1, &error);
+                return self.finished_here(world, 1040, out);
+            }
+            let failure = Failure::NoPrimary {
+                generation: world.topology.generation,
+                why: "the primary takes no connection".to_owned(),
+            };
+            return self.fail(world, &failure, 1, out);
+        }
+        self.redial_at = Some((world.now + REDIAL).min(until));
+        self.enter(Phase::Holding, world.now);
+    }
+}
+
+/// Between two attempts to reach a primary that takes no link.
+const REDIAL: std::time::Duration = std::time::Duration::from_millis(200);

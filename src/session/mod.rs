@@ -1,0 +1,501 @@
+//! One client's session: events in, actions out.
+//!
+//! Does not know: sockets, tasks, timers, how a link is opened, who else is connected, or how
+//! the topology was observed. It is handed bytes and events with a [`World`] to look at, and
+//! fills an [`Outbox`].
+//!
+//! A command's way: [`intake`] reads it and makes it the pending request; [`attach`] decides
+//! where it runs and brings the link into the session's state; [`exchange`] relays the reply;
+//! [`outcome`] learns from it. [`loss`] is what happens when a link breaks on the way.
+
+use std::time::Instant;
+
+use crate::protocol::flags::{Capabilities, Status};
+use crate::protocol::packet::Body;
+use crate::protocol::walker::{Expect, ReplyWalker};
+use crate::router::policy::{Decision, Held};
+use crate::router::{Class, Dialect};
+use crate::session::action::{Event, Interest, LinkFacts, Login, Outbox, World};
+use crate::session::failure::Failure;
+use crate::session::pin::{Pin, Pins};
+use crate::session::state::State;
+use crate::session::statements::Statements;
+use crate::session::tracking::Tracking;
+use crate::topology::NodeId;
+
+pub mod action;
+mod answer;
+mod attach;
+mod exchange;
+pub mod failure;
+mod intake;
+mod loss;
+mod outcome;
+pub mod pin;
+pub mod retry;
+mod single;
+pub mod state;
+pub mod statements;
+mod sync;
+
+pub mod tracking;
+
+pub use sync::setup_statement;
+
+#[cfg(test)]
+mod tests;
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    /// The id that the client was greeted with.
+    connection_id: u32,
+    login: Login,
+    /// The dialect that a reset returns to.
+    first_dialect: Dialect,
+    state: State,
+    tracking: Tracking,
+    statements: Statements,
+    pins: Pins,
+    links: [Option<Link>; 2],
+    /// Where the previous statement ran.
+    last: Option<Held>,
+    /// Where a transaction is open.
+    transaction: Option<Held>,
+    /// When something was last read whose position the token does not cover.
+    floor: Option<Instant>,
+    /// Something went down while the client was idle; the next command is told.
+    lost: Option<Failure>,
+    phase: Phase,
+    pending: Option<Box<Pending>>,
+    /// COM_SET_OPTION's last word, which new links must hear.
+    option: Option<u16>,
+    commands: u64,
+    phase_since: Instant,
+    /// When to try the primary again after it took no link.
+    redial_at: Option<Instant>,
+}
+
+/// A link as the session sees it.
+#[derive(Debug)]
+struct Link {
+    facts: LinkFacts,
+    /// The version of the state that it has.
+    synced: u32,
+    /// The replica is known to contain the session's token.
+    caught_up: bool,
+    /// When the session last read there.
+    read_at: Option<Instant>,
+    /// A reset switched its trackers off.
+    untracked: bool,
+    /// The server has been told the session's COM_SET_OPTION.
+    option: Option<u16>,
+}
+
+/// Where the session stands.
+#[derive(Debug)]
+enum Phase {
+    /// Waiting for a command.
+    Idle,
+    /// A link is being opened for the pending request.
+    Dialing,
+    /// Waiting for a primary.
+    Holding,
+    /// One of our own commands is under way, on behalf of the pending request.
+    Own(Box<Own>),
+    /// The pending request is under way.
+    Exchanging(Exchange),
+    /// The server asked for a file; the client sends it.
+    Uploading(Exchange, Body),
+    /// The client authenticates anew.
+    ChangingUser,
+    /// Bytes are copied both ways, unread.
+    Tunnel,
+    /// Nothing more will be done.
+    Closed,
+}
+
+/// A command of the client's on its way.
+#[derive(Debug)]
+struct Pending {
+    ask: Ask,
+    class: Class,
+    expect: Expect,
+    /// The command as the client sent it, whole, or its first part when it is streamed.
+    wire: Vec<u8>,
+    /// Where the SQL text begins in `wire`; its end when there is none.
+    text_at: usize,
+    received: Instant,
+    /// The hold ends then; set when it begins.
+    hold_until: Option<Instant>,
+    decision: Option<Decision>,
+    /// Servers that have failed this request, as bits by node index.
+    avoid: u64,
+    /// The primary was asked for its position on behalf of this request.
+    asked: bool,
+    repeated: bool,
+    reprepared: bool,
+    /// A read-only transaction must be opened on the primary first: the replica's was ended.
+    reopen: bool,
+    /// What is still to come of a command that is streamed.
+    body: Option<Body>,
+    /// The refusal to pass on when the hold runs out, and the generation that gave it.
+    refusal: Option<(Vec<u8>, u64)>,
+}
+
+/// What the client's command is, as far as the reply and the state are concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Ask {
+    Query,
+    Prepare { id: u32 },
+    Execute { id: u32 },
+    Fetch { id: u32 },
+    ResetStatement { id: u32 },
+    InitDb(Vec<u8>),
+    ResetConnection,
+    SetOption(u16),
+    Ping,
+    Tunnel,
+    Other,
+}
+
+/// The reply to the client's command under way.
+#[derive(Debug)]
+struct Exchange {
+    slot: Held,
+    node: NodeId,
+    walker: ReplyWalker,
+    /// A byte of the reply went to the client.
+    forwarded: bool,
+    /// The first ERR's code; 0 while there was none.
+    error: u16,
+    /// The reply carried a GTID of the session's own.
+    wrote: bool,
+    /// A transaction was open when the request was sent.
+    in_transaction: bool,
+}
+
+/// One of our own commands under way.
+#[derive(Debug)]
+struct Own {
+    slot: Held,
+    step: sync::Step,
+    walker: ReplyWalker,
+    reply: Vec<u8>,
+    failed: Option<Vec<u8>>,
+}
+
+impl Session {
+    /// A session right after its login. `link` is the primary's link when the login opened one.
+    #[must_use]
+    pub fn new(
+        connection_id: u32,
+        login: Login,
+        dialect: Dialect,
+        link: Option<LinkFacts>,
+        now: Instant,
+    ) -> Self {
+        let status = Status(link.as_ref().map_or(login.status, |link| link.status));
+        let state = State::new(dialect, login.schema.clone(), status);
+        let mut session = Self {
+            connection_id,
+            login,
+            first_dialect: dialect,
+            state,
+            tracking: Tracking::default(),
+            statements: Statements::default(),
+            pins: Pins::default(),
+            links: [None, None],
+            last: None,
+            transaction: None,
+            floor: None,
+            lost: None,
+            phase: Phase::Idle,
+            pending: None,
+            option: None,
+            commands: 0,
+            phase_since: now,
+            redial_at: None,
+        };
+        if let Some(facts) = link {
+            session.links[0] = Some(Link::new(facts));
+        }
+        session
+    }
+
+    /// Takes bytes from the client and says how many of them it has used. The rest must be
+    /// given again, with more behind it, when [`Session::interest`] asks for the client.
+    pub fn on_client(&mut self, world: &mut World<'_>, input: &[u8], out: &mut Outbox) -> usize {
+        match &mut self.phase {
+            Phase::Idle => self.take_command(world, input, out),
+            Phase::Exchanging(exchange) => {
+                let slot = exchange.slot;
+                self.stream_request(slot, input, out)
+            }
+            Phase::Uploading(..) => self.stream_file(input, out),
+            Phase::Tunnel => {
+                out.links[0].extend_from_slice(input);
+                input.len()
+            }
+            Phase::Dialing
+            | Phase::Holding
+            | Phase::Own(_)
+            | Phase::ChangingUser
+            | Phase::Closed => 0,
+        }
+    }
+
+    /// Takes bytes from a link and says how many of them it has used.
+    pub fn on_server(
+        &mut self,
+        world: &mut World<'_>,
+        slot: Held,
+        input: &[u8],
+        out: &mut Outbox,
+    ) -> usize {
+        match &mut self.phase {
+            Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)
+                if exchange.slot == slot =>
+            {
+                self.relay(world, input, out)
+            }
+            Phase::Own(own) if own.slot == slot => self.swallow(world, input, out),
+            Phase::Tunnel => {
+                out.client.extend_from_slice(input);
+                input.len()
+            }
+            Phase::Closed => input.len(),
+            Phase::Idle
+            | Phase::Dialing
+            | Phase::Holding
+            | Phase::Own(_)
+            | Phase::Exchanging(_)
+            | Phase::Uploading(..)
+            | Phase::ChangingUser => {
+                // Unsolicited: a server that says goodbye (4031, 1927). It must never be taken
+                // for the answer to the next command.
+                out.requests.push(action::Request::Drop(slot));
+                self.link_lost(world, slot, out);
+                input.len()
+            }
+        }
+    }
+
+    /// Takes an event.
+    pub fn on_event(&mut self, world: &mut World<'_>, event: Event, out: &mut Outbox) {
+        match event {
+            Event::Dialed(slot, facts) => {
+                self.links[action::index(slot)] = Some(Link::new(facts));
+                self.proceed(world, out);
+            }
+            Event::DialFailed { slot, node, refusal } => {
+                self.dial_failed(world, slot, node, refusal, out);
+            }
+            Event::LinkClosed(slot) => self.link_lost(world, slot, out),
+            Event::TopologyMoved => self.topology_moved(world, out),
+            Event::Deadline => self.deadline_passed(world, out),
+            Event::UserChanged(login) => self.user_changed(world, login),
+            Event::Killed(outcome) => self.answer_kill(world, outcome, out),
+        }
+    }
+
+    /// What the session waits for.
+    #[must_use]
+    pub fn interest(&self) -> Interest {
+        let mut interest =
+            Interest { client: false, links: [false; 2], topology: false, deadline: None };
+        match &self.phase {
+            Phase::Idle | Phase::Tunnel => {
+                interest.client = true;
+                interest.links = [true; 2];
+            }
+            Phase::Dialing | Phase::ChangingUser | Phase::Closed => {}
+            Phase::Holding => {
+                interest.topology = true;
+                interest.deadline = self
+                    .redial_at
+                    .or_else(|| self.pending.as_ref().and_then(|pending| pending.hold_until));
+            }
+            Phase::Own(own) => {
+                interest.topology = true;
+                interest.links[action::index(own.slot)] = true;
+            }
+            Phase::Exchanging(exchange) => {
+                interest.topology = true;
+                interest.links[action::index(exchange.slot)] = true;
+                interest.client = self.pending.as_ref().is_some_and(|p| p.body.is_some());
+            }
+            Phase::Uploading(exchange, _) => {
+                interest.client = true;
+                interest.links[action::index(exchange.slot)] = true;
+            }
+        }
+        interest
+    }
+
+    /// Whether the session is between commands and holds nothing that a close would destroy.
+    #[must_use]
+    pub fn can_leave(&self) -> bool {
+        matches!(self.phase, Phase::Idle) && self.transaction.is_none()
+    }
+
+    /// Whether a command is under way, for idle deadlines.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+    }
+
+    /// When the present phase began.
+    #[must_use]
+    pub fn phase_since(&self) -> Instant {
+        self.phase_since
+    }
+
+    /// What the session is doing, in an operator's word.
+    #[must_use]
+    pub fn phase_word(&self) -> &'static str {
+        match &self.phase {
+            Phase::Idle if self.transaction.is_some() => "idle in transaction",
+            Phase::Idle => "idle",
+            Phase::Dialing => "connecting",
+            Phase::Holding => "waiting for a primary",
+            Phase::Own(_) => "synchronising",
+            Phase::Exchanging(_) => "running",
+            Phase::Uploading(..) => "uploading",
+            Phase::ChangingUser => "logging in",
+            Phase::Tunnel => "tunnel",
+            Phase::Closed => "closing",
+        }
+    }
+
+    /// Why the session may not move.
+    #[must_use]
+    pub fn pins(&self) -> Pins {
+        self.pins
+    }
+
+    /// The current schema.
+    #[must_use]
+    pub fn schema(&self) -> Option<&[u8]> {
+        self.state.schema()
+    }
+
+    /// Commands taken so far.
+    #[must_use]
+    pub fn commands(&self) -> u64 {
+        self.commands
+    }
+
+    /// The server of each link, if open: primary, replica.
+    #[must_use]
+    pub fn nodes(&self) -> [Option<NodeId>; 2] {
+        let node =
+            |slot: usize| self.links.get(slot).and_then(Option::as_ref).map(|link| link.facts.node);
+        [node(0), node(1)]
+    }
+
+    /// The server that works for the session now, for its load.
+    #[must_use]
+    pub fn running_on(&self) -> Option<NodeId> {
+        match &self.phase {
+            Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) => Some(exchange.node),
+            _ => None,
+        }
+    }
+
+    /// The server and its thread that work for the session now.
+    #[must_use]
+    pub fn running_thread(&self) -> Option<(NodeId, u32)> {
+        let slot = match &self.phase {
+            Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) => exchange.slot,
+            Phase::Own(own) => own.slot,
+            _ => return None,
+        };
+        self.link(slot).map(|link| (link.facts.node, link.facts.thread_id))
+    }
+
+    /// The session's own `wait_timeout`, in seconds, when the client has set it.
+    #[must_use]
+    pub fn wait_timeout(&self) -> Option<u64> {
+        let text = std::str::from_utf8(self.state.variable(b"wait_timeout")?).ok()?;
+        text.parse().ok()
+    }
+
+    // --- shared by the parts below ---
+
+    fn link(&self, slot: Held) -> Option<&Link> {
+        self.links[action::index(slot)].as_ref()
+    }
+
+    fn link_mut(&mut self, slot: Held) -> Option<&mut Link> {
+        self.links[action::index(slot)].as_mut()
+    }
+
+    fn drop_link(&mut self, slot: Held, out: &mut Outbox) {
+        if let Some(link) = self.links[action::index(slot)].take() {
+            out.requests.push(action::Request::Drop(slot));
+            self.link_forgotten(slot, &link);
+        }
+    }
+
+    /// Bookkeeping for a link that is gone, whoever closed it.
+    fn link_forgotten(&mut self, slot: Held, link: &Link) {
+        self.statements.link_gone(slot);
+        if slot == Held::Replica {
+            // What was read there may be newer than what another server has.
+            self.floor = self.floor.max(link.read_at);
+        }
+        if self.last == Some(slot) {
+            self.last = None;
+        }
+    }
+
+    /// Pins that bind every statement to the primary's link. An open cursor binds only its own
+    /// fetches.
+    fn binding_pins(&self) -> Pins {
+        let mut pins = self.pins;
+        pins.remove(Pin::Cursor);
+        pins
+    }
+
+    fn enter(&mut self, phase: Phase, now: Instant) {
+        if !matches!(phase, Phase::Holding) {
+            self.redial_at = None;
+        }
+        self.phase = phase;
+        self.phase_since = now;
+    }
+
+    fn client_capabilities(&self) -> Capabilities {
+        self.login.capabilities
+    }
+
+    fn user_changed(&mut self, world: &World<'_>, login: Option<Login>) {
+        let Some(login) = login else {
+            self.enter(Phase::Closed, world.now);
+            return;
+        };
+        self.first_dialect.charset = state::charset_of_collation(login.collation);
+        self.state = State::new(self.first_dialect, login.schema.clone(), Status(login.status));
+        self.login = login;
+        self.forget_everything();
+        self.enter(Phase::Idle, world.now);
+    }
+
+    /// What a reset or a change of user ends: statements, pins, trackers, a lost state.
+    fn forget_everything(&mut self) {
+        self.statements.clear();
+        self.pins = Pins::default();
+        self.tracking = Tracking::default();
+        self.transaction = None;
+        self.lost = None;
+        self.last = None;
+        self.option = None;
+    }
+}
+
+impl Link {
+    fn new(facts: LinkFacts) -> Self {
+        Self { facts, synced: 0, caught_up: false, read_at: None, untracked: false, option: None }
+    }
+}

@@ -1,0 +1,250 @@
+//! The end of a reply: what the session has become by it.
+
+use crate::router::policy::Held;
+use crate::router::set::{self, SetTarget, SetValue};
+use crate::router::{Effects, Verb};
+use crate::session::action::{Outbox, Request, World};
+use crate::session::attach::shows_data;
+use crate::session::pin::Pin;
+use crate::session::{Ask, Phase, Session};
+
+impl Session {
+    /// The reply's last packet has been passed on.
+    pub(super) fn reply_over(&mut self, world: &mut World<'_>, out: &mut Outbox) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = phase else { return };
+        let slot = exchange.slot;
+        let streaming = self.pending.as_ref().is_some_and(|pending| pending.body.is_some());
+        if exchange.error == 0 {
+            self.learn_text(out);
+            self.learn_command(out);
+        }
+        self.note_reading(world, slot, exchange.wrote);
+        if let Some(Ask::Execute { id }) = self.pending.as_ref().map(|pending| &pending.ask) {
+            let id = *id;
+            self.statements.clear_long_data(id);
+        }
+        let version = self.state.version;
+        if let Some(link) = self.link_mut(slot) {
+            link.synced = version;
+        }
+        if !matches!(self.pending.as_ref().map(|pending| &pending.ask), Some(Ask::Ping)) {
+            self.last = Some(slot);
+        }
+        let releases = exchange.error == 0 && self.releases();
+        self.record(world, Some(exchange.node), exchange.error, out);
+        self.pending = None;
+        self.enter(Phase::Idle, world.now);
+        if streaming || releases {
+            // The server answered before it had the whole command (and will close), or was
+            // asked to close after its answer.
+            self.close(world.now, out);
+        }
+    }
+
+    /// COMMIT RELEASE and its kin: the server closes the connection after its answer.
+    fn releases(&self) -> bool {
+        let Some(pending) = self.pending.as_ref() else { return false };
+        if !matches!(pending.class.verb, Verb::Commit | Verb::Rollback) || pending.class.multi {
+            return false;
+        }
+        let text = pending.wire.get(pending.text_at..).unwrap_or_default().to_ascii_uppercase();
+        let words: Vec<_> =
+            text.split(|b| !b.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
+        words.last() == Some(&b"RELEASE".as_slice())
+            && words.get(words.len().wrapping_sub(2)) != Some(&b"NO".as_slice())
+    }
+
+    /// What was read, and where: a later read elsewhere must not go back behind it.
+    fn note_reading(&mut self, world: &World<'_>, slot: Held, wrote: bool) {
+        let Some(verb) = self.pending.as_ref().map(|pending| pending.class.verb) else { return };
+        if !shows_data(verb) || wrote {
+            return;
+        }
+        match slot {
+            Held::Primary => {
+                self.floor = Some(world.now);
+                // What it is known to contain is not all any more.
+                if let Some(link) = self.link_mut(Held::Replica) {
+                    link.caught_up = false;
+                }
+            }
+            Held::Replica => {
+                if let Some(link) = self.link_mut(Held::Replica) {
+                    link.read_at = Some(world.now);
+                }
+            }
+        }
+    }
+
+    /// What the text of a successful statement tells beyond the trackers.
+    fn learn_text(&mut self, out: &mut Outbox) {
+        let Some(pending) = self.pending.as_ref() else { return };
+        let effects = pending.class.effects;
+        let pins = [
+            (Effects::TEMP_TABLE, Pin::TemporaryTable),
+            (Effects::LOCK, Pin::TableLock),
+            (Effects::USER_LOCK, Pin::UserLock),
+            (Effects::HANDLER_OPEN, Pin::Handler),
+            (Effects::USER_VAR_WRITE, Pin::UserVariable),
+            (Effects::REPLICATION_REPLAY, Pin::ReplicationReplay),
+            (Effects::TEXT_PREPARE, Pin::NamedStatement),
+            (Effects::XA, Pin::Xa),
+        ];
+        // Preparing a statement does nothing of what it says.
+        let executed = !matches!(pending.ask, Ask::Prepare { .. });
+        if !executed {
+            return;
+        }
+        if effects.any(Effects::RELEASE_ALL_LOCKS) {
+            self.pins.remove(Pin::UserLock);
+        }
+        if effects.any(Effects::UNLOCK) {
+            self.pins.remove(Pin::TableLock);
+        }
+        for (effect, pin) in pins {
+            if effects.any(effect) {
+                self.pins.add(pin);
+            }
+        }
+        if effects.any(Effects::ACCOUNTS) {
+            out.requests.push(Request::AccountsChanged);
+        }
+        if effects.any(Effects::TOPOLOGY) {
+            out.requests.push(Request::ProbeNow);
+        }
+        if effects.any(Effects::SET.with(Effects::ROLE)) {
+            self.learn_set();
+        }
+    }
+
+    /// What a successful SET says about values that the trackers do not show.
+    fn learn_set(&mut self) {
+        let Some(pending) = self.pending.as_ref() else { return };
+        let text = match pending.ask {
+            Ask::Execute { id } => self.statements.get(id).map(|s| s.text.clone()),
+            _ => pending.wire.get(pending.text_at..).map(<[u8]>::to_vec),
+        };
+        let assignments = text
+            .filter(|_| !pending.class.multi)
+            .and_then(|text| set::parse(&text, &self.state.dialect));
+        let Some(assignments) = assignments else {
+            self.pins.add(Pin::UnknownSet);
+            return;
+        };
+        for assignment in assignments {
+            match (assignment.target, assignment.value) {
+                (SetTarget::UserVar(name), SetValue::Literal(literal)) => {
+                    if !self.state.set_user_variable(&name, &literal) {
+                        self.pins.add(Pin::UserVariable);
+                    }
+                }
+                (SetTarget::UserVar(_), _) => self.pins.add(Pin::UserVariable),
+                (SetTarget::Session(name), value) => self.learn_session_variable(&name, &value),
+                (SetTarget::Names, SetValue::Words(words)) => self.learn_names(&words),
+                (SetTarget::Names | SetTarget::CharacterSet, _) => self.pins.add(Pin::UnknownSet),
+                (SetTarget::NextTransaction, _) => self.pins.add(Pin::NextTransaction),
+                (SetTarget::Role, SetValue::Words(role) | SetValue::Literal(role)) => {
+                    self.state.set_role(&role)
+                }
+                (SetTarget::Role, _) => self.pins.add(Pin::UnknownSet),
+                (
+                    SetTarget::Global(_)
+                    | SetTarget::Persist(_)
+                    | SetTarget::SessionTransaction
+                    | SetTarget::GlobalTransaction
+                    | SetTarget::Password
+                    | SetTarget::DefaultRole,
+                    _,
+                ) => {}
+                (SetTarget::ResourceGroup, _) => self.pins.add(Pin::UnknownSet),
+            }
+        }
+    }
+
+    /// SET NAMES charset [COLLATE collation]: the trackers tell the charset, only the text the
+    /// collation.
+    fn learn_names(&mut self, words: &[u8]) {
+        let mut words = words.split(|byte| *byte == b' ').map(TrimQuotes::trim_quotes);
+        match (words.next(), words.next(), words.next()) {
+            (Some(_), None, None) => {}
+            (Some(_), Some(keyword), Some(collation))
+                if keyword.eq_ignore_ascii_case(b"collate") =>
+            {
+                let collation = collation.to_ascii_lowercase();
+                self.state.set_variable(b"collation_connection", &collation);
+            }
+            _ => self.pins.add(Pin::UnknownSet),
+        }
+    }
+
+    fn learn_session_variable(&mut self, name: &str, value: &SetValue) {
+        if !name.starts_with("session_track_") {
+            return;
+        }
+        let word = match value {
+            SetValue::Literal(literal) | SetValue::Words(literal) => literal.as_slice(),
+            _ => b"",
+        };
+        self.tracking.set(name, word.trim_ascii().trim_quotes());
+        // Ours must stay on, whatever the client asked for.
+        if let Some(link) = self.link_mut(Held::Primary) {
+            link.untracked = true;
+        }
+    }
+
+    /// What a successful command without text means.
+    fn learn_command(&mut self, out: &mut Outbox) {
+        let Some(pending) = self.pending.as_ref() else { return };
+        match &pending.ask {
+            Ask::InitDb(name) => {
+                let name = name.clone();
+                self.state.set_schema(&name);
+            }
+            Ask::SetOption(option) => {
+                self.option = Some(*option);
+                let option = self.option;
+                if let Some(link) = self.link_mut(Held::Primary) {
+                    link.option = option;
+                }
+            }
+            Ask::ResetConnection => {
+                self.reset_done();
+                if let Some(link) = self.link_mut(Held::Primary) {
+                    link.untracked = true;
+                }
+                self.drop_link(Held::Replica, out);
+            }
+            Ask::ResetStatement { id } => {
+                let id = *id;
+                if let Some(statement) = self.statements.get_mut(id) {
+                    statement.cursor = None;
+                }
+                if !self.statements.any_cursor() {
+                    self.pins.remove(Pin::Cursor);
+                }
+            }
+            Ask::Query
+            | Ask::Prepare { .. }
+            | Ask::Execute { .. }
+            | Ask::Fetch { .. }
+            | Ask::Ping
+            | Ask::Tunnel
+            | Ask::Other => {}
+        }
+    }
+}
+
+/// Quotes off a literal.
+trait TrimQuotes {
+    fn trim_quotes(&self) -> &[u8];
+}
+
+impl TrimQuotes for [u8] {
+    fn trim_quotes(&self) -> &[u8] {
+        match self {
+            [b'\'', word @ .., b'\''] | [b'"', word @ .., b'"'] => word,
+            word => word,
+        }
+    }
+}

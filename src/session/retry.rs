@@ -1,0 +1,116 @@
+//! May a request be sent again? A table over (what it is, how far it got), never over texts.
+
+use crate::router::{Class, Effects, Kind, Verb};
+
+/// How far a request had come when its link broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Progress {
+    /// No byte of the request itself was sent.
+    NotSent,
+    /// Sent, and nothing of an answer passed on to the client.
+    Sent,
+    /// Part of an answer was passed on.
+    Answering,
+}
+
+/// What to do about a request whose link broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Send it elsewhere; nobody can tell the difference.
+    Again,
+    /// The transaction around it is rolled back for certain: 1213/40001.
+    TransactionLost,
+    /// Answer OK: what it asked for has happened by itself (ROLLBACK).
+    DoneByItself,
+    /// Say that the outcome is unknown, and close.
+    OutcomeUnknown,
+    /// Say that the answer was cut off, and close.
+    AnswerCut,
+}
+
+/// Decides for one request. `in_transaction` is the state before the request; `repeated` says
+/// that it has been repeated once already.
+#[must_use]
+pub fn after_link_loss(
+    class: &Class,
+    progress: Progress,
+    in_transaction: bool,
+    repeated: bool,
+) -> Verdict {
+    match (progress, in_transaction) {
+        (Progress::Answering, _) => Verdict::AnswerCut,
+        (Progress::NotSent, false) => Verdict::Again,
+        (Progress::NotSent, true) => Verdict::TransactionLost,
+        (Progress::Sent, true) => sent_in_transaction(class),
+        (Progress::Sent, false) if class.kind == Kind::Read && !repeated => Verdict::Again,
+        (Progress::Sent, false) if harmless(class) && !repeated => Verdict::Again,
+        (Progress::Sent, false) => Verdict::OutcomeUnknown,
+    }
+}
+
+/// The transaction died with its connection unless the statement itself may have committed it.
+fn sent_in_transaction(class: &Class) -> Verdict {
+    let may_commit = class.multi
+        || class.effects.any(
+            Effects::OPAQUE
+                .with(Effects::DDL)
+                .with(Effects::ACCOUNTS)
+                .with(Effects::BEGIN)
+                .with(Effects::BEGIN_READ_ONLY)
+                .with(Effects::LOCK)
+                .with(Effects::XA)
+                .with(Effects::SET),
+        );
+    match class.verb {
+        Verb::Rollback if !class.multi => Verdict::DoneByItself,
+        Verb::Select
+        | Verb::Insert
+        | Verb::Update
+        | Verb::Delete
+        | Verb::Replace
+        | Verb::With
+        | Verb::Values
+        | Verb::Table
+        | Verb::Show
+        | Verb::Describe
+        | Verb::Explain
+        | Verb::Savepoint
+        | Verb::Do
+            if !may_commit =>
+        {
+            Verdict::TransactionLost
+        }
+        _ => Verdict::OutcomeUnknown,
+    }
+}
+
+/// Statements that change nothing but a session which is gone with its link.
+fn harmless(class: &Class) -> bool {
+    let only_session = matches!(class.verb, Verb::Begin | Verb::Use | Verb::Empty)
+        || (class.verb == Verb::Rollback);
+    only_session && !class.multi
+}
+
+/// Whether a replica's refusal proves that nothing was executed there, so that the statement
+/// may run on the primary without the client noticing (ground rule G4).
+#[must_use]
+pub fn replica_refused(code: u16) -> bool {
+    matches!(
+        code,
+        1792 | 1290 | 1836 | 1146 | 1049 | 1054 | 1305 | 1045 | 1044 | 1142 | 1143 | 1370 | 1047
+    )
+}
+
+/// Whether the refusal says "this writes": its digest is remembered.
+#[must_use]
+pub fn refused_as_write(code: u16) -> bool {
+    matches!(code, 1792 | 1290 | 1836)
+}
+
+/// Whether an error of a primary says that it has become read-only and did nothing. 1290 names
+/// the option that prevents the statement; other options give the same code.
+#[must_use]
+pub fn primary_is_read_only(code: u16, message: &[u8]) -> bool {
+    let names = |needle: &[u8]| memchr::memmem::find(message, needle).is_some();
+    code == 1836 || (code == 1290 && (names(b"read-only") || names(b"read_only")))
+}

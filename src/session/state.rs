@@ -1,0 +1,353 @@
+//! What must follow the client from link to link: schema, variables, role, charset.
+//!
+//! The server's trackers are the truth; this is where they are written down. Each entry bears
+//! the version at which it last changed, so that a link which was synchronised at version *n*
+//! needs exactly the entries above *n*.
+
+use crate::protocol::flags::Status;
+use crate::protocol::session_track::Change;
+use crate::router::policy::Held;
+use crate::router::{Charset, Dialect};
+use crate::topology::gtid::GtidSet;
+
+/// Most user variables that are reproduced elsewhere; with more the session is pinned.
+const USER_VARIABLES_MAX: usize = 64;
+/// Longest literal of a user variable that is reproduced, bytes.
+const LITERAL_MAX: usize = 1024;
+
+/// The session's state as far as it can be reproduced on another link.
+#[derive(Debug)]
+pub struct State {
+    /// Status flags of the last reply that concerned the session's own link.
+    pub status: Status,
+    /// How statements of this session must be read.
+    pub dialect: Dialect,
+    /// The session's own writes, and what it has seen as far as that is known.
+    pub token: GtidSet,
+    /// Grows with every change.
+    pub version: u32,
+    schema: Option<Vec<u8>>,
+    schema_at: u32,
+    role: Option<(Vec<u8>, u32)>,
+    variables: Vec<Entry>,
+    user_variables: Vec<Entry>,
+    charset_at: u32,
+}
+
+/// A named value and the version at which it was last set.
+#[derive(Debug)]
+struct Entry {
+    name: Box<[u8]>,
+    value: Box<[u8]>,
+    at: u32,
+    /// For user variables: the literal is a string, so its meaning depends on the charset.
+    textual: bool,
+}
+
+/// What learning a change asks of the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learnt {
+    /// Written down (or of no concern).
+    Noted,
+    /// The token grew: the session wrote.
+    Wrote,
+    /// It cannot be reproduced by text; the session must stay.
+    Irreproducible,
+}
+
+impl State {
+    /// The state right after login.
+    #[must_use]
+    pub fn new(dialect: Dialect, schema: Option<Vec<u8>>, status: Status) -> Self {
+        Self {
+            status,
+            dialect,
+            token: GtidSet::default(),
+            version: 1,
+            schema,
+            schema_at: 1,
+            role: None,
+            variables: Vec::new(),
+            user_variables: Vec::new(),
+            charset_at: 0,
+        }
+    }
+
+    /// The current schema.
+    #[must_use]
+    pub fn schema(&self) -> Option<&[u8]> {
+        self.schema.as_deref()
+    }
+
+    /// Writes down one tracked change that a reply on `slot` carried.
+    pub fn learn(&mut self, change: &Change<'_>, slot: Held) -> Learnt {
+        match change {
+            Change::Schema(name) => {
+                self.set_schema(name);
+                Learnt::Noted
+            }
+            Change::Variable { name, value } => self.learn_variable(name, value, slot),
+            Change::Gtids(text) => {
+                let set = std::str::from_utf8(text).ok().and_then(GtidSet::parse_mysql);
+                self.learn_gtid(set)
+            }
+            Change::StateChange
+            | Change::TransactionCharacteristics(_)
+            | Change::TransactionState(_)
+            | Change::Unknown { .. } => Learnt::Noted,
+        }
+    }
+
+    fn learn_gtid(&mut self, set: Option<GtidSet>) -> Learnt {
+        match set {
+            Some(set) if !set.is_empty() => {
+                self.token.union(&set);
+                Learnt::Wrote
+            }
+            Some(_) | None => Learnt::Noted,
+        }
+    }
+
+    fn learn_variable(&mut self, name: &[u8], value: &[u8], slot: Held) -> Learnt {
+        if name == b"last_gtid" {
+            let set = std::str::from_utf8(value).ok().and_then(GtidSet::parse_mariadb);
+            return self.learn_gtid(set);
+        }
+        if name.starts_with(b"session_track_") || belongs_to_link(name, slot) {
+            return Learnt::Noted;
+        }
+        if one_shot(name) {
+            return Learnt::Irreproducible;
+        }
+        match name {
+            b"sql_mode" => read_sql_mode(&mut self.dialect, value),
+            b"character_set_client" => self.dialect.charset = Charset::from_name(value),
+            b"character_set_connection" => {
+                // Its collation fell back to the charset's default: an explicit one is void.
+                self.variables.retain(|entry| *entry.name != *b"collation_connection");
+                self.charset_at = self.version.wrapping_add(1);
+            }
+            _ => {}
+        }
+        self.set_variable(name, value);
+        if restorable_text(value) { Learnt::Noted } else { Learnt::Irreproducible }
+    }
+
+    /// Writes down a system variable whose value the text told (a collation, above all).
+    pub fn set_variable(&mut self, name: &[u8], value: &[u8]) {
+        self.version = self.version.wrapping_add(1);
+        upsert(&mut self.variables, name, value, self.version, false);
+    }
+
+    /// The tracked value of a system variable that the session has set.
+    #[must_use]
+    pub fn variable(&self, name: &[u8]) -> Option<&[u8]> {
+        self.variables.iter().find(|entry| *entry.name == *name).map(|entry| &*entry.value)
+    }
+
+    /// Writes down the schema after a successful USE or COM_INIT_DB.
+    pub fn set_schema(&mut self, name: &[u8]) {
+        if self.schema.as_deref() != Some(name) {
+            self.version = self.version.wrapping_add(1);
+            self.schema = Some(name.to_vec());
+            self.schema_at = self.version;
+        }
+    }
+
+    /// Writes down the role that SET ROLE named, as it was written.
+    pub fn set_role(&mut self, text: &[u8]) {
+        self.version = self.version.wrapping_add(1);
+        self.role = Some((text.to_vec(), self.version));
+    }
+
+    /// Writes down a user variable set by a literal; false when it cannot be kept.
+    #[must_use]
+    pub fn set_user_variable(&mut self, name: &[u8], literal: &[u8]) -> bool {
+        let known = self.user_variables.iter().any(|entry| *entry.name == *name);
+        if literal.len() > LITERAL_MAX
+            || (!known && self.user_variables.len() >= USER_VARIABLES_MAX)
+        {
+            return false;
+        }
+        self.version = self.version.wrapping_add(1);
+        let textual = !literal.iter().all(|b| b.is_ascii_digit() || b"+-.eE".contains(b));
+        upsert(&mut self.user_variables, name, literal, self.version, textual);
+        true
+    }
+
+    /// Whether every user variable would come out the same elsewhere: a string literal means
+    /// what it meant only under the charset in which it was written.
+    #[must_use]
+    pub fn user_variables_restorable(&self) -> bool {
+        self.user_variables.iter().all(|entry| !entry.textual || entry.at >= self.charset_at)
+    }
+
+    /// Forgets what COM_RESET_CONNECTION resets. Schema and role stay: measured on MariaDB
+    /// 10.11 and MySQL 9.7, the reset leaves both in place.
+    pub fn reset(&mut self, dialect: Dialect) {
+        self.version = self.version.wrapping_add(1);
+        self.variables.clear();
+        self.user_variables.clear();
+        self.charset_at = 0;
+        self.dialect = dialect;
+        let schema_and_role_are_newer = self.version;
+        self.schema_at = schema_and_role_are_newer;
+        if let Some((_, at)) = &mut self.role {
+            *at = schema_and_role_are_newer;
+        }
+    }
+
+    /// The schema to select on a link that was synchronised at `since` and has `on_link`.
+    #[must_use]
+    pub fn schema_to_send(&self, since: u32, on_link: Option<&[u8]>) -> Option<&[u8]> {
+        let schema = self.schema.as_deref()?;
+        (self.schema_at > since && on_link != Some(schema)).then_some(schema)
+    }
+
+    /// The SET ROLE statement that a link synchronised at `since` needs.
+    #[must_use]
+    pub fn role_to_send(&self, since: u32) -> Option<Vec<u8>> {
+        let (text, at) = self.role.as_ref()?;
+        (*at > since).then(|| [b"SET ROLE ", text.as_slice()].concat())
+    }
+
+    /// The SET statement that a link synchronised at `since` needs; `None` when it needs none.
+    #[must_use]
+    pub fn variables_to_send(&self, since: u32, slot: Held) -> Option<Vec<u8>> {
+        let mut sql = Vec::new();
+        for entry in self.variables.iter().filter(|entry| entry.at > since) {
+            if slot == Held::Replica && primary_only(&entry.name) {
+                continue;
+            }
+            begin_assignment(&mut sql);
+            sql.extend_from_slice(&entry.name);
+            sql.push(b'=');
+            push_value(&mut sql, &entry.name, &entry.value);
+        }
+        for entry in self.user_variables.iter().filter(|entry| entry.at > since) {
+            begin_assignment(&mut sql);
+            sql.extend_from_slice(b"@`");
+            for byte in &entry.name {
+                sql.push(*byte);
+                if *byte == b'`' {
+                    sql.push(b'`');
+                }
+            }
+            sql.extend_from_slice(b"`=");
+            sql.extend_from_slice(&entry.value);
+        }
+        (!sql.is_empty()).then_some(sql)
+    }
+}
+
+fn begin_assignment(sql: &mut Vec<u8>) {
+    sql.extend_from_slice(if sql.is_empty() { b"SET " } else { b", " });
+}
+
+fn upsert(entries: &mut Vec<Entry>, name: &[u8], value: &[u8], at: u32, textual: bool) {
+    if let Some(entry) = entries.iter_mut().find(|entry| *entry.name == *name) {
+        entry.value = value.into();
+        entry.at = at;
+        entry.textual = textual;
+    } else {
+        entries.push(Entry { name: name.into(), value: value.into(), at, textual });
+    }
+}
+
+/// Writes a tracked value as SQL: numbers bare (a numeric variable refuses a string), the rest
+/// quoted. An empty charset of results is NULL.
+fn push_value(sql: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    let numeric =
+        value.first().is_some_and(|b| b.is_ascii_digit() || (*b == b'-' && value.len() > 1))
+            && value.iter().skip(1).all(|b| b.is_ascii_digit() || *b == b'.');
+    if numeric {
+        sql.extend_from_slice(value);
+    } else if value.is_empty() && name == b"character_set_results" {
+        sql.extend_from_slice(b"NULL");
+    } else {
+        sql.push(b'\'');
+        for byte in value {
+            sql.push(*byte);
+            if *byte == b'\'' {
+                sql.push(b'\'');
+            }
+        }
+        sql.push(b'\'');
+    }
+}
+
+/// Whether a value can be written in a SET whatever the link's sql_mode and charset are.
+fn restorable_text(value: &[u8]) -> bool {
+    value.len() <= LITERAL_MAX && value.iter().all(|b| b.is_ascii() && *b != b'\\' && *b >= b' ')
+}
+
+/// Variables that a replica's link sets for its own purposes.
+fn belongs_to_link(name: &[u8], slot: Held) -> bool {
+    slot == Held::Replica && primary_only(name)
+}
+
+/// Variables that concern writing and are never reproduced on a replica's link.
+fn primary_only(name: &[u8]) -> bool {
+    matches!(name, b"autocommit" | b"tx_read_only" | b"transaction_read_only")
+}
+
+/// Variables that act once or steer replication: their text cannot be replayed elsewhere.
+fn one_shot(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"timestamp"
+            | b"insert_id"
+            | b"last_insert_id"
+            | b"identity"
+            | b"rand_seed1"
+            | b"rand_seed2"
+            | b"gtid_next"
+            | b"gtid_domain_id"
+            | b"gtid_seq_no"
+            | b"server_id"
+            | b"sql_log_bin"
+    ) || name.starts_with(b"pseudo_")
+}
+
+fn read_sql_mode(dialect: &mut Dialect, value: &[u8]) {
+    let has = |mode: &[u8]| value.split(|b| *b == b',').any(|m| m.eq_ignore_ascii_case(mode));
+    dialect.ansi_quotes = has(b"ANSI_QUOTES") || has(b"ANSI");
+    dialect.no_backslash_escapes = has(b"NO_BACKSLASH_ESCAPES");
+    dialect.oracle = has(b"ORACLE");
+    dialect.ignore_space = has(b"IGNORE_SPACE");
+}
+
+/// The character set family of a collation id of the handshake.
+#[must_use]
+pub fn charset_of_collation(collation: u8) -> Charset {
+    match collation {
+        28 | 87 => Charset::Gbk,
+        1 | 84 => Charset::Big5,
+        13 | 88 | 95 | 96 => Charset::Sjis,
+        248..=250 => Charset::Gb18030,
+        // ucs2, utf16, utf16le, utf32: servers refuse these as client character sets.
+        35 | 54..=56 | 60..=62 | 90 | 101..=183 => Charset::Unknown,
+        _ => Charset::AsciiSafe,
+    }
+}
+
+/// The dialect that a server's facts and the client's handshake imply.
+#[must_use]
+pub fn initial_dialect(
+    facts: &crate::topology::ServerFacts,
+    collation: u8,
+    ignore_space: bool,
+) -> Dialect {
+    let mut dialect = Dialect {
+        flavour: facts.flavour,
+        version: facts.version,
+        ansi_quotes: false,
+        no_backslash_escapes: false,
+        oracle: false,
+        ignore_space,
+        charset: charset_of_collation(collation),
+    };
+    read_sql_mode(&mut dialect, facts.sql_mode.as_bytes());
+    dialect.ignore_space |= ignore_space;
+    dialect
+}

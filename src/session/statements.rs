@@ -1,0 +1,137 @@
+//! Prepared statements: the client's id stands for a text; each link has an id of its own for it.
+
+use std::collections::BTreeMap;
+
+use crate::router::Class;
+use crate::router::policy::Held;
+use crate::session::action::index;
+
+/// All prepared statements of a session.
+#[derive(Debug, Default)]
+pub struct Statements {
+    last_id: u32,
+    by_id: BTreeMap<u32, Statement>,
+    long_data_bytes: usize,
+}
+
+/// One prepared statement.
+#[derive(Debug)]
+pub struct Statement {
+    /// Its text, as the client prepared it.
+    pub text: Vec<u8>,
+    /// What the text lets one expect.
+    pub class: Class,
+    /// Number of parameters.
+    pub parameters: u16,
+    /// The types of the last execution that named them: they may be omitted afterwards.
+    pub types: Option<Vec<u8>>,
+    /// The server's id on each link, and whether that link has seen the types.
+    pub on_links: [Option<OnLink>; 2],
+    /// Parameters sent ahead by COM_STMT_SEND_LONG_DATA, as whole command payloads.
+    pub long_data: Vec<Vec<u8>>,
+    /// The link on which a cursor is open.
+    pub cursor: Option<Held>,
+}
+
+/// A statement as one link knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnLink {
+    /// The server's id.
+    pub id: u32,
+    /// An execution on this link has bound the types.
+    pub typed: bool,
+}
+
+impl Statements {
+    /// Takes the next client id. Ids count from 1 for each connection, as a server's do.
+    pub fn next_id(&mut self) -> u32 {
+        self.last_id = self.last_id.wrapping_add(1);
+        self.last_id
+    }
+
+    /// The id of the statement prepared last (MariaDB lets 0xFFFFFFFF stand for it).
+    #[must_use]
+    pub fn last_id(&self) -> u32 {
+        self.last_id
+    }
+
+    /// Keeps a statement that a server has accepted.
+    pub fn insert(&mut self, id: u32, statement: Statement) {
+        self.by_id.insert(id, statement);
+    }
+
+    /// The statement with this client id.
+    #[must_use]
+    pub fn get(&self, id: u32) -> Option<&Statement> {
+        self.by_id.get(&id)
+    }
+
+    /// The statement with this client id, to change it.
+    pub fn get_mut(&mut self, id: u32) -> Option<&mut Statement> {
+        self.by_id.get_mut(&id)
+    }
+
+    /// Forgets a statement and gives it back.
+    pub fn remove(&mut self, id: u32) -> Option<Statement> {
+        let statement = self.by_id.remove(&id)?;
+        let freed: usize = statement.long_data.iter().map(Vec::len).sum();
+        self.long_data_bytes = self.long_data_bytes.saturating_sub(freed);
+        Some(statement)
+    }
+
+    /// Buffers a parameter sent ahead; false when that would exceed `limit` bytes in all.
+    #[must_use]
+    pub fn push_long_data(&mut self, id: u32, payload: &[u8], limit: usize) -> bool {
+        let Some(statement) = self.by_id.get_mut(&id) else {
+            // The server ignores data for unknown statements too: the command has no answer.
+            return true;
+        };
+        let total = self.long_data_bytes.saturating_add(payload.len());
+        if total > limit {
+            return false;
+        }
+        self.long_data_bytes = total;
+        statement.long_data.push(payload.to_vec());
+        true
+    }
+
+    /// Drops the parameters sent ahead for one statement, as an execution or reset does.
+    pub fn clear_long_data(&mut self, id: u32) {
+        if let Some(statement) = self.by_id.get_mut(&id) {
+            let freed: usize = statement.long_data.iter().map(Vec::len).sum();
+            self.long_data_bytes = self.long_data_bytes.saturating_sub(freed);
+            statement.long_data = Vec::new();
+        }
+    }
+
+    /// Forgets the ids of a link that is gone.
+    pub fn link_gone(&mut self, slot: Held) {
+        for statement in self.by_id.values_mut() {
+            if let Some(on_link) = statement.on_links.get_mut(index(slot)) {
+                *on_link = None;
+            }
+            if statement.cursor == Some(slot) {
+                statement.cursor = None;
+            }
+        }
+    }
+
+    /// Whether any cursor is open.
+    #[must_use]
+    pub fn any_cursor(&self) -> bool {
+        self.by_id.values().any(|statement| statement.cursor.is_some())
+    }
+
+    /// Whether a cursor is open on this link.
+    #[must_use]
+    pub fn cursor_on(&self, slot: Held) -> bool {
+        self.by_id.values().any(|statement| statement.cursor == Some(slot))
+    }
+
+    /// Forgets everything, as COM_RESET_CONNECTION does. Ids go on counting, so that a late
+    /// reference to an old id can never meet a new statement.
+    pub fn clear(&mut self) {
+        self.by_id.clear();
+        self.long_data_bytes = 0;
+    }
+}

@@ -1,0 +1,444 @@
+//! Our own commands on a link before the client's: bring it into the session's state, wait for
+//! a replica, ask the primary how far it is. Their replies never reach the client.
+
+use std::time::Duration;
+
+use crate::protocol::packet;
+use crate::protocol::reply;
+use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
+use crate::router::policy::{Decision, Held, Target};
+use crate::router::{Effects, Kind as Where, Reason, Verb};
+use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
+use crate::session::attach::bit;
+use crate::session::statements::OnLink;
+use crate::session::{Ask, Own, Phase, Session, single};
+use crate::topology::gtid::GtidSet;
+use crate::topology::{Flavour, ServerFacts};
+
+/// Longest reply to one of our own commands, bytes.
+const OWN_REPLY_MAX: usize = 1 << 20;
+
+/// One of our own commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Switch the trackers on again after a reset.
+    Track,
+    /// Repeat the client's COM_SET_OPTION.
+    Option(u16),
+    /// Select the schema.
+    Schema(Vec<u8>),
+    /// SET ROLE.
+    Role(Vec<u8>),
+    /// SET variables.
+    Variables(Vec<u8>),
+    /// Prepare a statement that the link does not know.
+    Prepare(u32),
+    /// Ask the primary for its position.
+    AskPosition,
+    /// Wait on the replica until it has applied the session's token.
+    Wait,
+    /// End the read-only transaction that is open on the replica.
+    EndReplicaTransaction,
+    /// Open the read-only transaction on the primary instead.
+    ReopenOnPrimary,
+}
+
+impl Step {
+    /// The link that a step concerns when the request is for `slot`.
+    pub(super) fn slot(&self, slot: Held) -> Held {
+        match self {
+            Self::EndReplicaTransaction | Self::Wait => Held::Replica,
+            Self::AskPosition | Self::ReopenOnPrimary => Held::Primary,
+            Self::Track
+            | Self::Option(_)
+            | Self::Schema(_)
+            | Self::Role(_)
+            | Self::Variables(_)
+            | Self::Prepare(_) => slot,
+        }
+    }
+}
+
+impl Session {
+    /// What the link still lacks before the pending request can be sent.
+    pub(super) fn next_step(&self, slot: Held) -> Option<Step> {
+        let link = self.link(slot)?;
+        let pending = self.pending.as_ref()?;
+        if slot == Held::Replica
+            && self.transaction == Some(Held::Replica)
+            && outgrows_replica(pending.class.kind, pending.class.verb, pending.class.effects)
+        {
+            return Some(Step::EndReplicaTransaction);
+        }
+        if pending.ask == Ask::ResetConnection {
+            return None;
+        }
+        if link.untracked {
+            return Some(Step::Track);
+        }
+        if let Some(option) = self.option
+            && link.option != self.option
+        {
+            return Some(Step::Option(option));
+        }
+        if link.synced != self.state.version {
+            let on_link = if link.synced == 0 { link.facts.schema.as_deref() } else { None };
+            if let Some(schema) = self.state.schema_to_send(link.synced, on_link) {
+                // The role first: the right to the schema may come from it.
+                if let Some(role) = self.state.role_to_send(link.synced) {
+                    return Some(Step::Role(role));
+                }
+                return Some(Step::Schema(schema.to_vec()));
+            }
+            if let Some(role) = self.state.role_to_send(link.synced) {
+                return Some(Step::Role(role));
+            }
+            if let Some(sql) = self.state.variables_to_send(link.synced, slot) {
+                return Some(Step::Variables(sql));
+            }
+        }
+        if pending.reopen && slot == Held::Primary {
+            return Some(Step::ReopenOnPrimary);
+        }
+        if let Ask::Execute { id } = pending.ask {
+            let statement = self.statements.get(id)?;
+            if statement.on_links[index(slot)].is_none() {
+                return Some(Step::Prepare(id));
+            }
+        }
+        None
+    }
+
+    /// Starts one of our own commands.
+    pub(super) fn start_own(
+        &mut self,
+        world: &World<'_>,
+        slot: Held,
+        step: Step,
+        out: &mut Outbox,
+    ) {
+        let Some(link) = self.link(slot) else { return };
+        let (caps, mariadb) = (link.facts.capabilities, link.facts.mariadb);
+        let flavour = self.state.dialect.flavour;
+        let mut payload = Vec::new();
+        let mut expect = Expect::Query;
+        match &step {
+            Step::Schema(name) => {
+                expect = Expect::Simple;
+                payload.push(0x02);
+                payload.extend_from_slice(name);
+            }
+            Step::Option(option) => {
+                expect = Expect::Simple;
+                payload.push(0x1B);
+                payload.extend_from_slice(&option.to_le_bytes());
+            }
+            Step::Prepare(id) => {
+                expect = Expect::Prepare;
+                payload.push(0x16);
+                if let Some(statement) = self.statements.get(*id) {
+                    payload.extend_from_slice(&statement.text);
+                }
+            }
+            Step::Track => query(&mut payload, tracking_statement(flavour), caps),
+            Step::Role(sql) | Step::Variables(sql) => query(&mut payload, sql, caps),
+            Step::AskPosition => query(&mut payload, position_query(flavour), caps),
+            Step::Wait => {
+                let sql = wait_query(flavour, &self.state.token, world.group.replica_wait);
+                query(&mut payload, sql.as_bytes(), caps);
+            }
+            Step::EndReplicaTransaction => query(&mut payload, b"COMMIT", caps),
+            Step::ReopenOnPrimary => {
+                query(&mut payload, b"START TRANSACTION READ ONLY", caps);
+            }
+        }
+        packet::write(&mut out.links[index(slot)], 0, &payload);
+        let walker = ReplyWalker::new(expect, caps, mariadb);
+        let own = Own { slot, step, walker, reply: Vec::new(), failed: None };
+        self.enter(Phase::Own(Box::new(own)), world.now);
+    }
+
+    /// Takes the reply to one of our own commands.
+    pub(super) fn swallow(
+        &mut self,
+        world: &mut World<'_>,
+        input: &[u8],
+        out: &mut Outbox,
+    ) -> usize {
+        let Phase::Own(own) = &mut self.phase else { return 0 };
+        let slot = own.slot;
+        let mut used = 0;
+        loop {
+            let rest = input.get(used..).unwrap_or_default();
+            let Ok(advance) = own.walker.advance(rest) else {
+                return self.own_reply_malformed(world, slot, input.len(), out);
+            };
+            let Stop::Notable(notable) = advance.stop else {
+                own.reply.extend_from_slice(rest.get(..advance.forward).unwrap_or_default());
+                used += advance.forward;
+                break;
+            };
+            let end = advance.forward + notable.len;
+            own.reply.extend_from_slice(rest.get(..end).unwrap_or_default());
+            if notable.kind == Kind::Err {
+                let payload = rest.get(advance.forward + packet::HEADER_LEN..end);
+                own.failed = payload.map(<[u8]>::to_vec);
+            }
+            used += end;
+            if notable.terminal {
+                self.own_done(world, out);
+                return used;
+            }
+        }
+        if own.reply.len() > OWN_REPLY_MAX {
+            return self.own_reply_malformed(world, slot, input.len(), out);
+        }
+        used
+    }
+
+    fn own_reply_malformed(
+        &mut self,
+        world: &mut World<'_>,
+        slot: Held,
+        all: usize,
+        out: &mut Outbox,
+    ) -> usize {
+        out.requests.push(Request::Drop(slot));
+        self.link_lost(world, slot, out);
+        all
+    }
+
+    fn own_done(&mut self, world: &mut World<'_>, out: &mut Outbox) {
+        let Phase::Own(own) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
+        if let Some(error) = own.failed {
+            return self.own_refused(world, own.slot, &own.step, error, out);
+        }
+        match own.step {
+            Step::Track => self.on_link(own.slot, |link| link.untracked = false),
+            Step::Option(option) => self.on_link(own.slot, |link| link.option = Some(option)),
+            Step::Schema(name) => self.on_link(own.slot, |link| link.facts.schema = Some(name)),
+            Step::Role(_) => {}
+            Step::Variables(_) => {
+                let version = self.state.version;
+                self.on_link(own.slot, |link| link.synced = version);
+            }
+            Step::Prepare(id) => self.own_prepared(own.slot, id, &own.reply),
+            Step::AskPosition => self.position_known(&own.reply),
+            Step::Wait => self.waited(world, &own.reply, out),
+            Step::EndReplicaTransaction => self.replica_transaction_ended(world),
+            Step::ReopenOnPrimary => {
+                self.transaction = Some(Held::Primary);
+                if let Some(pending) = self.pending.as_mut() {
+                    pending.reopen = false;
+                }
+            }
+        }
+        self.mark_if_synced(own.slot);
+        self.proceed(world, out);
+    }
+
+    fn on_link(&mut self, slot: Held, change: impl FnOnce(&mut super::Link)) {
+        if let Some(link) = self.link_mut(slot) {
+            change(link);
+        }
+    }
+
+    /// Schema, role and variables are sent one after another; the link is up to date when no
+    /// such step is left.
+    fn mark_if_synced(&mut self, slot: Held) {
+        let state_step =
+            |step: &Step| matches!(step, Step::Schema(_) | Step::Role(_) | Step::Variables(_));
+        let version = self.state.version;
+        if !self.next_step(slot).as_ref().is_some_and(state_step) {
+            self.on_link(slot, |link| link.synced = version);
+        }
+    }
+
+    fn own_prepared(&mut self, slot: Held, id: u32, reply: &[u8]) {
+        let payload = reply.get(packet::HEADER_LEN..).unwrap_or_default();
+        if let (Ok(ok), Some(statement)) =
+            (reply::PrepareOk::parse(payload, self.login.capabilities), self.statements.get_mut(id))
+        {
+            statement.on_links[index(slot)] = Some(OnLink { id: ok.id, typed: false });
+        }
+    }
+
+    fn position_known(&mut self, reply: &[u8]) {
+        let text = single::value(reply).flatten();
+        let text = text.as_deref().and_then(|text| std::str::from_utf8(text).ok());
+        let set = text.and_then(|text| match self.state.dialect.flavour {
+            Flavour::MariaDb => GtidSet::parse_mariadb(text),
+            Flavour::MySql => GtidSet::parse_mysql(text),
+        });
+        let Some(pending) = self.pending.as_mut() else { return };
+        pending.asked = true;
+        match set {
+            Some(set) => {
+                self.state.token.union(&set);
+                self.floor = None;
+                self.on_link(Held::Replica, |link| link.caught_up = false);
+            }
+            None => self.fall_to_primary(Reason::NotCaughtUp),
+        }
+    }
+
+    fn waited(&mut self, _world: &World<'_>, reply: &[u8], out: &mut Outbox) {
+        // MASTER_GTID_WAIT and WAIT_FOR_EXECUTED_GTID_SET both answer 0 for success.
+        let caught_up = single::value(reply).flatten().is_some_and(|value| value == b"0");
+        if caught_up {
+            self.on_link(Held::Replica, |link| link.caught_up = true);
+            out.requests.push(Request::Waited(WaitOutcome::CaughtUp));
+        } else {
+            out.requests.push(Request::Waited(WaitOutcome::TimedOut));
+            self.fall_to_primary(Reason::NotCaughtUp);
+        }
+    }
+
+    /// A statement came that a replica's read-only transaction cannot serve.
+    fn replica_transaction_ended(&mut self, world: &World<'_>) {
+        self.transaction = None;
+        self.floor = self.floor.max(Some(world.now));
+        let Some(pending) = self.pending.as_mut() else { return };
+        let implicit_commit = ends_transaction(pending.class.verb, pending.class.effects);
+        pending.decision = None;
+        if !implicit_commit {
+            pending.decision =
+                Some(Decision { target: Target::Primary, reason: Reason::ReadOnlyTransaction });
+            pending.reopen = true;
+        }
+    }
+
+    /// A server refused one of our own commands: nothing of the client's has been sent.
+    fn own_refused(
+        &mut self,
+        world: &mut World<'_>,
+        slot: Held,
+        step: &Step,
+        error: Vec<u8>,
+        out: &mut Outbox,
+    ) {
+        if slot == Held::Replica {
+            // It may lag behind a schema or a grant: another place will do.
+            if let (Some(link), Some(pending)) =
+                (self.links[index(slot)].as_ref(), self.pending.as_mut())
+            {
+                pending.avoid |= bit(link.facts.node);
+            }
+            if !matches!(step, Step::Prepare(_)) {
+                self.drop_link(Held::Replica, out);
+            }
+            self.fall_to_primary(Reason::NotCaughtUp);
+            return self.proceed(world, out);
+        }
+        match step {
+            Step::Prepare(_) => {
+                // As on a direct connection where the table is gone at the execution.
+                packet::write(&mut out.client, 1, &error);
+                self.finished_here(world, reply::Err::code_of(&error), out);
+            }
+            Step::AskPosition => {
+                self.fall_to_primary(Reason::NotCaughtUp);
+                self.proceed(world, out);
+            }
+            Step::Track
+            | Step::Option(_)
+            | Step::Schema(_)
+            | Step::Role(_)
+            | Step::Variables(_)
+            | Step::Wait
+            | Step::EndReplicaTransaction
+            | Step::ReopenOnPrimary => {
+                // The state cannot be set up here: say so with the server's own words.
+                packet::write(&mut out.client, 1, &error);
+                self.finished_here(world, reply::Err::code_of(&error), out);
+                self.close(world.now, out);
+            }
+        }
+    }
+}
+
+/// Whether a statement inside a replica's read-only transaction must go to the primary.
+fn outgrows_replica(kind: Where, verb: Verb, effects: Effects) -> bool {
+    if ends_transaction(verb, effects) {
+        return true;
+    }
+    let stays = kind != Where::Primary
+        || matches!(
+            verb,
+            Verb::Commit
+                | Verb::Rollback
+                | Verb::Savepoint
+                | Verb::Use
+                | Verb::Insert
+                | Verb::Update
+                | Verb::Delete
+                | Verb::Replace
+                | Verb::Other
+        );
+    !stays
+}
+
+/// Whether a statement ends the open transaction before it does anything else.
+fn ends_transaction(_verb: Verb, effects: Effects) -> bool {
+    effects.any(
+        Effects::BEGIN
+            .with(Effects::BEGIN_READ_ONLY)
+            .with(Effects::LOCK)
+            .with(Effects::DDL)
+            .with(Effects::ACCOUNTS),
+    )
+}
+
+fn query(payload: &mut Vec<u8>, sql: &[u8], caps: crate::protocol::flags::Capabilities) {
+    payload.push(0x03);
+    if caps.has(crate::protocol::flags::Capabilities::QUERY_ATTRIBUTES) {
+        // No attributes, one set of them.
+        payload.extend_from_slice(&[0, 1]);
+    }
+    payload.extend_from_slice(sql);
+}
+
+/// The statement that switches on every tracker that we read.
+#[must_use]
+pub(super) fn tracking_statement(flavour: Flavour) -> &'static [u8] {
+    match flavour {
+        Flavour::MariaDb => {
+            b"SET SESSION session_track_system_variables='*', session_track_schema=1, \
+              session_track_state_change=1, session_track_transaction_info='CHARACTERISTICS'"
+        }
+        Flavour::MySql => {
+            b"SET SESSION session_track_system_variables='*', session_track_schema=1, \
+              session_track_state_change=1, session_track_transaction_info='CHARACTERISTICS', \
+              session_track_gtids='OWN_GTID'"
+        }
+    }
+}
+
+/// What a fresh link is told before it serves: trackers on, and on a replica the safety net
+/// under which a misrouted write fails (1792) instead of writing (ground rule G3).
+#[must_use]
+pub fn setup_statement(facts: &ServerFacts, slot: Held) -> Vec<u8> {
+    let mut sql = tracking_statement(facts.flavour).to_vec();
+    if slot == Held::Replica {
+        let old_name = facts.flavour == Flavour::MariaDb && facts.version < 110_100;
+        let name = if old_name { "tx_read_only" } else { "transaction_read_only" };
+        sql.extend_from_slice(format!(", {name}=1").as_bytes());
+    }
+    sql
+}
+
+fn position_query(flavour: Flavour) -> &'static [u8] {
+    match flavour {
+        Flavour::MariaDb => b"SELECT @@global.gtid_binlog_pos",
+        Flavour::MySql => b"SELECT @@global.gtid_executed",
+    }
+}
+
+fn wait_query(flavour: Flavour, token: &GtidSet, wait: Duration) -> String {
+    // Never 0: both functions take that for "for ever".
+    let seconds = wait.max(Duration::from_millis(1)).as_secs_f64();
+    match flavour {
+        Flavour::MariaDb => format!("SELECT MASTER_GTID_WAIT('{token}', {seconds:.3})"),
+        Flavour::MySql => format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{token}', {seconds:.3})"),
+    }
+}

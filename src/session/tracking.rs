@@ -1,0 +1,112 @@
+//! Which of the server's trackers the client asked for: ours are all on, the client sees its own.
+
+use crate::protocol::session_track::{self, Change};
+
+/// The client's own tracker settings, as the server would have them.
+#[derive(Debug)]
+pub struct Tracking {
+    schema: bool,
+    state_change: bool,
+    gtids: bool,
+    transaction: Transaction,
+    variables: Variables,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Transaction {
+    Off,
+    State,
+    Characteristics,
+}
+
+#[derive(Debug)]
+enum Variables {
+    Default,
+    All,
+    These(Vec<Box<[u8]>>),
+}
+
+/// Both families' default of `session_track_system_variables`.
+const DEFAULT_VARIABLES: [&[u8]; 5] = [
+    b"autocommit",
+    b"character_set_client",
+    b"character_set_connection",
+    b"character_set_results",
+    b"time_zone",
+];
+
+impl Default for Tracking {
+    fn default() -> Self {
+        Self {
+            schema: true,
+            state_change: false,
+            gtids: false,
+            transaction: Transaction::Off,
+            variables: Variables::Default,
+        }
+    }
+}
+
+impl Tracking {
+    /// Notes that the client set one of the trackers; `name` in lower case, `value` unquoted.
+    pub fn set(&mut self, name: &str, value: &[u8]) {
+        let on = value.eq_ignore_ascii_case(b"on")
+            || value == b"1"
+            || value.eq_ignore_ascii_case(b"true");
+        match name {
+            "session_track_schema" => self.schema = on,
+            "session_track_state_change" => self.state_change = on,
+            "session_track_gtids" => self.gtids = !value.eq_ignore_ascii_case(b"off"),
+            "session_track_transaction_info" => {
+                self.transaction = if value.eq_ignore_ascii_case(b"characteristics") {
+                    Transaction::Characteristics
+                } else if value.eq_ignore_ascii_case(b"state") {
+                    Transaction::State
+                } else {
+                    Transaction::Off
+                };
+            }
+            "session_track_system_variables" => {
+                self.variables = if value == b"*" {
+                    Variables::All
+                } else {
+                    let names = value.split(|byte| *byte == b',');
+                    Variables::These(
+                        names.map(|name| name.trim_ascii().to_ascii_lowercase().into()).collect(),
+                    )
+                };
+            }
+            _ => {}
+        }
+    }
+
+    /// The block of changes that the client is to see out of `block`.
+    #[must_use]
+    pub fn filter(&self, block: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::new();
+        for change in session_track::changes(block).flatten() {
+            if self.shows(&change) {
+                session_track::push(&mut shown, &change);
+            }
+        }
+        shown
+    }
+
+    fn shows(&self, change: &Change<'_>) -> bool {
+        match change {
+            Change::Schema(_) => self.schema,
+            Change::StateChange => self.state_change,
+            Change::Gtids(_) => self.gtids,
+            Change::TransactionState(_) => self.transaction != Transaction::Off,
+            Change::TransactionCharacteristics(_) => {
+                self.transaction == Transaction::Characteristics
+            }
+            Change::Variable { name, .. } => match &self.variables {
+                Variables::Default => DEFAULT_VARIABLES.contains(name),
+                Variables::All => true,
+                Variables::These(names) => names.iter().any(|shown| **shown == **name),
+            },
+            Change::Unknown { .. } => true,
+        }
+    }
+}

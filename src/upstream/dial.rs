@@ -1,0 +1,172 @@
+//! Opening a connection to a server and logging in: the client role of the protocol, driven
+//! over a socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::protocol::flags::{Capabilities, MariadbCapabilities};
+use crate::protocol::login::{Login, LoginError, LoginRequest, LoginStep, RsaPolicy};
+use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
+use crate::protocol::{packet, reply};
+use crate::upstream::stream::Stream;
+
+/// Largest packet of a server during the login, bytes.
+const LOGIN_PACKET_MAX: usize = 64 * 1024;
+
+/// Where to, and what goes before the login.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// `host:port` or the path of a unix socket.
+    pub address: &'a str,
+    /// Time for the connection, the login and the set-up together.
+    pub timeout: Duration,
+    /// The client's and our own address, for a PROXY v2 header; `None` sends none.
+    pub proxied: Option<(SocketAddr, SocketAddr)>,
+    /// A statement to run before the link is handed over.
+    pub setup: Option<Vec<u8>>,
+}
+
+/// A connection that has logged in.
+#[derive(Debug)]
+pub struct Dialed {
+    /// The socket.
+    pub stream: Stream,
+    /// Flags in force.
+    pub capabilities: Capabilities,
+    /// MariaDB's further flags in force.
+    pub mariadb: MariadbCapabilities,
+    /// The server's thread id.
+    pub thread_id: u32,
+    /// The payload of the login's OK.
+    pub ok: Vec<u8>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The server said no; its ERR payload.
+    #[error("the server refused: {}", String::from_utf8_lossy(reply::Err::message_of(.0)))]
+    Refused(Vec<u8>),
+    /// No connection, or it broke.
+    #[error("cannot reach it: {0}")]
+    Unreachable(#[from] io::Error),
+    /// It took too long.
+    #[error("no login within {0:?}")]
+    TimedOut(Duration),
+    /// The server cannot be logged in to.
+    #[error("cannot log in: {0}")]
+    Login(#[from] LoginError),
+    /// The server sent what makes no sense here.
+    #[error("the server's answer makes no sense: {0}")]
+    Malformed(&'static str),
+}
+
+/// Opens a connection and logs in.
+///
+/// # Errors
+/// When the server cannot be reached, refuses, or takes longer than the target's timeout.
+pub async fn dial(target: Target<'_>, request: LoginRequest) -> Result<Dialed, DialError> {
+    let timeout = target.timeout;
+    match tokio::time::timeout(timeout, dial_untimed(target, request)).await {
+        Ok(result) => result,
+        Err(_) => Err(DialError::TimedOut(timeout)),
+    }
+}
+
+async fn dial_untimed(target: Target<'_>, mut request: LoginRequest) -> Result<Dialed, DialError> {
+    let mut stream = Stream::connect(target.address).await?;
+    request.secure = stream.is_private();
+    if stream.is_local() && request.rsa == RsaPolicy::Never {
+        // Nobody can be in between.
+        request.rsa = RsaPolicy::AskServer;
+    }
+    if let Some((client, ours)) = target.proxied {
+        stream.write_all(&proxy_header(client, ours)).await?;
+    }
+    let mut input = Vec::new();
+    let mut login = Login::new(request);
+    let (greeting, ok, capabilities, mariadb) = loop {
+        let (seq, payload) = read_packet(&mut stream, &mut input).await?;
+        match login.on_packet(seq, &payload)? {
+            LoginStep::Send(bytes) => stream.write_all(&bytes).await?,
+            LoginStep::Wait => {}
+            LoginStep::Tls(_) => return Err(DialError::Malformed("TLS was not asked for")),
+            LoginStep::Refused(error) => return Err(DialError::Refused(error)),
+            LoginStep::Done { greeting, ok_payload, capabilities, mariadb } => {
+                break (greeting, ok_payload, capabilities, mariadb);
+            }
+        }
+    };
+    let thread_id = greeting.connection_id;
+    let mut dialed = Dialed { stream, capabilities, mariadb, thread_id, ok };
+    if let Some(sql) = target.setup {
+        run(&mut dialed, &mut input, &sql).await?;
+    }
+    if input.is_empty() { Ok(dialed) } else { Err(DialError::Malformed("bytes after the login")) }
+}
+
+/// Runs one statement that answers OK.
+async fn run(dialed: &mut Dialed, input: &mut Vec<u8>, sql: &[u8]) -> Result<(), DialError> {
+    let mut payload = vec![0x03];
+    if dialed.capabilities.has(Capabilities::QUERY_ATTRIBUTES) {
+        payload.extend_from_slice(&[0, 1]);
+    }
+    payload.extend_from_slice(sql);
+    let mut bytes = Vec::new();
+    packet::write(&mut bytes, 0, &payload);
+    dialed.stream.write_all(&bytes).await?;
+    let mut walker = ReplyWalker::new(Expect::Query, dialed.capabilities, dialed.mariadb);
+    loop {
+        let advance = walker.advance(input).map_err(|bad| DialError::Malformed(bad.what))?;
+        if let Stop::Notable(notable) = advance.stop {
+            let end = advance.forward + notable.len;
+            let wire: Vec<u8> = input.drain(..end).skip(advance.forward).collect();
+            match notable.kind {
+                Kind::Ok { .. } if notable.terminal => return Ok(()),
+                Kind::Err => {
+                    let payload = wire.get(packet::HEADER_LEN..).unwrap_or_default();
+                    return Err(DialError::Refused(payload.to_vec()));
+                }
+                _ => return Err(DialError::Malformed("not an OK after the set-up statement")),
+            }
+        }
+        input.drain(..advance.forward);
+        read_more(&mut dialed.stream, input).await?;
+    }
+}
+
+async fn read_packet(stream: &mut Stream, input: &mut Vec<u8>) -> Result<(u8, Vec<u8>), DialError> {
+    loop {
+        if let Some((len, seq)) = packet::header(input) {
+            if len > LOGIN_PACKET_MAX {
+                return Err(DialError::Malformed("a login packet of over 64 KiB"));
+            }
+            let end = packet::HEADER_LEN + len;
+            if input.len() >= end {
+                let payload = input.get(packet::HEADER_LEN..end).unwrap_or_default().to_vec();
+                input.drain(..end);
+                return Ok((seq, payload));
+            }
+        }
+        read_more(stream, input).await?;
+    }
+}
+
+async fn read_more(stream: &mut Stream, input: &mut Vec<u8>) -> Result<(), DialError> {
+    let mut buffer = [0; 2048];
+    let read = stream.read(&mut buffer).await?;
+    if read == 0 {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    input.extend_from_slice(buffer.get(..read).unwrap_or_default());
+    Ok(())
+}
+
+/// A PROXY protocol v2 header for a TCP connection (haproxy's proxy-protocol.txt, section 2.2).
+fn proxy_header(client: SocketAddr, ours: SocketAddr) -> Vec<u8> {
+    use ppp::v2::{Builder, Command, Protocol, Version};
+    Builder::with_addresses(Version::Two | Command::Proxy, Protocol::Stream, (client, ours))
+        .build()
+        .unwrap_or_default()
+}
