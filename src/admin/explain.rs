@@ -2,6 +2,7 @@
 
 use crate::admin::table::Table;
 use crate::control::{Control, ControlError};
+use crate::router::ast::{self, Reading};
 use crate::router::policy::{self, Decision, Freshness, Held, Target, View};
 use crate::router::{Dialect, Kind, Reason, classify, digest};
 use crate::topology::gtid::GtidSet;
@@ -41,6 +42,14 @@ pub fn route(control: &Control, group: Option<&str>, sql: &str) -> Result<Table,
     say("verb", format!("{:?}", class.verb).to_ascii_lowercase());
     say("digest", format!("{:016x}", class.digest));
     say("normalised", digest::text(sql.as_bytes(), &dialect));
+    match ast::read(sql) {
+        Reading::Parsed { tables, functions } => {
+            say("tables", tables.join(", "));
+            say("functions", functions.join(", "));
+        }
+        Reading::Refused(why) => say("sqlparser", format!("cannot read it ({why})")),
+        Reading::TooLong => say("sqlparser", "not asked: the text is too long".to_owned()),
+    }
     Ok(table)
 }
 

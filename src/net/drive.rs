@@ -19,6 +19,7 @@ use crate::protocol::flags::Capabilities;
 use crate::router::policy::Held;
 use crate::session::Session;
 use crate::session::action::{Event, Interest, Outbox, Request, Trouble, World, index};
+use crate::session::pin::Pins;
 use crate::topology::NodeId;
 use crate::upstream::dial::DialError;
 use crate::upstream::stream::Stream;
@@ -254,6 +255,7 @@ impl Drive {
         };
         let result = run(session, &mut world);
         self.seat.count_load(session.running_on());
+        self.seat.count_pins(session.pins(), self.worker.metrics(group));
         result
     }
 
@@ -396,6 +398,7 @@ impl Drive {
 impl Drop for Drive {
     fn drop(&mut self) {
         let metrics = self.worker.metrics(&self.seat.group);
+        self.seat.count_pins(Pins::default(), metrics);
         for link in self.links.iter().flatten() {
             metrics.link_closed(link.node);
         }

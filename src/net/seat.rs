@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Instant;
 
+use crate::metrics::WorkerMetrics;
 use crate::net::group::GroupHandle;
 use crate::protocol::auth::Credential;
 use crate::protocol::greet::Hello;
 use crate::session::Session;
+use crate::session::pin::{Pin, Pins};
 use crate::topology::NodeId;
 
 /// A client's place in its worker.
@@ -31,6 +33,8 @@ pub(super) struct Seat {
     pub(super) bell: Bell,
     /// The server whose load this session is counted in.
     pub(super) running: Cell<Option<NodeId>>,
+    /// The pins that the session is counted with.
+    pub(super) pinned: Cell<Pins>,
 }
 
 /// Who a client proved to be, and how it wants to be served.
@@ -112,6 +116,23 @@ impl Seat {
             }
             if let Some(node) = now_on {
                 self.group.loads.began(node);
+            }
+        }
+    }
+}
+
+impl Seat {
+    /// Counts the causes for which the session may not move.
+    pub(super) fn count_pins(&self, now: Pins, metrics: &WorkerMetrics) {
+        let before = self.pinned.replace(now);
+        if before == now {
+            return;
+        }
+        for (index, pin) in Pin::ALL.into_iter().enumerate() {
+            match (before.has(pin), now.has(pin)) {
+                (false, true) => metrics.pinned(index),
+                (true, false) => metrics.unpinned(index),
+                (true, true) | (false, false) => {}
             }
         }
     }

@@ -361,6 +361,7 @@ impl Worker {
             session: RefCell::new(None),
             bell: Bell::default(),
             running: Cell::new(None),
+            pinned: Cell::default(),
         });
         self.seats.borrow_mut().insert(id, seat.clone());
         self.clients.fetch_add(1, Ordering::Relaxed);

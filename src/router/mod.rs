@@ -5,6 +5,7 @@
 
 use crate::topology::Flavour;
 
+pub mod ast;
 pub mod balance;
 pub mod cache;
 pub mod catalogue;

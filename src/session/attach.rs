@@ -7,7 +7,7 @@ use crate::protocol::execute;
 use crate::protocol::packet;
 use crate::protocol::walker::ReplyWalker;
 use crate::router::policy::{self, Decision, Freshness, Held, Target, View};
-use crate::router::{Effects, Reason, Verb, rewrite};
+use crate::router::{Class, Effects, Kind, Reason, Verb, is_host_local_schema, rewrite};
 use crate::session::action::{Outbox, Request, World, index};
 use crate::session::failure::Failure;
 use crate::session::sync::Step;
@@ -46,6 +46,7 @@ impl Session {
         };
         let replica = self.link(Held::Replica);
         let current = replica.map(|link| link.facts.node);
+        let class = in_schema(pending.class, self.state.schema());
         let view = View {
             pin,
             in_transaction: self.transaction.is_some(),
@@ -60,14 +61,8 @@ impl Session {
             refused_before: world.refused.contains(pending.class.digest),
             hint_primary: None,
         };
-        let decision = policy::route(
-            &pending.class,
-            &view,
-            world.topology,
-            world.group,
-            world.loads,
-            world.seed,
-        );
+        let decision =
+            policy::route(&class, &view, world.topology, world.group, world.loads, world.seed);
         let decision = self.amend(world, decision);
         self.write_down(decision);
         decision
@@ -420,6 +415,16 @@ impl Session {
     pub(super) fn name_of(&self, world: &World<'_>, node: NodeId) -> String {
         world.topology.node(node).map_or_else(|| format!("#{node}"), |node| node.name.to_string())
     }
+}
+
+/// A plain read of unqualified names in a host-local schema (performance_schema, sys, mysql)
+/// concerns one host: the text alone cannot show it.
+fn in_schema(mut class: Class, schema: Option<&[u8]>) -> Class {
+    if class.kind == Kind::Read && schema.is_some_and(is_host_local_schema) {
+        class.kind = Kind::Primary;
+        class.reason = Reason::HostLocal;
+    }
+    class
 }
 
 /// The bit of a server in [`crate::session::Pending::avoid`].

@@ -349,6 +349,9 @@ impl Session {
         self.pend(world, ask, class, expect, wire);
         if let Some(pending) = self.pending.as_mut() {
             pending.body = Some(body);
+            if pending.ask == Ask::Query {
+                pending.text_at = packet::HEADER_LEN + 1;
+            }
         }
         if let Some(failure) = self.lost.take() {
             self.fail(world, &failure, 1, out);

@@ -87,10 +87,7 @@ impl State {
                 Learnt::Noted
             }
             Change::Variable { name, value } => self.learn_variable(name, value, slot),
-            Change::Gtids(text) => {
-                let set = std::str::from_utf8(text).ok().and_then(GtidSet::parse_mysql);
-                self.learn_gtid(set)
-            }
+            Change::Gtids(text) => self.learn_gtid(text),
             Change::StateChange
             | Change::TransactionCharacteristics(_)
             | Change::TransactionState(_)
@@ -98,20 +95,18 @@ impl State {
         }
     }
 
-    fn learn_gtid(&mut self, set: Option<GtidSet>) -> Learnt {
-        match set {
-            Some(set) if !set.is_empty() => {
-                self.token.union(&set);
-                Learnt::Wrote
-            }
-            Some(_) | None => Learnt::Noted,
+    fn learn_gtid(&mut self, text: &[u8]) -> Learnt {
+        let text = std::str::from_utf8(text).unwrap_or_default();
+        if !text.is_empty() && self.token.add(self.dialect.flavour, text) {
+            Learnt::Wrote
+        } else {
+            Learnt::Noted
         }
     }
 
     fn learn_variable(&mut self, name: &[u8], value: &[u8], slot: Held) -> Learnt {
         if name == b"last_gtid" {
-            let set = std::str::from_utf8(value).ok().and_then(GtidSet::parse_mariadb);
-            return self.learn_gtid(set);
+            return self.learn_gtid(value);
         }
         if name.starts_with(b"session_track_") || belongs_to_link(name, slot) {
             return Learnt::Noted;
