@@ -12,7 +12,7 @@ use crate::session::action::{Outbox, Request, Retry, Trouble, World, index};
 use crate::session::attach::bit;
 use crate::session::failure::Failure;
 use crate::session::pin::Pin;
-use crate::session::state::Learnt;
+use crate::session::state::{Learnt, tells_of_statement};
 use crate::session::statements::{OnLink, Statement};
 use crate::session::{Ask, Phase, Session, retry};
 
@@ -199,7 +199,7 @@ impl Session {
             match change {
                 Change::StateChange => changed = true,
                 Change::Schema(_) => explained = true,
-                Change::Variable { name, .. } if name != b"last_gtid" => explained = true,
+                Change::Variable { name, .. } if !tells_of_statement(name) => explained = true,
                 _ => {}
             }
             self.learn_transaction(&change);

@@ -108,7 +108,10 @@ impl State {
         if name == b"last_gtid" {
             return self.learn_gtid(value);
         }
-        if name.starts_with(b"session_track_") || belongs_to_link(name, slot) {
+        if tells_of_statement(name)
+            || name.starts_with(b"session_track_")
+            || belongs_to_link(name, slot)
+        {
             return Learnt::Noted;
         }
         if one_shot(name) {
@@ -276,6 +279,13 @@ fn restorable_text(value: &[u8]) -> bool {
     value.len() <= LITERAL_MAX && value.iter().all(|b| b.is_ascii() && *b != b'\\' && *b >= b' ')
 }
 
+/// Variables that every statement moves by itself: reported, but nobody has set them. MySQL 9.7
+/// reports `statement_id` with each OK.
+#[must_use]
+pub fn tells_of_statement(name: &[u8]) -> bool {
+    matches!(name, b"last_gtid" | b"statement_id")
+}
+
 /// Variables that a replica's link sets for its own purposes.
 fn belongs_to_link(name: &[u8], slot: Held) -> bool {
     slot == Held::Replica && primary_only(name)
@@ -345,4 +355,21 @@ pub fn initial_dialect(
     read_sql_mode(&mut dialect, facts.sql_mode.as_bytes());
     dialect.ignore_space |= ignore_space;
     dialect
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Flavour;
+
+    /// Seen on MySQL 9.7: every OK reports `statement_id`; replayed on a replica it was refused
+    /// (1238), and no read reached a replica any more.
+    #[test]
+    fn what_every_statement_moves_is_no_state() {
+        let dialect = Dialect::plain(Flavour::MySql, 90_704);
+        let mut state = State::new(dialect, None, Status(2));
+        let change = Change::Variable { name: b"statement_id", value: b"36" };
+        assert_eq!(state.learn(&change, Held::Primary), Learnt::Noted);
+        assert_eq!(state.variables_to_send(0, Held::Replica), None);
+    }
 }
