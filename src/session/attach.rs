@@ -18,6 +18,14 @@ impl Session {
     /// Takes the pending request as far as it can go now.
     pub(super) fn proceed(&mut self, world: &mut World<'_>, out: &mut Outbox) {
         let Some(pending) = self.pending.as_ref() else { return };
+        if pending.ask == Ask::Ping && world.topology.primary.is_some() {
+            // What a ping asks: would a statement find its server now?
+            self.say_ok(out);
+            return self.finished_here(world, 0, out);
+        }
+        if pending.class.kind == Kind::Last && self.last_lost {
+            return self.fail(world, &Failure::DiagnosticsLost, 1, out);
+        }
         let decision = match pending.decision {
             Some(decision) => decision,
             None => self.decide(world),

@@ -24,6 +24,8 @@ pub enum Failure {
         /// What was lost.
         pins: Pins,
     },
+    /// The client asks about its previous statement, whose link is gone.
+    DiagnosticsLost,
     /// An open transaction went down with its link: it is rolled back for certain.
     TransactionLost {
         /// The server's name.
@@ -48,7 +50,7 @@ impl Failure {
     #[must_use]
     pub fn closes(&self) -> bool {
         match self {
-            Self::TransactionLost { .. } | Self::NoPrimary { .. } => false,
+            Self::TransactionLost { .. } | Self::NoPrimary { .. } | Self::DiagnosticsLost => false,
             Self::OutcomeUnknown { .. }
             | Self::AnswerCut { .. }
             | Self::StateLost { .. }
@@ -84,6 +86,12 @@ impl Failure {
                      set it up again",
                     pins.words()
                 ),
+            ),
+            Self::DiagnosticsLost => SqlError::new(
+                1105,
+                b"08S01",
+                "pointsman: the previous statement's warnings and row counts were lost with \
+                 its server; the session goes on",
             ),
             Self::TransactionLost { server } => SqlError::new(
                 1213,

@@ -60,6 +60,8 @@ pub struct Session {
     links: [Option<Link>; 2],
     /// Where the previous statement ran.
     last: Option<Held>,
+    /// The link on which it ran is gone, and with it its warnings and row counts.
+    last_lost: bool,
     /// Where a transaction is open.
     transaction: Option<Held>,
     /// When something was last read whose position the token does not cover.
@@ -207,6 +209,7 @@ impl Session {
             pins: Pins::default(),
             links: [None, None],
             last: None,
+            last_lost: false,
             transaction: None,
             floor: None,
             lost: None,
@@ -447,6 +450,7 @@ impl Session {
         }
         if self.last == Some(slot) {
             self.last = None;
+            self.last_lost = true;
         }
     }
 
@@ -490,6 +494,7 @@ impl Session {
         self.transaction = None;
         self.lost = None;
         self.last = None;
+        self.last_lost = false;
         self.option = None;
     }
 }

@@ -30,6 +30,7 @@ impl Session {
         }
         if !matches!(self.pending.as_ref().map(|pending| &pending.ask), Some(Ask::Ping)) {
             self.last = Some(slot);
+            self.last_lost = false;
         }
         let releases = exchange.error == 0 && self.releases();
         self.record(world, Some(exchange.node), exchange.error, out);
