@@ -138,6 +138,7 @@ impl Conversation {
     // --- login ---
 
     async fn login(&mut self, wire: &mut Wire) -> Result<(), End> {
+        let fresh = || auth::nonce().map_err(|error| io::Error::other(error.to_string()));
         let offer = Offer {
             version: self.asker.version.clone().into_bytes(),
             connection_id: self.asker.id,
@@ -148,8 +149,9 @@ impl Conversation {
             plugin: CACHING_SHA2.to_vec(),
             rsa: self.door.rsa.clone(),
             secure: self.local,
+            switch_nonce: fresh()?,
         };
-        let nonce = auth::nonce().map_err(|error| io::Error::other(error.to_string()))?;
+        let nonce = fresh()?;
         let (mut greet, greeting) = Greet::new(offer, nonce);
         wire.send(&greeting).await?;
         let step = loop {

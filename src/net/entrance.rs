@@ -85,8 +85,9 @@ async fn greet(drive: &mut Drive, proxied: bool) -> Result<Entered, Gone> {
         );
         return refuse(drive, &error, 0, Capabilities::default()).await;
     };
-    let offer = offer(drive, &facts);
-    let Ok(nonce) = auth::nonce() else { return Err(Gone) };
+    let (Ok(nonce), Some(offer)) = (auth::nonce(), offer(drive, &facts)) else {
+        return Err(Gone);
+    };
     let (machine, first) = Greet::new(offer, nonce);
     send(drive, &first).await?;
     dialogue(drive, machine, &facts).await
@@ -95,7 +96,7 @@ async fn greet(drive: &mut Drive, proxied: bool) -> Result<Entered, Gone> {
 /// COM_CHANGE_USER: the dialogue again, with a new challenge, on the connection that is there.
 pub(super) async fn change_user(drive: &mut Drive, payload: &[u8]) -> Result<Entered, Gone> {
     let Some(facts) = drive.seat.group.topology.load().facts().cloned() else { return Err(Gone) };
-    let offer = offer(drive, &facts);
+    let Some(offer) = offer(drive, &facts) else { return Err(Gone) };
     let before = drive.seat.identity.borrow().clone();
     let (Some(before), Ok(nonce)) = (before, auth::nonce()) else { return Err(Gone) };
     let raw = payload.get(1..).unwrap_or_default();
@@ -129,8 +130,9 @@ async fn known_facts(drive: &Drive) -> Option<std::sync::Arc<ServerFacts>> {
     tokio::time::timeout(patience.max(Duration::from_millis(10)), wait).await.ok().flatten()
 }
 
-fn offer(drive: &Drive, facts: &ServerFacts) -> Offer {
-    Offer {
+/// What is offered; `None` when no random numbers can be had.
+fn offer(drive: &Drive, facts: &ServerFacts) -> Option<Offer> {
+    Some(Offer {
         version: facts.version_text.as_bytes().to_vec(),
         connection_id: drive.seat.id,
         capabilities: Capabilities(facts.capabilities).and(OFFERED),
@@ -140,7 +142,8 @@ fn offer(drive: &Drive, facts: &ServerFacts) -> Offer {
         plugin: facts.auth_plugin.as_bytes().to_vec(),
         rsa: drive.seat.group.rsa.clone(),
         secure: drive.client.is_private(),
-    }
+        switch_nonce: auth::nonce().ok()?,
+    })
 }
 
 async fn dialogue(drive: &mut Drive, machine: Greet, facts: &ServerFacts) -> Result<Entered, Gone> {

@@ -189,21 +189,6 @@ pub fn nonce() -> Result<[u8; NONCE_LEN], CryptoFailed> {
     Ok(nonce)
 }
 
-/// The nonce for a switch of plugins: another one than `last`, so that two answers never belong
-/// to the same nonce. It follows from `last`, which is random and used once, and so is this one;
-/// the machines need no source of randomness thereby.
-#[must_use]
-pub fn next_nonce(last: &[u8; NONCE_LEN]) -> [u8; NONCE_LEN] {
-    let mut out = *last;
-    for (to, from) in out.iter_mut().zip(sha256(&[b"switch", last])) {
-        *to = match from & 0x7F {
-            0 | b'$' => b'0',
-            byte => byte,
-        };
-    }
-    out
-}
-
 /// An operation of the cryptographic library failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cryptography failed: {0}")]

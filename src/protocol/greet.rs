@@ -47,6 +47,8 @@ pub struct Offer {
     pub rsa: Arc<RsaKey>,
     /// Whether the transport hides its content (a unix socket): passwords come in clear then.
     pub secure: bool,
+    /// The nonce for a switch of plugins: fresh, so that nobody who saw the greeting knows it.
+    pub switch_nonce: [u8; NONCE_LEN],
 }
 
 /// What the client said of itself.
@@ -354,7 +356,7 @@ impl Greet {
             return Err(SqlError::unsupported_authentication(why));
         }
         if !self.again {
-            self.hello.nonce = auth::next_nonce(&self.hello.nonce);
+            self.hello.nonce = self.offer.switch_nonce;
         }
         let mut out = Vec::new();
         self.seq = AuthSwitch::encode(&mut out, self.seq, target.plugin(), &self.hello.nonce);

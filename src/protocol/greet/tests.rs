@@ -10,6 +10,8 @@ const CAPS: Capabilities = Capabilities(
     512 | 8192 | 32768 | 8 | 1 | (1 << 19) | (1 << 20) | (1 << 21) | (1 << 23) | (1 << 24),
 );
 
+const SWITCH_NONCE: [u8; 20] = *b"switchswitchswitch!!";
+
 fn offer(plugin: &[u8], rsa: &Arc<RsaKey>, secure: bool) -> Offer {
     Offer {
         version: b"8.4.0".to_vec(),
@@ -21,6 +23,7 @@ fn offer(plugin: &[u8], rsa: &Arc<RsaKey>, secure: bool) -> Offer {
         plugin: plugin.to_vec(),
         rsa: Arc::clone(rsa),
         secure,
+        switch_nonce: SWITCH_NONCE,
     }
 }
 
