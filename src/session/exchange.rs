@@ -215,9 +215,8 @@ impl Session {
         !changed || explained && !effects.any(Effects::OPAQUE)
     }
 
-    /// The session's own write: its token has grown, and covers what it read before.
+    /// The session's own write: its token has grown.
     fn wrote(&mut self) {
-        self.floor = None;
         if let Some(link) = self.link_mut(Held::Replica) {
             link.caught_up = false;
         }

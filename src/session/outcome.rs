@@ -7,6 +7,7 @@ use crate::session::action::{Outbox, Request, World};
 use crate::session::attach::shows_data;
 use crate::session::pin::Pin;
 use crate::session::{Ask, Phase, Session};
+use crate::topology::{Flavour, Topology};
 
 impl Session {
     /// The reply's last packet has been passed on.
@@ -59,6 +60,9 @@ impl Session {
     /// What was read, and where: a later read elsewhere must not go back behind it.
     fn note_reading(&mut self, world: &World<'_>, slot: Held, wrote: bool) {
         let Some(verb) = self.pending.as_ref().map(|pending| pending.class.verb) else { return };
+        if wrote && covers_what_was_read(world.topology) {
+            self.floor = None;
+        }
         if !shows_data(verb) || wrote {
             return;
         }
@@ -234,6 +238,14 @@ impl Session {
             | Ask::Other => {}
         }
     }
+}
+
+/// Whether the GTID of a write names everything that was on the primary before it: with several
+/// MariaDB domains it names one of them only.
+fn covers_what_was_read(topology: &Topology) -> bool {
+    let several = topology.facts().is_some_and(|facts| facts.flavour == Flavour::MariaDb)
+        && topology.primary_node().is_some_and(|node| node.applied.domains_or_sources() > 1);
+    !several
 }
 
 /// Quotes off a literal.
