@@ -5,6 +5,9 @@
 //! (`CI=true`) a missing family fails them.
 
 mod clients;
+mod drivers;
+mod faults;
+mod freshness;
 mod health;
 mod logs;
 #[allow(dead_code, reason = "it offers what the tests of the data path need")]

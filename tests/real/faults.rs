@@ -1,0 +1,372 @@
+//! Servers that are killed, frozen and switched behind the clients' backs: nobody notices who
+//! need not, and who must be told is told the truth.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
+use pointsman::provider::Flavour;
+use pointsman::provider::local::Cluster;
+use pointsman::provider::replication::{self, APP, MONITOR};
+use tokio::task::JoinHandle;
+
+use crate::proxy::Proxy;
+use crate::{clients, servers, wait};
+
+const SESSIONS: u64 = 32;
+
+/// Sessions that go on until they are stopped, and what they have done so far.
+#[derive(Debug, Default)]
+struct Progress {
+    stop: AtomicBool,
+    rounds: Vec<AtomicU64>,
+}
+
+impl Progress {
+    fn new() -> Arc<Self> {
+        let rounds = (0..SESSIONS).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self { stop: AtomicBool::new(false), rounds })
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    fn advance(&self, session: u64) -> u64 {
+        self.rounds[usize::try_from(session).expect("few")].fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Waits until every session has done `rounds` more.
+    async fn more(&self, rounds: u64) {
+        let now: Vec<u64> = self.rounds.iter().map(|done| done.load(Ordering::Relaxed)).collect();
+        wait::until("all sessions to go on", || async {
+            let mut pairs = self.rounds.iter().zip(&now);
+            pairs
+                .all(|(done, before)| done.load(Ordering::Relaxed) >= before + rounds)
+                .then_some(())
+        })
+        .await;
+    }
+}
+
+/// A proxy that notices a frozen server within a second.
+async fn watchful(cluster: &Cluster, group: &str) -> Proxy {
+    let (user, password) = MONITOR;
+    let seed = cluster.primary().expect("a primary").address();
+    let config = format!(
+        "admin = \"{{admin}}\"\nhttp = \"{{http}}\"\nstate_dir = \"{{state}}\"\n\n\
+         [monitor]\nuser = \"{user}\"\npassword = \"{password}\"\ninterval = \"100ms\"\n\
+         timeout = \"300ms\"\n\n\
+         [groups.main]\nlisten = \"{{listen}}\"\nseeds = [\"{seed}\"]\n{group}\n"
+    );
+    Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// The operator makes db2 the primary although db1 does not answer, and db3 follows it.
+async fn promote_db2(cluster: &Cluster) {
+    let flavour = cluster.flavour();
+    let (db2, db3) = (cluster.server("db2").expect("db2"), cluster.server("db3").expect("db3"));
+    db2.run(replication::become_primary(flavour)).await.expect("db2 takes writes");
+    db3.run(replication::before_following(flavour)).await.expect("db3 stops following");
+    db3.run(&replication::follow(flavour, db2.port)).await.expect("db3 follows db2");
+}
+
+/// Error number and SQLSTATE of a refusal, and its text.
+fn refusal(result: Result<(), mysql_async::Error>) -> (u16, String, String) {
+    match result {
+        Err(mysql_async::Error::Server(error)) => (error.code, error.state, error.message),
+        other => panic!("expected a server's error, got {other:?}"),
+    }
+}
+
+async fn run(conn: &mut Conn, sql: &str) {
+    if let Err(error) = conn.query_drop(sql).await {
+        panic!("{sql}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_replica_costs_its_readers_nothing() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own(flavour, 2).await;
+        let primary = cluster.primary().expect("a primary");
+        let table =
+            ["CREATE TABLE app.r (a INT PRIMARY KEY)", "INSERT INTO app.r VALUES (1), (2), (3)"];
+        primary.run(&table).await.expect("a table");
+        cluster.wait_caught_up().await.expect("replicas apply");
+        let proxy = Proxy::start(&cluster, "").await;
+        let progress = Progress::new();
+        let mut readers: Vec<JoinHandle<()>> = Vec::new();
+        for session in 0..SESSIONS {
+            let mut conn = clients::connect(proxy.port, APP).await;
+            let progress = progress.clone();
+            readers.push(tokio::spawn(async move {
+                while progress.goes_on() {
+                    let round = progress.advance(session);
+                    let sum: Option<u64> = if round % 2 == 0 {
+                        conn.query_first(format!("SELECT SUM(a) + {round} FROM r")).await
+                    } else {
+                        conn.exec_first("SELECT SUM(a) + ? FROM r", (round,)).await
+                    }
+                    .unwrap_or_else(|why| panic!("{flavour:?}, round {round}: {why}"));
+                    assert_eq!(sum, Some(6 + round));
+                }
+                conn.disconnect().await.expect("a goodbye");
+            }));
+        }
+        progress.more(20).await;
+        cluster.kill("db3").await.expect("a kill");
+        progress.more(20).await;
+        cluster.start("db3").await.expect("it comes back");
+        progress.more(20).await;
+        progress.stop.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.await.expect("a reader without an error");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_switchover_by_sql_loses_and_doubles_no_write() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own(flavour, 2).await;
+        let primary = cluster.primary().expect("a primary");
+        // No unique key: a doubled write must show.
+        let table = ["CREATE TABLE app.ledger (id BIGINT, KEY (id))"];
+        primary.run(&table).await.expect("a table");
+        cluster.wait_caught_up().await.expect("replicas apply");
+        let proxy = Proxy::start(&cluster, "").await;
+        let progress = Progress::new();
+        let mut writers = Vec::new();
+        for session in 0..SESSIONS {
+            let mut conn = clients::connect(proxy.port, APP).await;
+            let progress = progress.clone();
+            writers.push(tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                while progress.goes_on() {
+                    let id = session * 1_000_000 + progress.advance(session);
+                    conn.query_drop(format!("INSERT INTO ledger VALUES ({id})"))
+                        .await
+                        .unwrap_or_else(|why| panic!("{flavour:?}, writing {id}: {why}"));
+                    acknowledged.push(id);
+                    let found: Option<u64> = conn
+                        .exec_first("SELECT COUNT(*) FROM ledger WHERE id = ?", (id,))
+                        .await
+                        .unwrap_or_else(|why| panic!("{flavour:?}, reading {id}: {why}"));
+                    assert_eq!(found, Some(1), "{flavour:?}: {id} read back");
+                }
+                conn.disconnect().await.expect("a goodbye");
+                acknowledged
+            }));
+        }
+        progress.more(20).await;
+        cluster.switchover("db2").await.expect("a switchover");
+        progress.more(20).await;
+        progress.stop.store(true, Ordering::Relaxed);
+        let mut acknowledged = Vec::new();
+        for writer in writers {
+            acknowledged.extend(writer.await.expect("a writer without an error"));
+        }
+        acknowledged.sort_unstable();
+        let db2 = cluster.server("db2").expect("db2");
+        let mut conn = clients::connect(db2.port, APP).await;
+        let found: Vec<u64> =
+            conn.query("SELECT id FROM ledger ORDER BY id").await.expect("the ledger");
+        assert_eq!(found.len(), acknowledged.len(), "{flavour:?}");
+        assert_eq!(found, acknowledged, "{flavour:?}");
+        conn.disconnect().await.expect("a goodbye");
+    }
+}
+
+/// How the primary is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    Kill,
+    Freeze,
+}
+
+#[tokio::test]
+async fn sessions_outlive_a_killed_primary_or_are_told_what_was_lost() {
+    for flavour in servers::flavours() {
+        sessions_outlive(flavour, Loss::Kill).await;
+    }
+}
+
+#[tokio::test]
+async fn sessions_outlive_a_frozen_primary_or_are_told_what_was_lost() {
+    for flavour in servers::flavours() {
+        sessions_outlive(flavour, Loss::Freeze).await;
+    }
+}
+
+/// Sessions in every state that matters.
+struct Sessions {
+    idle: Conn,
+    transaction: Conn,
+    committing: Conn,
+    temporary: Conn,
+    locked: Conn,
+}
+
+async fn prepare_sessions(port: u16) -> Sessions {
+    let mut idle = clients::connect(port, APP).await;
+    run(&mut idle, "SET NAMES latin1, time_zone = '+03:00'").await;
+    run(&mut idle, "SET @kept = 'this'").await;
+    run(&mut idle, "INSERT INTO s VALUES (10)").await;
+    let mut transaction = clients::connect(port, APP).await;
+    run(&mut transaction, "BEGIN").await;
+    run(&mut transaction, "INSERT INTO s VALUES (20)").await;
+    let mut committing = clients::connect(port, APP).await;
+    run(&mut committing, "BEGIN").await;
+    run(&mut committing, "INSERT INTO s VALUES (25)").await;
+    let mut temporary = clients::connect(port, APP).await;
+    run(&mut temporary, "CREATE TEMPORARY TABLE mine (a INT)").await;
+    let mut locked = clients::connect(port, APP).await;
+    run(&mut locked, "SELECT GET_LOCK('mine', 0)").await;
+    Sessions { idle, transaction, committing, temporary, locked }
+}
+
+async fn sessions_outlive(flavour: Flavour, loss: Loss) {
+    let what = format!("{flavour:?} {loss:?}");
+    let cluster = servers::own(flavour, 2).await;
+    let primary = cluster.primary().expect("a primary");
+    let table = ["CREATE TABLE app.s (a INT PRIMARY KEY)", "INSERT INTO app.s VALUES (1), (2)"];
+    primary.run(&table).await.expect("a table");
+    let proxy = watchful(&cluster, "").await;
+    let mut sessions = prepare_sessions(proxy.port).await;
+
+    // A write that a row lock holds on the server: sent, and not answered.
+    let mut holder = clients::connect(primary.port, APP).await;
+    run(&mut holder, "BEGIN").await;
+    run(&mut holder, "SELECT a FROM s WHERE a = 1 FOR UPDATE").await;
+    let mut writer = clients::connect(proxy.port, APP).await;
+    let waiting = tokio::spawn(async move {
+        let result = writer.query_drop("UPDATE s SET a = 30 WHERE a = 1 /* in_flight */").await;
+        (result, writer)
+    });
+    wait::until("the write to wait for its row", || async {
+        let query = "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
+                     WHERE INFO LIKE 'UPDATE s SET a = 30%'";
+        (primary.ask(query).await.expect("the process list") == "1").then_some(())
+    })
+    .await;
+
+    match loss {
+        Loss::Kill => cluster.kill("db1").await.expect("a kill"),
+        Loss::Freeze => cluster.freeze("db1").expect("a freeze"),
+    }
+    let (result, mut writer) = waiting.await.expect("the writer");
+    let (code, state, text) = refusal(result);
+    assert_eq!((code, state.as_str()), (1105, "08007"), "{what}: {text}");
+    assert!(text.contains("unknown"), "{what}: {text}");
+    assert!(writer.ping().await.is_err(), "{what}: closed after an unknown outcome");
+
+    // Not sent yet: it waits for a primary, and so does a client that comes now.
+    let mut unsent = sessions.idle;
+    let unsent = tokio::spawn(async move {
+        run(&mut unsent, "INSERT INTO s VALUES (11)").await;
+        unsent
+    });
+    wait::until("the write to be held", || async {
+        console(&proxy, "SHOW SESSIONS").await.contains("waiting for a primary").then_some(())
+    })
+    .await;
+    promote_db2(&cluster).await;
+    let mut idle = unsent.await.expect("the write went to the new primary");
+    let state: Option<(String, String, String)> = idle
+        .query_first("SELECT @kept, @@time_zone, @@character_set_client")
+        .await
+        .expect("the session goes on");
+    let expected = ("this".to_owned(), "+03:00".to_owned(), "latin1".to_owned());
+    assert_eq!(state, Some(expected), "{what}");
+
+    told(
+        &mut sessions.transaction,
+        "INSERT INTO s VALUES (21)",
+        (1213, "40001"),
+        "rolled back",
+        &what,
+    )
+    .await;
+    assert!(sessions.transaction.ping().await.is_ok(), "{what}: 1213 leaves the connection open");
+    told(&mut sessions.committing, "COMMIT", (1213, "40001"), "rolled back", &what).await;
+    told(&mut sessions.temporary, "SELECT 1", (1105, "08S01"), "temporary table", &what).await;
+    assert!(sessions.temporary.ping().await.is_err(), "{what}: closed after lost state");
+    told(&mut sessions.locked, "SELECT 1", (1105, "08S01"), "lock", &what).await;
+
+    // The transaction can begin anew on the same connection.
+    let mut again = sessions.transaction;
+    run(&mut again, "BEGIN").await;
+    run(&mut again, "INSERT INTO s VALUES (20)").await;
+    run(&mut again, "COMMIT").await;
+    let values =
+        cluster.server("db2").expect("db2").ask("SELECT GROUP_CONCAT(a ORDER BY a) FROM app.s");
+    assert_eq!(values.await.expect("the rows"), "1,2,10,11,20", "{what}");
+}
+
+/// The next statement of a session is refused with this code, SQLSTATE and word.
+async fn told(conn: &mut Conn, sql: &str, expected: (u16, &str), word: &str, what: &str) {
+    let (code, state, text) = refusal(conn.query_drop(sql).await);
+    assert_eq!((code, state.as_str()), expected, "{what}: {sql}: {text}");
+    assert!(text.contains(word), "{what}: {sql}: {text}");
+}
+
+/// What the console answers, as text.
+async fn console(proxy: &Proxy, command: &str) -> String {
+    let password = std::fs::read_to_string(proxy.dir.join("admin-password")).expect("a password");
+    let opts = mysql_async::OptsBuilder::default()
+        .ip_or_hostname("127.0.0.1")
+        .tcp_port(proxy.admin)
+        .user(Some("admin"))
+        .pass(Some(password.trim()))
+        .prefer_socket(Some(false));
+    let mut conn = Conn::new(opts).await.expect("the console");
+    let rows: Vec<mysql_async::Row> = conn.query(command).await.expect(command);
+    format!("{rows:?}")
+}
+
+#[tokio::test]
+async fn a_replica_killed_in_mid_result_ends_the_result_with_an_error() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own(flavour, 2).await;
+        let primary = cluster.primary().expect("a primary");
+        let numbers: Vec<String> = (0..1000).map(|number| format!("({number})")).collect();
+        let table = [
+            "CREATE TABLE app.n (a INT PRIMARY KEY)".to_owned(),
+            format!("INSERT INTO app.n VALUES {}", numbers.join(", ")),
+        ];
+        primary.run(&table).await.expect("a table");
+        cluster.wait_caught_up().await.expect("replicas apply");
+        let proxy = Proxy::start(&cluster, "").await;
+        let mut conn = clients::connect(proxy.port, APP).await;
+        let mut neighbour = clients::connect(proxy.port, APP).await;
+        run(&mut neighbour, "SELECT a FROM n WHERE a = 1").await;
+        let sql = "SELECT a, REPEAT('x', 200000) AS mid_result FROM n ORDER BY a";
+        let mut result = conn.query_iter(sql).await.expect("a result");
+        let first = result.next().await.expect("a row").expect("a first row");
+        assert_eq!(first.get::<u32, _>(0), Some(0));
+        let query = "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
+                     WHERE INFO LIKE 'SELECT a, REPEAT%'";
+        let mut working = None;
+        for replica in cluster.replicas().expect("replicas") {
+            if replica.ask(query).await.expect("the process list") == "1" {
+                working = Some(replica.name.clone());
+            }
+        }
+        let working = working.expect("a replica works on it");
+        cluster.kill(&working).await.expect("a kill");
+        let mut rows = 1;
+        let end = loop {
+            match result.next().await {
+                Ok(Some(_)) => rows += 1,
+                end => break end,
+            }
+        };
+        assert!(end.is_err() && rows < 1000, "{flavour:?}: {rows} rows, then {end:?}");
+        drop(result);
+        run(&mut neighbour, "SELECT a FROM n WHERE a = 2").await;
+        let mut after = clients::connect(proxy.port, APP).await;
+        run(&mut after, "SELECT a FROM n WHERE a = 3").await;
+    }
+}

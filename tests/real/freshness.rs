@@ -1,0 +1,145 @@
+//! Read-your-writes: no read of a session is older than the session's own last write, whether
+//! replicas apply or not; and while they do, they are the ones that answer.
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
+use pointsman::provider::Flavour;
+use pointsman::provider::local::Cluster;
+use pointsman::provider::replication::APP;
+
+use crate::proxy::Proxy;
+use crate::{clients, servers, wait};
+
+const SESSIONS: u32 = 8;
+const PAIRS: u32 = 10_000;
+
+/// What the pairs of one session showed.
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    pairs: u32,
+    stale: u32,
+}
+
+/// Writes, then reads it back, `PAIRS` times from `SESSIONS` sessions in all.
+async fn write_then_read(port: u16) -> Seen {
+    let mut sessions = Vec::new();
+    for id in 0..SESSIONS {
+        sessions.push(tokio::spawn(async move {
+            let mut conn = clients::connect(port, APP).await;
+            let mut seen = Seen::default();
+            for value in 1..=PAIRS / SESSIONS {
+                let statement = format!("UPDATE pairs SET v = {value} WHERE id = {id}");
+                conn.query_drop(statement).await.expect("a write");
+                let read = format!("SELECT v AS pair FROM pairs WHERE id = {id}");
+                let found: Option<u32> = conn.query_first(read).await.expect("a read");
+                seen.pairs += 1;
+                seen.stale += u32::from(found != Some(value));
+            }
+            conn.disconnect().await.expect("a goodbye");
+            seen
+        }));
+    }
+    let mut all = Seen::default();
+    for session in sessions {
+        let seen = session.await.expect("a session");
+        all.pairs += seen.pairs;
+        all.stale += seen.stale;
+    }
+    all
+}
+
+/// Plain reads of a table that nobody writes, from `SESSIONS` sessions.
+async fn read_only(port: u16, each: u32) {
+    let mut sessions: Vec<Conn> = Vec::new();
+    for _ in 0..SESSIONS {
+        sessions.push(clients::connect(port, APP).await);
+    }
+    for number in 0..each {
+        for conn in &mut sessions {
+            let read = format!("SELECT COUNT(*) + {number} FROM pairs WHERE id < {SESSIONS}");
+            let found: Option<u32> = conn.query_first(read).await.expect("a read");
+            assert_eq!(found, Some(SESSIONS + number));
+        }
+    }
+    for conn in sessions {
+        conn.disconnect().await.expect("a goodbye");
+    }
+}
+
+/// Reads answered by replicas, and by all servers.
+fn reads(proxy: &Proxy, cluster: &Cluster) -> (f64, f64) {
+    let class = "class=\"read\"";
+    let primary = cluster.primary().expect("a primary").address();
+    let all = proxy.metric("pointsman_queries_total", &[class]);
+    let on_primary =
+        proxy.metric("pointsman_queries_total", &[class, &format!("server=\"{primary}\"")]);
+    (all - on_primary, all)
+}
+
+async fn with_table(flavour: Flavour) -> Cluster {
+    let cluster = servers::own(flavour, 2).await;
+    let primary = cluster.primary().expect("a primary");
+    let rows: Vec<String> = (0..SESSIONS).map(|id| format!("({id}, 0)")).collect();
+    let statements = [
+        "CREATE TABLE app.pairs (id INT PRIMARY KEY, v INT)".to_owned(),
+        format!("INSERT INTO app.pairs VALUES {}", rows.join(", ")),
+    ];
+    primary.run(&statements).await.expect("a table");
+    cluster.wait_caught_up().await.expect("replicas apply");
+    cluster
+}
+
+#[tokio::test]
+async fn replicas_that_apply_answer_nearly_all_reads_and_none_is_stale() {
+    for flavour in servers::flavours() {
+        let cluster = with_table(flavour).await;
+        let proxy = Proxy::start(&cluster, "").await;
+        let began = std::time::Instant::now();
+        let seen = write_then_read(proxy.port).await;
+        let took = began.elapsed();
+        assert_eq!((seen.pairs, seen.stale), (PAIRS, 0), "{flavour:?}");
+        let (pairs_on_replicas, pairs) = reads(&proxy, &cluster);
+        read_only(proxy.port, 250).await;
+        let (on_replicas, all) = reads(&proxy, &cluster);
+        eprintln!(
+            "{flavour:?}: {PAIRS} pairs in {took:?}, {pairs_on_replicas} of {pairs} reads right \
+             after a write on replicas, {on_replicas} of {all} of all"
+        );
+        assert!(all >= f64::from(PAIRS + 250 * SESSIONS), "{flavour:?}: {all} reads were counted");
+        assert!(on_replicas >= 0.95 * all, "{flavour:?}: {on_replicas} of {all} on replicas");
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_do_not_apply_answer_nothing_stale() {
+    for flavour in servers::flavours() {
+        let cluster = with_table(flavour).await;
+        let proxy = Proxy::start(&cluster, "").await;
+        // The first reads come while health still believes in the replicas.
+        let stop = match flavour {
+            Flavour::Mariadb => "STOP SLAVE SQL_THREAD",
+            Flavour::Mysql => "STOP REPLICA SQL_THREAD",
+        };
+        for replica in cluster.replicas().expect("replicas") {
+            replica.run(&[stop]).await.expect(stop);
+        }
+        let began = std::time::Instant::now();
+        let seen = write_then_read(proxy.port).await;
+        eprintln!("{flavour:?}: {PAIRS} pairs without appliers in {:?}", began.elapsed());
+        assert_eq!((seen.pairs, seen.stale), (PAIRS, 0), "{flavour:?}");
+        // Once they apply again they answer again.
+        let start = match flavour {
+            Flavour::Mariadb => "START SLAVE SQL_THREAD",
+            Flavour::Mysql => "START REPLICA SQL_THREAD",
+        };
+        for replica in cluster.replicas().expect("replicas") {
+            replica.run(&[start]).await.expect(start);
+        }
+        wait::until("replicas to answer again", || async {
+            let before = reads(&proxy, &cluster).0;
+            read_only(proxy.port, 1).await;
+            (reads(&proxy, &cluster).0 >= before + f64::from(SESSIONS)).then_some(())
+        })
+        .await;
+    }
+}
