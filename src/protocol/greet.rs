@@ -175,8 +175,10 @@ impl Target {
 pub struct Greet {
     offer: Offer,
     hello: Hello,
-    /// The client's first answer.
+    /// The client's first answer, until it is compared.
     answer: Vec<u8>,
+    /// The answer that was compared was not blank.
+    used_password: bool,
     state: State,
     seq: u8,
     tls: bool,
@@ -240,13 +242,24 @@ impl Greet {
 
     fn begin(offer: Offer, hello: Hello, seq: u8) -> Self {
         let (tls, again, unknown) = (false, false, false);
-        Self { offer, hello, answer: Vec::new(), state: State::Greeted, seq, tls, again, unknown }
+        let (answer, used_password) = (Vec::new(), false);
+        Self {
+            offer,
+            hello,
+            answer,
+            used_password,
+            state: State::Greeted,
+            seq,
+            tls,
+            again,
+            unknown,
+        }
     }
 
-    /// Whether the client's first answer held anything, as the text of a refusal tells.
+    /// Whether the answer that was judged held a password, as the text of a refusal tells.
     #[must_use]
     pub const fn used_password(&self) -> bool {
-        !self.answer.is_empty()
+        self.used_password
     }
 
     /// What the client said; empty before [`Step::NeedAccount`].
@@ -381,6 +394,7 @@ impl Greet {
     fn compare(&mut self, target: Target, answer: &[u8]) -> Step {
         self.state = State::Over;
         let blank = matches!(answer, [] | [0]);
+        self.used_password = !blank;
         match target {
             Target::Native { stored } => {
                 let against = stored.unwrap_or([0; 20]);

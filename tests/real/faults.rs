@@ -105,12 +105,12 @@ async fn a_killed_replica_costs_its_readers_nothing() {
                 while progress.goes_on() {
                     let round = progress.advance(session);
                     let sum: Option<u64> = if round % 2 == 0 {
-                        conn.query_first(format!("SELECT SUM(a) + {round} FROM r")).await
+                        conn.query_first(format!("SELECT SUM(a) FROM r WHERE a <> {round}9")).await
                     } else {
-                        conn.exec_first("SELECT SUM(a) + ? FROM r", (round,)).await
+                        conn.exec_first("SELECT SUM(a) FROM r WHERE a <> ?", (round + 9,)).await
                     }
                     .unwrap_or_else(|why| panic!("{flavour:?}, round {round}: {why}"));
-                    assert_eq!(sum, Some(6 + round));
+                    assert_eq!(sum, Some(6));
                 }
                 conn.disconnect().await.expect("a goodbye");
             }));
@@ -272,6 +272,8 @@ async fn sessions_outlive(flavour: Flavour, loss: Loss) {
         console(&proxy, "SHOW SESSIONS").await.contains("waiting for a primary").then_some(())
     })
     .await;
+    // Never sent to a server that is known to be gone, so it is known what has become of it.
+    told(&mut sessions.committing, "COMMIT", (1213, "40001"), "rolled back", &what).await;
     promote_db2(&cluster).await;
     let mut idle = unsent.await.expect("the write went to the new primary");
     let state: Option<(String, String, String)> = idle
@@ -290,8 +292,7 @@ async fn sessions_outlive(flavour: Flavour, loss: Loss) {
     )
     .await;
     assert!(sessions.transaction.ping().await.is_ok(), "{what}: 1213 leaves the connection open");
-    told(&mut sessions.committing, "COMMIT", (1213, "40001"), "rolled back", &what).await;
-    told(&mut sessions.temporary, "SELECT 1", (1105, "08S01"), "temporary table", &what).await;
+    told(&mut sessions.temporary, "SELECT 1", (1105, "08S01"), "temporary", &what).await;
     assert!(sessions.temporary.ping().await.is_err(), "{what}: closed after lost state");
     told(&mut sessions.locked, "SELECT 1", (1105, "08S01"), "lock", &what).await;
 
@@ -323,7 +324,12 @@ async fn console(proxy: &Proxy, command: &str) -> String {
         .prefer_socket(Some(false));
     let mut conn = Conn::new(opts).await.expect("the console");
     let rows: Vec<mysql_async::Row> = conn.query(command).await.expect(command);
-    format!("{rows:?}")
+    let values = rows.into_iter().flat_map(mysql_async::Row::unwrap);
+    let texts = values.map(|value| match value {
+        mysql_async::Value::Bytes(text) => String::from_utf8_lossy(&text).into_owned(),
+        other => format!("{other:?}"),
+    });
+    texts.collect::<Vec<_>>().join("\t")
 }
 
 #[tokio::test]

@@ -84,6 +84,7 @@ fn converse(
     account: &Account,
     right: &str,
 ) -> (End, usize) {
+    let blank = matches!(&request.credential, Credential::Password(given) if given.is_empty());
     let mut login = Login::new(request);
     let mut to_client = first;
     let mut credential = None;
@@ -135,6 +136,7 @@ fn converse(
                         break;
                     }
                     Step::Denied => {
+                        assert_eq!(greet.used_password(), !blank, "using password: YES or NO");
                         let error = SqlError::access_denied("app", "h", true);
                         let caps = greet.hello().capabilities;
                         to_client.extend(error.packet(greet.next_seq(), caps));
