@@ -30,6 +30,14 @@ impl Session {
             Some(decision) => decision,
             None => self.decide(world),
         };
+        let held = match decision.target {
+            Target::Held(slot) => Some(slot),
+            Target::Primary => Some(Held::Primary),
+            Target::Replica { .. } => None,
+        };
+        if let Some(slot) = held.filter(|slot| self.is_down(world, *slot)) {
+            return self.leave_down_server(world, slot, out);
+        }
         match decision.target {
             Target::Held(Held::Replica) => self.run_on(world, Held::Replica, out),
             Target::Held(Held::Primary) | Target::Primary => {
@@ -292,15 +300,26 @@ impl Session {
     }
 
     fn give_up_if_down(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {
-        let Some(node) = self.link(slot).map(|link| link.facts.node) else { return };
-        let down = world
-            .topology
-            .node(node)
-            .is_some_and(|node| node.condition == crate::topology::Condition::Down);
-        if down {
+        if self.is_down(world, slot) {
             // It will not answer: a frozen server keeps its connections open (V14).
             out.requests.push(Request::Drop(slot));
             self.link_lost(world, slot, out);
+        }
+    }
+
+    fn is_down(&self, world: &World<'_>, slot: Held) -> bool {
+        let node = self.link(slot).and_then(|link| world.topology.node(link.facts.node));
+        node.is_some_and(|node| node.condition == crate::topology::Condition::Down)
+    }
+
+    /// The pending request is not sent to a server that is down: sent to a frozen one, a COMMIT
+    /// would have an unknown outcome; not sent, it has a known one.
+    fn leave_down_server(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {
+        self.phase = Phase::Idle;
+        self.give_up_if_down(world, slot, out);
+        if let Some(pending) = self.pending.as_mut() {
+            pending.decision = None;
+            self.proceed(world, out);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
+use pointsman::app::tasks;
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{self, APP, MONITOR};
@@ -101,10 +102,10 @@ async fn a_killed_replica_costs_its_readers_nothing() {
         for session in 0..SESSIONS {
             let mut conn = clients::connect(proxy.port, APP).await;
             let progress = progress.clone();
-            readers.push(tokio::spawn(async move {
+            readers.push(tasks::spawn("session", async move {
                 while progress.goes_on() {
                     let round = progress.advance(session);
-                    let sum: Option<u64> = if round % 2 == 0 {
+                    let sum: Option<u64> = if round.is_multiple_of(2) {
                         conn.query_first(format!("SELECT SUM(a) FROM r WHERE a <> {round}9")).await
                     } else {
                         conn.exec_first("SELECT SUM(a) FROM r WHERE a <> ?", (round + 9,)).await
@@ -142,7 +143,7 @@ async fn a_switchover_by_sql_loses_and_doubles_no_write() {
         for session in 0..SESSIONS {
             let mut conn = clients::connect(proxy.port, APP).await;
             let progress = progress.clone();
-            writers.push(tokio::spawn(async move {
+            writers.push(tasks::spawn("session", async move {
                 let mut acknowledged = Vec::new();
                 while progress.goes_on() {
                     let id = session * 1_000_000 + progress.advance(session);
@@ -241,7 +242,7 @@ async fn sessions_outlive(flavour: Flavour, loss: Loss) {
     run(&mut holder, "BEGIN").await;
     run(&mut holder, "SELECT a FROM s WHERE a = 1 FOR UPDATE").await;
     let mut writer = clients::connect(proxy.port, APP).await;
-    let waiting = tokio::spawn(async move {
+    let waiting = tasks::spawn("session", async move {
         let result = writer.query_drop("UPDATE s SET a = 30 WHERE a = 1 /* in_flight */").await;
         (result, writer)
     });
@@ -264,7 +265,7 @@ async fn sessions_outlive(flavour: Flavour, loss: Loss) {
 
     // Not sent yet: it waits for a primary, and so does a client that comes now.
     let mut unsent = sessions.idle;
-    let unsent = tokio::spawn(async move {
+    let unsent = tasks::spawn("session", async move {
         run(&mut unsent, "INSERT INTO s VALUES (11)").await;
         unsent
     });

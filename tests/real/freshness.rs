@@ -3,6 +3,7 @@
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
+use pointsman::app::tasks;
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::APP;
@@ -24,7 +25,7 @@ struct Seen {
 async fn write_then_read(port: u16, pairs: u32) -> Seen {
     let mut sessions = Vec::new();
     for id in 0..SESSIONS {
-        sessions.push(tokio::spawn(async move {
+        sessions.push(tasks::spawn("session", async move {
             let mut conn = clients::connect(port, APP).await;
             let mut seen = Seen::default();
             for value in 1..=pairs / SESSIONS {
