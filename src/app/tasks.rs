@@ -14,7 +14,7 @@ where
     tokio::spawn(fut.instrument(span))
 }
 
-/// Starts `fut` on this thread, next to the task that calls. Needs a `LocalSet`.
+/// Starts `fut` on this thread, next to the task that calls. Needs a `LocalRuntime`.
 pub fn local<F>(fut: F) -> JoinHandle<F::Output>
 where
     F: Future + 'static,

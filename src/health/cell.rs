@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use crate::topology::Topology;
@@ -34,6 +34,12 @@ impl TopologyCell {
     #[must_use]
     pub fn load(&self) -> Arc<Topology> {
         self.current.load_full()
+    }
+
+    /// The newest topology, borrowed for a moment: what a single decision costs. Do not keep it.
+    #[must_use]
+    pub fn peek(&self) -> Guard<Arc<Topology>> {
+        self.current.load()
     }
 
     /// A receiver of the generation, for waiting until roles, conditions or membership change.

@@ -51,6 +51,15 @@ enum Input {
     Ring(Ring),
 }
 
+/// What the quick path leaves to the one that can wait.
+#[derive(Debug)]
+enum Left {
+    /// An input that it does not take.
+    Input(Input),
+    /// An outbox that is not empty, or bytes that the client has sent ahead.
+    Outbox,
+}
+
 /// The client is gone, or has been sent away.
 #[derive(Debug)]
 pub(super) struct Gone;
@@ -60,9 +69,11 @@ impl Drive {
     pub(super) async fn run(mut self) {
         let mut draining = false;
         loop {
-            let input = poll_fn(|cx| self.poll_input(cx)).await;
-            let mut out = self.worker.take_outbox();
-            let result = self.take(input, &mut out, &mut draining).await;
+            let (left, mut out) = poll_fn(|cx| self.poll_turns(draining, cx)).await;
+            let result = match left {
+                Left::Input(input) => self.take(input, &mut out, &mut draining).await,
+                Left::Outbox => self.catch_up(&mut out).await,
+            };
             self.worker.give_outbox(out, KEPT_OUTBOX);
             if result.is_err() {
                 break;
@@ -73,6 +84,69 @@ impl Drive {
             }
         }
         self.seat.count_load(None);
+    }
+
+    /// Takes inputs as long as all that comes of them can be performed without waiting, which
+    /// is nearly always. What is left is for the slower path, which can wait.
+    fn poll_turns(&mut self, draining: bool, cx: &mut Context<'_>) -> Poll<(Left, Outbox)> {
+        let mut out = None;
+        loop {
+            let Poll::Ready(input) = self.poll_input(cx) else {
+                if let Some(out) = out {
+                    self.worker.give_outbox(out, KEPT_OUTBOX);
+                }
+                return Poll::Pending;
+            };
+            let mut filled = out.take().unwrap_or_else(|| self.worker.take_outbox());
+            match input {
+                Input::Client(Ok(read)) if read > 0 && self.client_tail.is_empty() && !draining => {
+                    self.client_bytes_first(read, &mut filled);
+                }
+                Input::Link(slot, Ok(read)) if read > 0 && !draining => {
+                    self.link_bytes_first(slot, read, &mut filled);
+                }
+                input => return Poll::Ready((Left::Input(input), filled)),
+            }
+            if !self.perform_now(&mut filled) || !self.client_tail.is_empty() {
+                return Poll::Ready((Left::Outbox, filled));
+            }
+            out = Some(filled);
+        }
+    }
+
+    /// Performs what does not wait, in the outbox's order; false when something is left in it.
+    fn perform_now(&mut self, out: &mut Outbox) -> bool {
+        let metrics = self.worker.metrics(&self.seat.group);
+        if !write_now(&mut self.client, &mut out.client, |n| metrics.passed(Bytes::ToClients, n)) {
+            return false;
+        }
+        for slot in [Held::Primary, Held::Replica] {
+            let bytes = &mut out.links[index(slot)];
+            match self.links[index(slot)].as_mut() {
+                Some(link) => {
+                    let count = |n| metrics.passed(Bytes::ToServers, n);
+                    if !write_now(&mut link.stream, bytes, count) {
+                        return false;
+                    }
+                }
+                None => bytes.clear(),
+            }
+        }
+        if out.requests.iter().any(Request::waits) {
+            return false;
+        }
+        let mut requests = std::mem::take(&mut out.requests);
+        for request in requests.drain(..) {
+            self.note(request);
+        }
+        out.requests = requests;
+        true
+    }
+
+    /// Performs what [`Drive::poll_turns`] has left, and hands over what the client sent ahead.
+    async fn catch_up(&mut self, out: &mut Outbox) -> Result<(), Gone> {
+        self.settle(out).await?;
+        self.drain_client_tail(out).await
     }
 
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
@@ -166,16 +240,18 @@ impl Drive {
     }
 
     async fn client_bytes(&mut self, read: usize, out: &mut Outbox) -> Result<(), Gone> {
-        self.worker.metrics(&self.seat.group).passed(Bytes::FromClients, read as u64);
         if self.client_tail.is_empty() {
             self.client_bytes_first(read, out);
             self.settle(out).await?;
+        } else {
+            self.worker.metrics(&self.seat.group).passed(Bytes::FromClients, read as u64);
         }
         self.drain_client_tail(out).await
     }
 
     /// Hands over what was read into the worker's buffer, and keeps what was not used.
     fn client_bytes_first(&mut self, read: usize, out: &mut Outbox) {
+        self.worker.metrics(&self.seat.group).passed(Bytes::FromClients, read as u64);
         let worker = self.worker.clone();
         let buffer = worker.buffer.borrow();
         let input = buffer.get(..read).unwrap_or_default();
@@ -202,8 +278,16 @@ impl Drive {
     }
 
     async fn link_bytes(&mut self, slot: Held, read: usize, out: &mut Outbox) -> Result<(), Gone> {
+        self.link_bytes_first(slot, read, out);
+        self.settle(out).await?;
+        // The reply may be over, and the client's next command here already.
+        self.drain_client_tail(out).await
+    }
+
+    /// Hands over what was read of a link, and keeps what was not used.
+    fn link_bytes_first(&mut self, slot: Held, read: usize, out: &mut Outbox) {
         self.worker.metrics(&self.seat.group).passed(Bytes::FromServers, read as u64);
-        let Some(link) = self.links[index(slot)].as_mut() else { return Ok(()) };
+        let Some(link) = self.links[index(slot)].as_mut() else { return };
         if link.tail.is_empty() {
             let worker = self.worker.clone();
             let buffer = worker.buffer.borrow();
@@ -225,9 +309,6 @@ impl Drive {
                 link.tail = tail;
             }
         }
-        self.settle(out).await?;
-        // The reply may be over, and the client's next command here already.
-        self.drain_client_tail(out).await
     }
 
     fn event(&self, event: Event, out: &mut Outbox) {
@@ -239,7 +320,7 @@ impl Drive {
         let mut session = self.seat.session.borrow_mut();
         let Some(session) = session.as_mut() else { return T::default() };
         let group = &self.seat.group;
-        let topology = group.topology.load();
+        let topology = group.topology.peek();
         let settings = group.settings.load();
         let loads = group.loads.snapshot(topology.nodes.len());
         let mut classes = self.worker.classes.borrow_mut();
@@ -266,8 +347,13 @@ impl Drive {
             if out.requests.is_empty() {
                 return Ok(());
             }
-            for request in std::mem::take(&mut out.requests) {
+            let mut requests = std::mem::take(&mut out.requests);
+            for request in requests.drain(..) {
                 self.carry_out(request, out).await?;
+            }
+            if out.requests.is_empty() {
+                // Nothing has come of it: the room serves again.
+                out.requests = requests;
             }
         }
     }
@@ -306,36 +392,43 @@ impl Drive {
 
     async fn carry_out(&mut self, request: Request, out: &mut Outbox) -> Result<(), Gone> {
         match request {
-            Request::Dial { slot, node } => self.dial(slot, node, out).await,
-            Request::Drop(slot) => {
-                if let Some(link) = self.links[index(slot)].take() {
-                    self.worker.metrics(&self.seat.group).link_closed(link.node);
-                }
-            }
-            Request::Signal(node, trouble) => self.signal(node, trouble),
-            Request::Finished(finished) => self.worker.finished(&self.seat.group, finished),
-            Request::ChangeUser(payload) => self.change_user(&payload, out).await?,
+            // What is rare and large is boxed: a session's task is as large as its largest wait.
+            Request::Dial { slot, node } => Box::pin(self.dial(slot, node, out)).await,
+            Request::ChangeUser(payload) => Box::pin(self.change_user(&payload, out)).await?,
             Request::Kill { id, connection } => {
-                let outcome = self.worker.kill(&self.seat, id, connection).await;
+                let outcome = Box::pin(self.worker.kill(&self.seat, id, connection)).await;
                 self.event(Event::Killed(outcome), out);
-            }
-            Request::AccountsChanged => self.seat.group.accounts.invalidate(None),
-            Request::ProbeNow => self.seat.group.health.probe_now(),
-            Request::Waited(outcome) => {
-                self.worker.metrics(&self.seat.group).replica_wait(outcome.into());
-            }
-            Request::Retried(retry) => {
-                self.worker.metrics(&self.seat.group).retried(retry.into());
-            }
-            Request::HeldFor(waited) => {
-                self.worker.held(&self.seat.group, waited);
             }
             Request::Close => {
                 self.flush(out).await?;
                 return Err(Gone);
             }
+            request => self.note(request),
         }
         Ok(())
+    }
+
+    /// Performs a request that neither waits nor answers.
+    fn note(&mut self, request: Request) {
+        let metrics = self.worker.metrics(&self.seat.group);
+        match request {
+            Request::Finished(finished) => self.worker.finished(&self.seat.group, finished),
+            Request::Drop(slot) => {
+                if let Some(link) = self.links[index(slot)].take() {
+                    metrics.link_closed(link.node);
+                }
+            }
+            Request::Signal(node, trouble) => self.signal(node, trouble),
+            Request::AccountsChanged => self.seat.group.accounts.invalidate(None),
+            Request::ProbeNow => self.seat.group.health.probe_now(),
+            Request::Waited(outcome) => metrics.replica_wait(outcome.into()),
+            Request::Retried(retry) => metrics.retried(retry.into()),
+            Request::HeldFor(waited) => self.worker.held(&self.seat.group, waited),
+            Request::Dial { .. }
+            | Request::ChangeUser(_)
+            | Request::Kill { .. }
+            | Request::Close => {}
+        }
     }
 
     fn signal(&self, node: NodeId, trouble: Trouble) {
@@ -425,6 +518,22 @@ fn read_some(
     };
     tail.truncate(before + read);
     polled
+}
+
+/// Writes what fits now and takes it out of `bytes`; false when something is left. An error
+/// leaves all: whoever can wait tries again, and sees it too.
+fn write_now(stream: &mut Stream, bytes: &mut Vec<u8>, count: impl FnOnce(u64)) -> bool {
+    if bytes.is_empty() {
+        return true;
+    }
+    let written = stream.try_write(bytes).unwrap_or(0);
+    count(written as u64);
+    if written == bytes.len() {
+        bytes.clear();
+        return true;
+    }
+    bytes.drain(..written);
+    false
 }
 
 /// Writes all of `bytes`; the inner error is the peer's, the outer one a kill on the way.

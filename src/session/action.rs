@@ -83,6 +83,14 @@ pub enum Request {
     Close,
 }
 
+impl Request {
+    /// Whether carrying it out takes time, answers with an event, or ends the session.
+    #[must_use]
+    pub const fn waits(&self) -> bool {
+        matches!(self, Self::Dial { .. } | Self::ChangeUser(_) | Self::Kill { .. } | Self::Close)
+    }
+}
+
 /// What a link showed about its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {

@@ -426,16 +426,26 @@ impl Session {
             packet::write(to, 0, &payload);
             return overwrite(to, at, &on_link.id.to_le_bytes());
         }
-        let known = if on_link.typed { None } else { statement.types.as_deref() };
         let caps = self.login.capabilities;
-        let rebound = execute::rebind(&payload, on_link.id, statement.parameters, known, caps);
-        let Ok(rebound) = rebound else { return false };
-        packet::write(to, 0, &rebound.payload);
-        if rebound.types.is_some() {
-            statement.types = rebound.types;
+        let Ok(types) = execute::types(&payload, statement.parameters, caps) else { return false };
+        let known = if on_link.typed { None } else { statement.types.as_deref() };
+        if types.is_none() && known.is_some() {
+            let rebound = execute::rebind(&payload, on_link.id, statement.parameters, known, caps);
+            let Ok(rebound) = rebound else { return false };
+            packet::write(to, 0, &rebound.payload);
+            on_link.typed = true;
+            return true;
+        }
+        // Nearly always: the client's own bytes with this link's id.
+        if let Some(types) = types
+            && statement.types.as_deref() != Some(types)
+        {
+            statement.types = Some(types.to_vec());
         }
         on_link.typed = true;
-        true
+        let at = to.len() + packet::HEADER_LEN + 1;
+        to.extend_from_slice(&pending.wire);
+        overwrite(to, at, &on_link.id.to_le_bytes())
     }
 
     /// The name of a server, for messages.
