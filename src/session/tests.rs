@@ -1,1 +1,9 @@
-//! Session tests.
+//! The session driven in memory: bytes and events in, bytes and requests out.
+
+mod chunks;
+mod fixture;
+mod loss;
+mod routing;
+mod state;
+mod statements;
+mod streams;

@@ -1,0 +1,320 @@
+//! Links that break: in every phase, with every class of statement.
+
+use super::fixture::*;
+use crate::protocol::flags::Capabilities;
+use crate::router::classify;
+use crate::session::action::{Event, Retry, Trouble};
+use crate::session::retry::{Progress, Verdict, after_link_loss};
+use crate::session::state::initial_dialect;
+use crate::topology::Condition;
+
+use Verdict::{Again, DoneByItself, OutcomeUnknown, TransactionLost};
+
+/// What becomes of a statement that was sent and not answered: outside and inside a transaction.
+const SENT: &[(&str, Verdict, Verdict)] = &[
+    ("SELECT a FROM t", Again, TransactionLost),
+    ("SELECT a FROM t FOR UPDATE", OutcomeUnknown, TransactionLost),
+    ("SELECT f(a) FROM t", OutcomeUnknown, TransactionLost),
+    ("SHOW TABLES", Again, TransactionLost),
+    ("INSERT INTO t VALUES (1)", OutcomeUnknown, TransactionLost),
+    ("UPDATE t SET a = 1", OutcomeUnknown, TransactionLost),
+    ("DELETE FROM t", OutcomeUnknown, TransactionLost),
+    ("REPLACE INTO t VALUES (1)", OutcomeUnknown, TransactionLost),
+    ("SAVEPOINT s", OutcomeUnknown, TransactionLost),
+    ("BEGIN", Again, OutcomeUnknown),
+    ("START TRANSACTION READ ONLY", Again, OutcomeUnknown),
+    ("COMMIT", OutcomeUnknown, OutcomeUnknown),
+    ("ROLLBACK", Again, DoneByItself),
+    ("USE app", Again, OutcomeUnknown),
+    ("SET autocommit=1", OutcomeUnknown, OutcomeUnknown),
+    ("SET @a=1", OutcomeUnknown, OutcomeUnknown),
+    ("CREATE TABLE u (a INT)", OutcomeUnknown, OutcomeUnknown),
+    ("DROP TABLE u", OutcomeUnknown, OutcomeUnknown),
+    ("GRANT ALL ON *.* TO u", OutcomeUnknown, OutcomeUnknown),
+    ("LOCK TABLES t READ", OutcomeUnknown, OutcomeUnknown),
+    ("CALL p()", OutcomeUnknown, OutcomeUnknown),
+    ("XA COMMIT 'a'", OutcomeUnknown, OutcomeUnknown),
+    ("INSERT INTO t VALUES (1); COMMIT", OutcomeUnknown, OutcomeUnknown),
+    ("ROLLBACK; INSERT INTO t VALUES (1)", OutcomeUnknown, OutcomeUnknown),
+    ("LOAD DATA INFILE 'x' INTO TABLE t", OutcomeUnknown, OutcomeUnknown),
+    ("garbage", OutcomeUnknown, OutcomeUnknown),
+];
+
+#[test]
+fn the_table_of_repeats_is_whole() {
+    let dialect = initial_dialect(&facts(), 45, false);
+    for &(sql, outside, inside) in SENT {
+        let class = classify(sql.as_bytes(), &dialect);
+        for repeated in [false, true] {
+            for open in [false, true] {
+                let verdict = |progress| after_link_loss(&class, progress, open, repeated);
+                assert_eq!(verdict(Progress::Answering), Verdict::AnswerCut, "{sql}");
+                let unsent = if open { TransactionLost } else { Again };
+                assert_eq!(verdict(Progress::NotSent), unsent, "{sql}");
+                let want = match (open, outside) {
+                    (true, _) => inside,
+                    (false, Again) if repeated => OutcomeUnknown,
+                    (false, outside) => outside,
+                };
+                assert_eq!(verdict(Progress::Sent), want, "{sql} {open} {repeated}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_session_keeps_to_the_table() {
+    for &(sql, outside, inside) in SENT {
+        for open in [false, true] {
+            let mut rig = Rig::new();
+            if open {
+                rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+            }
+            rig.client(&query(sql));
+            let slot = if !rig.sent(Primary).is_empty() {
+                Primary
+            } else {
+                let read = matches!(sql, "SELECT a FROM t" | "SHOW TABLES");
+                let slot = if read || sql.ends_with("READ ONLY") { Replica } else { Primary };
+                rig.dialed(slot);
+                assert_eq!(rig.sent_sql(slot), sql);
+                slot
+            };
+            rig.event(Event::LinkClosed(slot));
+            assert!(rig.signalled(Trouble::LinkLost), "{sql}");
+            match if open { inside } else { outside } {
+                Again => {
+                    assert!(rig.told().is_empty(), "{sql}");
+                    assert_eq!(rig.count_retries(Retry::LinkLost), 1, "{sql}");
+                    assert!(rig.wants_dial(), "{sql}: {rig:?}");
+                }
+                TransactionLost => {
+                    let (code, state, _) = rig.told_error();
+                    assert_eq!((code, state.as_str()), (1213, "40001"), "{sql}");
+                    assert!(!rig.closed(), "{sql}");
+                    rig.ask(Primary, "INSERT INTO t VALUES (1)", &ok(1, AUTO));
+                }
+                DoneByItself => {
+                    assert_eq!(rig.told(), ok(1, AUTO), "{sql}");
+                    assert!(!rig.closed() && rig.session.can_leave(), "{sql}");
+                }
+                OutcomeUnknown => {
+                    let (code, state, text) = rig.told_error();
+                    assert_eq!((code, state.as_str()), (1105, "08007"), "{sql}");
+                    assert!(text.contains("db0"), "{text}");
+                    assert!(rig.closed(), "{sql}");
+                }
+                Verdict::AnswerCut => panic!("nothing was answered"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_read_is_repeated_elsewhere_once() {
+    let mut rig = Rig::new();
+    rig.client(&query("SELECT a FROM t"));
+    let first = rig.dialed(Replica);
+    rig.sent(Replica);
+    rig.event(Event::LinkClosed(Replica));
+    assert_eq!(first, 1);
+    rig.dialed(Primary);
+    assert_eq!(rig.sent_sql(Primary), "SELECT a FROM t");
+    rig.event(Event::LinkClosed(Primary));
+    let (code, state, _) = rig.told_error();
+    assert_eq!((code, state.as_str()), (1105, "08007"));
+}
+
+#[test]
+fn an_answer_cut_off_closes_and_says_so_where_the_stream_allows_it() {
+    let reply = row("1", AUTO);
+    for cut in 1..reply.len() {
+        let mut rig = Rig::new();
+        rig.client(&query("SELECT a FROM t"));
+        rig.dialed(Replica);
+        rig.server(Replica, &reply[..cut]);
+        let told = rig.told();
+        assert!(reply.starts_with(&told));
+        rig.event(Event::LinkClosed(Replica));
+        if told.is_empty() {
+            assert_eq!(rig.count_retries(Retry::LinkLost), 1, "nobody can tell: {cut}");
+            continue;
+        }
+        assert!(rig.closed(), "{cut}");
+        let more = rig.told();
+        if !more.is_empty() {
+            let packets = payloads(&[told, more].concat());
+            let seqs: Vec<u8> = packets.iter().map(|(seq, _)| *seq).collect();
+            let want: Vec<u8> = (1..=u8::try_from(seqs.len()).unwrap()).collect();
+            assert_eq!(seqs, want, "cut at {cut}");
+            let last = crate::protocol::reply::Err::parse(&packets.last().unwrap().1).unwrap();
+            assert_eq!((last.code, last.state), (1105, Some(*b"08S01")));
+        }
+    }
+}
+
+#[test]
+fn a_link_lost_before_the_request_was_sent_is_nothing() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "SET @a = 5", &ok(1, AUTO));
+    rig.event(Event::LinkClosed(Primary));
+    rig.client(&query("INSERT INTO t VALUES (1)"));
+    rig.dialed(Primary);
+    assert_eq!(rig.sent_sql(Primary), "SET @`a`=5");
+    rig.event(Event::LinkClosed(Primary));
+    assert!(rig.told().is_empty());
+    if !rig.wants_dial() {
+        rig.deadline();
+    }
+    rig.dialed(Primary);
+    assert_eq!(rig.sent_sql(Primary), "SET @`a`=5");
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.sent_sql(Primary), "INSERT INTO t VALUES (1)");
+}
+
+#[test]
+fn an_idle_link_may_break_unnoticed() {
+    let mut rig = Rig::new();
+    rig.write();
+    rig.event(Event::LinkClosed(Primary));
+    assert!(rig.told().is_empty() && !rig.closed());
+    rig.write();
+}
+
+#[test]
+fn a_pinned_idle_link_that_breaks_is_told_by_name_at_the_next_command() {
+    for (sql, word) in [
+        ("LOCK TABLES t READ", "table_lock"),
+        ("CREATE TEMPORARY TABLE t (a INT)", "temporary_table"),
+        ("SET @a = (SELECT 1)", "user_variable"),
+        ("SELECT GET_LOCK('a', 1)", "user_lock"),
+    ] {
+        let mut rig = Rig::new();
+        rig.ask(Primary, sql, &ok(1, AUTO));
+        rig.event(Event::LinkClosed(Primary));
+        assert!(rig.told().is_empty() && !rig.closed());
+        rig.client(&query("SELECT 1"));
+        let (code, state, text) = rig.told_error();
+        assert_eq!((code, state.as_str()), (1105, "08S01"));
+        assert!(text.contains(word) && text.contains("db0"), "{text}");
+        assert!(rig.closed());
+    }
+}
+
+#[test]
+fn a_reset_asks_for_no_state_that_was_lost() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "LOCK TABLES t READ", &ok(1, AUTO));
+    rig.event(Event::LinkClosed(Primary));
+    rig.client(&command(b"\x1f"));
+    assert_eq!(rig.told(), ok(1, AUTO));
+    assert!(!rig.closed());
+    rig.write();
+}
+
+#[test]
+fn a_transaction_lost_while_idle_is_told_once_and_the_session_goes_on() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.event(Event::LinkClosed(Primary));
+    rig.client(&query("INSERT INTO t VALUES (1)"));
+    let (code, state, _) = rig.told_error();
+    assert_eq!((code, state.as_str()), (1213, "40001"));
+    assert!(!rig.closed());
+    rig.write();
+}
+
+#[test]
+fn a_rollback_of_a_lost_transaction_is_done_already() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.event(Event::LinkClosed(Primary));
+    rig.client(&query("ROLLBACK"));
+    assert_eq!(rig.told(), ok(1, AUTO), "no transaction is open any more");
+    rig.write();
+}
+
+#[test]
+fn a_transaction_on_a_former_primary_is_lost() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.topology(|topology| topology.primary = Some(crate::topology::NodeId(1)));
+    rig.client(&query("INSERT INTO t VALUES (1)"));
+    assert_eq!(rig.told_error().0, 1213);
+    assert!(rig.dropped(Primary));
+    rig.client(&query("INSERT INTO t VALUES (1)"));
+    assert_eq!(rig.dialed(Primary), 1);
+}
+
+#[test]
+fn a_pin_on_a_former_primary_is_lost_by_name() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "LOCK TABLES t READ", &ok(1, AUTO));
+    rig.topology(|topology| topology.primary = Some(crate::topology::NodeId(1)));
+    rig.client(&query("INSERT INTO t VALUES (1)"));
+    let (code, _, text) = rig.told_error();
+    assert_eq!(code, 1105);
+    assert!(text.contains("table_lock"), "{text}");
+    assert!(rig.closed());
+}
+
+#[test]
+fn a_server_that_is_called_down_will_not_answer() {
+    for (sql, slot, node) in [("SELECT a FROM t", Replica, 1), ("DELETE FROM t", Primary, 0)] {
+        let mut rig = Rig::new();
+        rig.client(&query(sql));
+        rig.dialed(slot);
+        rig.topology(|topology| topology.nodes[node].condition = Condition::Suspect);
+        assert!(!rig.dropped(slot));
+        rig.topology(|topology| topology.nodes[node].condition = Condition::Down);
+        assert!(rig.dropped(slot));
+        if slot == Primary {
+            assert_eq!(rig.told_error().0, 1105);
+        } else {
+            assert!(rig.told().is_empty() && rig.wants_dial());
+        }
+    }
+}
+
+#[test]
+fn a_malformed_answer_closes_both_sides() {
+    for reply in [
+        &b"\x00\x00\x00\x01"[..],
+        b"\x01\x00\x00\x01\x00",
+        b"\x02\x00\x00\x01\xff\x00",
+        b"\x05\x00\x00\x01\xfe\x00\x00\x02\x00",
+        b"\x0b\x00\x00\x01\xfd\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a",
+        b"\x09\x00\x00\x01\xfe\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x01\x00\x00\x01\x01\x01\x00\x00\x09\x03",
+        b"\x01\x00\x00\x01\xfb",
+        b"\x02\x00\x00\x01\xfbx",
+        b"\xff\xff\xff\x01\x00",
+    ] {
+        let mut rig = Rig::new();
+        rig.client(&query("DELETE FROM t"));
+        rig.dialed(Primary);
+        rig.server(Primary, reply);
+        if reply == b"\x09\x00\x00\x01\xfe\xff\xff\xff\xff\xff\xff\xff\xff" {
+            // 2^64-1 columns is a number like another: they are waited for.
+            assert_eq!(rig.told(), reply);
+            continue;
+        }
+        let told = rig.told();
+        let whole = payloads(&told);
+        assert!(rig.closed(), "{reply:?}: {rig:?}");
+        assert!(rig.dropped(Primary), "{reply:?}");
+        if whole.len() == 1 {
+            let error = crate::protocol::reply::Err::parse(&whole[0].1);
+            assert!(error.is_err() || error.unwrap().code == 1105, "{reply:?}");
+        }
+    }
+}
+
+#[test]
+fn errors_have_no_sqlstate_for_clients_that_know_none() {
+    let caps = CAPS.without(Capabilities::PROTOCOL_41);
+    let mut rig = Rig::with_caps(caps);
+    rig.client(&about(0x1a, 9));
+    let told = rig.told();
+    assert!(!told.contains(&b'#'), "{told:?}");
+}

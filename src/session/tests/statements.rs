@@ -1,0 +1,284 @@
+//! Prepared statements: the client's ids are ours, each link has its own.
+
+use super::fixture::*;
+use crate::protocol::flags::Status;
+use crate::protocol::{packet, reply};
+use crate::session::action::{Event, Retry};
+
+/// COM_STMT_EXECUTE with one parameter, LONG, with or without its type.
+fn execute_long(id: u32, typed: bool, value: u32) -> Vec<u8> {
+    let mut payload = [b"\x17", &id.to_le_bytes()[..], &[0, 1, 0, 0, 0, 0]].concat();
+    payload.push(u8::from(typed));
+    if typed {
+        payload.extend_from_slice(&[3, 0]);
+    }
+    payload.extend_from_slice(&value.to_le_bytes());
+    command(&payload)
+}
+
+/// Prepares `sql` on the link where it belongs; the server calls it `server_id`.
+fn prepared_on(rig: &mut Rig, slot: Held, sql: &str, server_id: u32, params: u16) -> u32 {
+    rig.client(&prepare(sql));
+    if rig.wants_dial() {
+        rig.dialed(slot);
+    }
+    assert_eq!(rig.sent(slot), [[b"\x16", sql.as_bytes()].concat()]);
+    rig.server(slot, &prepared(server_id, 1, params));
+    let told = rig.told();
+    let (_, payload) = payloads(&told).remove(0);
+    let ok = reply::PrepareOk::parse(&payload, CAPS).expect("prepared");
+    assert_eq!((ok.columns, ok.params), (1, params));
+    ok.id
+}
+
+use crate::router::policy::Held;
+
+#[test]
+fn ids_are_our_own_and_translated() {
+    let mut rig = Rig::new();
+    let read = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
+    let write = prepared_on(&mut rig, Primary, "DELETE FROM t", 50, 0);
+    assert_eq!((read, write), (1, 2));
+    rig.client(&execute(read, 0));
+    assert_eq!(rig.sent_raw(Replica), execute(40, 0));
+    rig.server(Replica, &row("1", AUTO));
+    rig.client(&execute(write, 0));
+    assert_eq!(rig.sent_raw(Primary), execute(50, 0));
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.told(), [row("1", AUTO), ok(1, AUTO)].concat());
+}
+
+#[test]
+fn a_statement_is_prepared_where_it_is_needed_and_its_types_are_sent_again() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Replica, "SELECT a FROM t WHERE a = ?", 40, 1);
+    rig.client(&execute_long(id, true, 7));
+    assert_eq!(rig.sent_raw(Replica), execute_long(40, true, 7));
+    rig.server(Replica, &row("1", AUTO));
+    rig.client(&execute_long(id, false, 8));
+    assert_eq!(rig.sent_raw(Replica), execute_long(40, false, 8));
+    rig.server(Replica, &row("1", AUTO));
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.told();
+    rig.client(&execute_long(id, false, 9));
+    assert_eq!(rig.sent(Primary), [b"\x16SELECT a FROM t WHERE a = ?"]);
+    rig.server(Primary, &prepared(90, 1, 1));
+    assert!(rig.told().is_empty());
+    // That server has not seen the types.
+    assert_eq!(rig.sent_raw(Primary), execute_long(90, true, 9));
+    rig.server(Primary, &row("1", OPEN));
+    rig.client(&execute_long(id, false, 10));
+    assert_eq!(rig.sent_raw(Primary), execute_long(90, false, 10));
+}
+
+#[test]
+fn a_statement_that_cannot_be_prepared_there_gives_the_servers_words() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.client(&execute(id, 0));
+    rig.sent(Primary);
+    rig.server(Primary, &err(1, 1146, "Table 't' doesn't exist"));
+    assert_eq!(rig.told_error().0, 1146);
+    assert!(!rig.closed());
+    rig.ask(Primary, "COMMIT", &ok(1, AUTO));
+}
+
+#[test]
+fn long_data_is_kept_and_replayed_on_the_link_that_executes() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Replica, "SELECT a FROM t WHERE a = ?", 40, 1);
+    let data = |id: u32| [b"\x18", &id.to_le_bytes()[..], b"\0\0long"].concat();
+    rig.client(&command(&data(id)));
+    rig.client(&command(&data(id)));
+    assert!(rig.sent(Replica).is_empty() && rig.told().is_empty());
+    let run = |id: u32| [b"\x17", &id.to_le_bytes()[..], &[0, 1, 0, 0, 0, 0, 1, 0xfc, 0]].concat();
+    rig.client(&command(&run(id)));
+    assert_eq!(rig.sent(Replica), [data(40), data(40), run(40)]);
+    // A refusal that reroutes takes the data along.
+    rig.server(Replica, &err(1, 1792, "read only"));
+    rig.dialed(Primary);
+    rig.sent(Primary);
+    rig.server(Primary, &prepared(90, 1, 1));
+    assert_eq!(rig.sent(Primary), [data(90), data(90), run(90)]);
+    rig.server(Primary, &row("1", AUTO));
+    // Used up.
+    rig.client(&command(&run(id)));
+    assert_eq!(rig.sent(Primary), [run(90)]);
+}
+
+#[test]
+fn long_data_beyond_the_servers_limit_ends_the_session() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Replica, "SELECT a FROM t WHERE a = ?", 40, 1);
+    let data = [b"\x18", &id.to_le_bytes()[..], b"\0\0", &vec![b'x'; 9 << 20]].concat();
+    rig.client(&command(&data));
+    assert!(!rig.closed());
+    rig.client(&command(&data));
+    assert_eq!(rig.told_error().0, 1153);
+    assert!(rig.closed());
+}
+
+#[test]
+fn an_open_cursor_keeps_its_fetches_on_its_link() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
+    rig.client(&execute(id, 1));
+    assert_eq!(rig.sent_raw(Replica), execute(40, 1));
+    let mut opened = row("1", AUTO);
+    opened.truncate(5 + 4 + payloads(&row("1", AUTO))[1].1.len());
+    reply::Eof { warnings: 0, status: AUTO | Status::CURSOR_EXISTS }.encode(&mut opened, 3, CAPS);
+    rig.server(Replica, &opened);
+    assert_eq!(rig.told(), opened);
+    assert!(rig.session.pins().has(Pin::Cursor));
+    // Other statements go on elsewhere.
+    rig.write();
+    let fetch = |id: u32| command(&[b"\x1c", &id.to_le_bytes()[..], &[1, 0, 0, 0]].concat());
+    rig.client(&fetch(id));
+    assert_eq!(rig.sent_raw(Replica), fetch(40));
+    let mut rows = Vec::new();
+    let seq = packet::write(&mut rows, 1, b"\0\0\x011");
+    let last = AUTO | Status::LAST_ROW_SENT;
+    reply::Eof { warnings: 0, status: last }.encode(&mut rows, seq, CAPS);
+    rig.server(Replica, &rows);
+    assert_eq!(rig.told(), rows);
+    assert!(!rig.session.pins().has(Pin::Cursor));
+    rig.client(&fetch(id));
+    assert_eq!(rig.told_error().0, 1421);
+}
+
+#[test]
+fn a_cursor_that_went_down_with_its_link_is_told() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
+    rig.client(&execute(id, 1));
+    let mut opened = row("1", AUTO);
+    opened.truncate(5 + 4 + payloads(&row("1", AUTO))[1].1.len());
+    reply::Eof { warnings: 0, status: AUTO | Status::CURSOR_EXISTS }.encode(&mut opened, 3, CAPS);
+    rig.server(Replica, &opened);
+    rig.told();
+    rig.event(Event::LinkClosed(Replica));
+    rig.client(&command(&[b"\x1c", &id.to_le_bytes()[..], &[1, 0, 0, 0]].concat()));
+    let (code, state, text) = rig.told_error();
+    assert_eq!((code, state.as_str()), (1105, "08S01"));
+    assert!(text.contains("cursor"), "{text}");
+    assert!(rig.closed());
+}
+
+#[test]
+fn a_close_reaches_every_link_that_knows_the_statement() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.client(&execute(id, 0));
+    rig.sent(Primary);
+    rig.server(Primary, &prepared(90, 1, 0));
+    rig.sent(Primary);
+    rig.server(Primary, &row("1", OPEN));
+    rig.told();
+    rig.client(&[about(0x19, id), about(0x19, 99)].concat());
+    assert_eq!(rig.sent_raw(Primary), about(0x19, 90));
+    assert_eq!(rig.sent_raw(Replica), about(0x19, 40));
+    assert!(rig.told().is_empty());
+    rig.client(&execute(id, 0));
+    assert_eq!(rig.told_error().0, 1243);
+}
+
+#[test]
+fn unknown_statements_are_refused_as_a_server_does() {
+    let mut rig = Rig::new();
+    for bytes in [
+        execute(9, 0),
+        about(0x1a, 9),
+        command(b"\x1c\x09\0\0\0\x01\0\0\0"),
+        command(b"\xfa\x09\0\0\0\0\0"),
+        execute(u32::MAX, 0),
+    ] {
+        rig.client(&bytes);
+        assert_eq!(rig.told_error().0, 1243, "{bytes:?}");
+        assert!(!rig.closed() && !rig.wants_dial());
+    }
+    // Neither close nor long data has an answer.
+    rig.client(&[about(0x19, 9), command(b"\x18\x09\0\0\0\0\0x")].concat());
+    assert!(rig.told().is_empty());
+}
+
+#[test]
+fn the_last_statement_answers_to_all_ones() {
+    let mut rig = Rig::new();
+    prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
+    rig.client(&execute(u32::MAX, 0));
+    assert_eq!(rig.sent_raw(Replica), execute(40, 0));
+}
+
+#[test]
+fn a_forgotten_statement_is_prepared_again_once() {
+    for code in [1243, 1615] {
+        let mut rig = Rig::new();
+        let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
+        rig.client(&execute(id, 0));
+        rig.sent(Replica);
+        rig.server(Replica, &err(1, code, "again"));
+        assert!(rig.told().is_empty());
+        assert_eq!(rig.sent(Replica), [b"\x16SELECT a FROM t"]);
+        rig.server(Replica, &prepared(41, 1, 0));
+        assert_eq!(rig.sent_raw(Replica), execute(41, 0));
+        rig.server(Replica, &err(1, code, "again"));
+        assert_eq!(rig.told_error().0, code);
+        assert_eq!(rig.count_retries(Retry::Reprepared), 1);
+    }
+}
+
+#[test]
+fn a_failed_prepare_leaves_nothing() {
+    let mut rig = Rig::new();
+    rig.client(&prepare("SELECT a FROM nope"));
+    rig.dialed(Replica);
+    rig.server(Replica, &err(1, 1064, "syntax"));
+    assert_eq!(rig.told_error().0, 1064);
+    rig.client(&execute(1, 0));
+    assert_eq!(rig.told_error().0, 1243);
+}
+
+#[test]
+fn a_link_that_breaks_takes_its_ids_along_and_no_more() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
+    rig.event(Event::LinkClosed(Replica));
+    rig.client(&execute(id, 0));
+    rig.dialed(Replica);
+    assert_eq!(rig.sent(Replica), [b"\x16SELECT a FROM t"]);
+    rig.server(Replica, &prepared(7, 1, 0));
+    assert_eq!(rig.sent_raw(Replica), execute(7, 0));
+    rig.server(Replica, &row("1", AUTO));
+    assert_eq!(rig.told(), row("1", AUTO));
+}
+
+#[test]
+fn an_execution_cut_short_ends_the_session() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Replica, "SELECT a FROM t WHERE a = ?", 40, 1);
+    let whole = [b"\x17", &id.to_le_bytes()[..], &[0, 1, 0, 0, 0]].concat();
+    rig.client(&command(&whole));
+    assert_eq!(rig.told_error().0, 1835);
+    assert!(rig.closed());
+}
+
+#[test]
+fn a_reset_of_a_statement_without_cursor_is_answered_here() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
+    rig.client(&about(0x1a, id));
+    assert_eq!(rig.told(), ok(1, AUTO));
+}
+
+#[test]
+fn com_reset_connection_forgets_the_statements() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
+    rig.client(&command(b"\x1f"));
+    assert_eq!(rig.told(), ok(1, AUTO));
+    assert!(rig.dropped(Replica));
+    rig.client(&execute(id, 0));
+    assert_eq!(rig.told_error().0, 1243);
+}
