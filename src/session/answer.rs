@@ -35,6 +35,9 @@ impl Session {
     }
 
     pub(super) fn close(&mut self, now: Instant, out: &mut Outbox) {
+        if matches!(self.phase, Phase::Closed) {
+            return;
+        }
         self.pending = None;
         self.drop_link(Held::Primary, out);
         self.drop_link(Held::Replica, out);
@@ -72,8 +75,13 @@ impl Session {
     /// Ends the pending request with an answer of our own.
     pub(super) fn finished_here(&mut self, world: &World<'_>, error: u16, out: &mut Outbox) {
         self.record(world, None, error, out);
+        let streaming = self.pending.as_ref().is_some_and(|pending| pending.body.is_some());
         self.pending = None;
         self.enter(Phase::Idle, world.now);
+        if streaming {
+            // What is still to come of the command must not be read as commands.
+            self.close(world.now, out);
+        }
     }
 
     /// Hands the finished command over for metrics and digests.

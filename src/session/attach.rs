@@ -187,7 +187,7 @@ impl Session {
         let server = self.name_of(world, node);
         let pins = self.binding_pins();
         self.drop_link(Held::Primary, out);
-        self.transaction = None;
+        self.transaction_gone();
         let failure = if pins.is_empty() {
             Failure::TransactionLost { server }
         } else {
@@ -245,6 +245,8 @@ impl Session {
         if world.now >= until {
             return self.hold_ran_out(world, out);
         }
+        // Only a new topology helps now, not another attempt.
+        self.redial_at = None;
         if !matches!(self.phase, Phase::Holding) {
             self.enter(Phase::Holding, world.now);
         }
@@ -354,6 +356,7 @@ impl Session {
         let Some(pending) = self.pending.as_mut() else { return };
         if pending.ask == Ask::Tunnel {
             self.pins.add(crate::session::pin::Pin::Tunnel);
+            self.drop_link(Held::Replica, out);
             return self.enter(Phase::Tunnel, world.now);
         }
         let exchange = Exchange {

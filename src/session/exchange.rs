@@ -48,13 +48,17 @@ impl Session {
             let Some(wire) = wire else { return used };
             used += notable.len;
             match self.notable(world, &notable, wire, out) {
-                Passed::Held => return used,
-                Passed::On if notable.terminal => {
-                    self.reply_over(world, out);
-                    return used;
-                }
-                Passed::On => {}
+                Passed::Held => {}
+                Passed::On if notable.terminal => self.reply_over(world, out),
+                Passed::On => continue,
             }
+            if used < input.len() && self.link(slot).is_some() {
+                // What stands behind the end of a reply would be taken for the answer to the
+                // next command.
+                out.requests.push(Request::Drop(slot));
+                self.link_lost(world, slot, out);
+            }
+            return input.len();
         }
     }
 

@@ -316,11 +316,12 @@ impl Session {
     /// A command beyond the inspection limit: its head is looked at, the rest is streamed to
     /// the primary as it comes.
     fn take_prefix(&mut self, world: &mut World<'_>, input: &[u8], out: &mut Outbox) -> usize {
-        if input.len() < PREFIX {
+        let whole = packet::header(input).map_or(PREFIX, |(len, _)| len + packet::HEADER_LEN);
+        if input.len() < PREFIX.min(whole) {
             return 0;
         }
         let mut body = Body::new();
-        let Ok((taken, _)) = body.advance(input) else {
+        let Ok((taken, complete)) = body.advance(input) else {
             self.protocol_error(world, SqlError::packets_out_of_order(), out);
             return input.len();
         };
@@ -331,11 +332,12 @@ impl Session {
                 let class = crate::router::classify(sql, &self.state.dialect);
                 (Ask::Query, Expect::Query, class)
             }
-            Ok(Command::StmtPrepare { .. }) => {
+            Ok(_) => {
+                // Half of it can be neither understood nor rewritten, and a change of user
+                // that passed unseen would be worse.
                 self.protocol_error(world, SqlError::packet_too_large(), out);
                 return input.len();
             }
-            Ok(_) => (Ask::Other, Expect::Simple, plain(Reason::TooLarge)),
             Err(_) => {
                 self.protocol_error(world, SqlError::malformed_packet(), out);
                 return input.len();
@@ -348,7 +350,7 @@ impl Session {
         self.commands = self.commands.wrapping_add(1);
         self.pend(world, ask, class, expect, wire);
         if let Some(pending) = self.pending.as_mut() {
-            pending.body = Some(body);
+            pending.body = (!complete).then_some(body);
             if pending.ask == Ask::Query {
                 pending.text_at = packet::HEADER_LEN + 1;
             }
@@ -428,6 +430,7 @@ impl Session {
             asked: false,
             repeated: false,
             reprepared: false,
+            relinked: false,
             reopen: false,
             body: None,
             refusal: None,

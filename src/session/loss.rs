@@ -1,5 +1,6 @@
 //! A link is gone, or could not be opened: who must be told, and who need not notice.
 
+use crate::protocol::flags::Status;
 use crate::protocol::packet;
 use crate::protocol::reply;
 use crate::router::policy::Held;
@@ -51,6 +52,13 @@ impl Session {
         }
     }
 
+    /// No transaction is open any more, and the client's next OK says so.
+    pub(super) fn transaction_gone(&mut self) {
+        self.transaction = None;
+        let open = Status::IN_TRANS.with(Status::IN_TRANS_READONLY);
+        self.state.status = self.state.status.without(open);
+    }
+
     /// The client is told at its next command; a session that held nothing there, never.
     fn remember_loss(
         &mut self,
@@ -59,7 +67,7 @@ impl Session {
         server: String,
     ) {
         if in_transaction {
-            self.transaction = None;
+            self.transaction_gone();
         }
         if !pins.is_empty() {
             self.lost = Some(Failure::StateLost { server, pins });
@@ -83,7 +91,19 @@ impl Session {
         if let Some(failure) = self.lost.take() {
             return self.fail(world, &failure, 1, out);
         }
-        self.again(world, link.facts.node, out);
+        let primary = world.topology.primary == Some(link.facts.node);
+        match self.pending.as_mut() {
+            Some(pending) if primary && pending.relinked => {
+                // It takes links and breaks them: not at once again.
+                pending.decision = None;
+                self.wait_to_redial(world, None, out);
+            }
+            Some(pending) => {
+                pending.relinked |= primary;
+                self.again(world, link.facts.node, out);
+            }
+            None => {}
+        }
     }
 
     /// Sends the pending request elsewhere.
@@ -109,12 +129,15 @@ impl Session {
         out: &mut Outbox,
     ) {
         let forwarded = self.exchange_forwarded();
+        let resumable = self.seq_for_error();
         let was_in_transaction = match &self.phase {
             Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) => exchange.in_transaction,
             _ => in_transaction,
         };
         let server = self.name_of(world, node);
-        self.transaction = if in_transaction { None } else { self.transaction };
+        if in_transaction {
+            self.transaction_gone();
+        }
         let Some(pending) = self.pending.as_mut() else { return };
         let progress = if forwarded { Progress::Answering } else { Progress::Sent };
         let streamed = pending.body.is_some() || matches!(self.phase, Phase::Uploading(..));
@@ -153,11 +176,12 @@ impl Session {
             Verdict::OutcomeUnknown => {
                 self.fail(world, &Failure::OutcomeUnknown { server }, 1, out);
             }
-            Verdict::AnswerCut if forwarded => {
-                // Where in a packet the stream stands is not known: a close is the only
-                // message that cannot be misread.
-                self.close(world.now, out);
-            }
+            Verdict::AnswerCut if forwarded => match resumable {
+                Some(seq) => self.fail(world, &Failure::AnswerCut { server }, seq, out),
+                // In the middle of a packet, a close is the only message that cannot be
+                // misread.
+                None => self.close(world.now, out),
+            },
             Verdict::AnswerCut => {
                 let failure = if pins.is_empty() {
                     Failure::AnswerCut { server }
@@ -167,6 +191,16 @@ impl Session {
                 self.fail(world, &failure, 1, out);
             }
         }
+        if streamed {
+            // What is still to come of the command or the file must not be read as commands.
+            self.close(world.now, out);
+        }
+    }
+
+    /// The sequence number of an error in the middle of a reply, where one can stand.
+    fn seq_for_error(&self) -> Option<u8> {
+        let Phase::Exchanging(exchange) = &self.phase else { return None };
+        exchange.walker.next_seq().filter(|_| exchange.walker.is_between_packets())
     }
 
     /// A link could not be opened.

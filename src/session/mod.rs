@@ -84,6 +84,9 @@ struct Link {
     facts: LinkFacts,
     /// The version of the state that it has.
     synced: u32,
+    /// The versions whose role and schema it has, while it is brought up to `synced`.
+    role_synced: u32,
+    schema_synced: u32,
     /// The replica is known to contain the session's token.
     caught_up: bool,
     /// When the session last read there.
@@ -137,6 +140,8 @@ struct Pending {
     asked: bool,
     repeated: bool,
     reprepared: bool,
+    /// A link to the primary broke before the request could be sent there.
+    relinked: bool,
     /// A read-only transaction must be opened on the primary first: the replica's was ended.
     reopen: bool,
     /// What is still to come of a command that is streamed.
@@ -263,11 +268,11 @@ impl Session {
                 self.relay(world, input, out)
             }
             Phase::Own(own) if own.slot == slot => self.swallow(world, input, out),
-            Phase::Tunnel => {
+            Phase::Tunnel if slot == Held::Primary => {
                 out.client.extend_from_slice(input);
                 input.len()
             }
-            Phase::Closed => input.len(),
+            Phase::Tunnel | Phase::Closed => input.len(),
             Phase::Idle
             | Phase::Dialing
             | Phase::Holding
@@ -501,6 +506,15 @@ impl Session {
 
 impl Link {
     fn new(facts: LinkFacts) -> Self {
-        Self { facts, synced: 0, caught_up: false, read_at: None, untracked: false, option: None }
+        Self {
+            facts,
+            synced: 0,
+            role_synced: 0,
+            schema_synced: 0,
+            caught_up: false,
+            read_at: None,
+            untracked: false,
+            option: None,
+        }
     }
 }

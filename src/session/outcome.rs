@@ -13,6 +13,7 @@ impl Session {
     /// The reply's last packet has been passed on.
     pub(super) fn reply_over(&mut self, world: &mut World<'_>, out: &mut Outbox) {
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        let uploading = matches!(phase, Phase::Uploading(..));
         let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = phase else { return };
         let slot = exchange.slot;
         let streaming = self.pending.as_ref().is_some_and(|pending| pending.body.is_some());
@@ -37,9 +38,10 @@ impl Session {
         self.record(world, Some(exchange.node), exchange.error, out);
         self.pending = None;
         self.enter(Phase::Idle, world.now);
-        if streaming || releases {
-            // The server answered before it had the whole command (and will close), or was
-            // asked to close after its answer.
+        if streaming || uploading || releases {
+            // The server answered before it had the whole command (and will close) or the
+            // whole file, whose rest must not be read as commands; or it was asked to close
+            // after its answer.
             self.close(world.now, out);
         }
     }
@@ -63,7 +65,9 @@ impl Session {
         if wrote && covers_what_was_read(world.topology) {
             self.floor = None;
         }
-        if !shows_data(verb) || wrote {
+        let prepared =
+            matches!(self.pending.as_ref().map(|pending| &pending.ask), Some(Ask::Prepare { .. }));
+        if !shows_data(verb) || wrote || prepared {
             return;
         }
         match slot {

@@ -66,7 +66,8 @@ impl Session {
         let pending = self.pending.as_ref()?;
         if slot == Held::Replica
             && self.transaction == Some(Held::Replica)
-            && outgrows_replica(pending.class.kind, pending.class.verb, pending.class.effects)
+            && (pending.ask == Ask::Tunnel
+                || outgrows_replica(pending.class.kind, pending.class.verb, pending.class.effects))
         {
             return Some(Step::EndReplicaTransaction);
         }
@@ -82,16 +83,14 @@ impl Session {
             return Some(Step::Option(option));
         }
         if link.synced != self.state.version {
-            let on_link = if link.synced == 0 { link.facts.schema.as_deref() } else { None };
-            if let Some(schema) = self.state.schema_to_send(link.synced, on_link) {
-                // The role first: the right to the schema may come from it.
-                if let Some(role) = self.state.role_to_send(link.synced) {
-                    return Some(Step::Role(role));
-                }
-                return Some(Step::Schema(schema.to_vec()));
-            }
-            if let Some(role) = self.state.role_to_send(link.synced) {
+            // The role first: the right to the schema may come from it.
+            if let Some(role) = self.state.role_to_send(link.synced.max(link.role_synced)) {
                 return Some(Step::Role(role));
+            }
+            let on_link = if link.synced == 0 { link.facts.schema.as_deref() } else { None };
+            let since = link.synced.max(link.schema_synced);
+            if let Some(schema) = self.state.schema_to_send(since, on_link) {
+                return Some(Step::Schema(schema.to_vec()));
             }
             if let Some(sql) = self.state.variables_to_send(link.synced, slot) {
                 return Some(Step::Variables(sql));
@@ -185,6 +184,12 @@ impl Session {
                 own.failed = payload.map(<[u8]>::to_vec);
             }
             used += end;
+            let surplus = notable.terminal && used < input.len();
+            if surplus || notable.kind == Kind::LocalInfile {
+                // What stands behind the end of a reply would be taken for the next one's
+                // beginning; and nothing of ours asks for a file.
+                return self.own_reply_malformed(world, slot, input.len(), out);
+            }
             if notable.terminal {
                 self.own_done(world, out);
                 return used;
@@ -216,8 +221,14 @@ impl Session {
         match own.step {
             Step::Track => self.on_link(own.slot, |link| link.untracked = false),
             Step::Option(option) => self.on_link(own.slot, |link| link.option = Some(option)),
-            Step::Schema(name) => self.on_link(own.slot, |link| link.facts.schema = Some(name)),
-            Step::Role(_) => {}
+            Step::Schema(_) => {
+                let version = self.state.version;
+                self.on_link(own.slot, |link| link.schema_synced = version);
+            }
+            Step::Role(_) => {
+                let version = self.state.version;
+                self.on_link(own.slot, |link| link.role_synced = version);
+            }
             Step::Variables(_) => {
                 let version = self.state.version;
                 self.on_link(own.slot, |link| link.synced = version);

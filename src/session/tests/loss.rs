@@ -294,11 +294,6 @@ fn a_malformed_answer_closes_both_sides() {
         rig.client(&query("DELETE FROM t"));
         rig.dialed(Primary);
         rig.server(Primary, reply);
-        if reply == b"\x09\x00\x00\x01\xfe\xff\xff\xff\xff\xff\xff\xff\xff" {
-            // 2^64-1 columns is a number like another: they are waited for.
-            assert_eq!(rig.told(), reply);
-            continue;
-        }
         let told = rig.told();
         let whole = payloads(&told);
         assert!(rig.closed(), "{reply:?}: {rig:?}");

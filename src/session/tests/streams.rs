@@ -68,7 +68,7 @@ fn a_streamed_command_that_nobody_takes_ends_the_session() {
     let wire = large_insert();
     let mut rig = Rig::new();
     rig.no_primary();
-    rig.client(&wire);
+    rig.client(&wire[..200_000]);
     assert!(rig.deadline());
     assert_eq!(rig.told_error().0, 1290);
     // The rest of it must never be read as commands.
