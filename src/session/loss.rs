@@ -9,7 +9,7 @@ use crate::session::attach::bit;
 use crate::session::failure::Failure;
 use crate::session::pin::Pin;
 use crate::session::retry::{Progress, Verdict, after_link_loss};
-use crate::session::{Ask, Link, Phase, Session};
+use crate::session::{Ask, Link, Pending, Phase, Session};
 use crate::topology::NodeId;
 
 impl Session {
@@ -138,24 +138,18 @@ impl Session {
         if in_transaction {
             self.transaction_gone();
         }
-        let Some(pending) = self.pending.as_mut() else { return };
-        let progress = if forwarded { Progress::Answering } else { Progress::Sent };
+        let Some(pending) = self.pending.as_ref() else { return };
         let streamed = pending.body.is_some() || matches!(self.phase, Phase::Uploading(..));
-        let preparing = matches!(
-            pending.ask,
-            Ask::Prepare { .. } | Ask::InitDb(_) | Ask::Ping | Ask::ResetConnection
-        );
-        let mut verdict =
-            after_link_loss(&pending.class, progress, was_in_transaction, pending.repeated);
-        if preparing && progress == Progress::Sent && !was_in_transaction && !pending.repeated {
-            verdict = Verdict::Again;
-        }
+        let progress = if forwarded { Progress::Answering } else { Progress::Sent };
+        let mut verdict = verdict_on(pending, progress, was_in_transaction);
         if verdict == Verdict::Again && (streamed || !pins.is_empty()) {
             verdict = if pins.is_empty() { Verdict::OutcomeUnknown } else { Verdict::AnswerCut };
         }
         match verdict {
             Verdict::Again => {
-                pending.repeated = true;
+                if let Some(pending) = self.pending.as_mut() {
+                    pending.repeated = true;
+                }
                 out.requests.push(Request::Retried(Retry::LinkLost));
                 self.again(world, node, out);
             }
@@ -258,6 +252,19 @@ impl Session {
         self.redial_at = Some((world.now + REDIAL).min(until));
         self.enter(Phase::Holding, world.now);
     }
+}
+
+/// What becomes of a request whose link broke. Commands without text that change nothing but
+/// the session are sent again once.
+fn verdict_on(pending: &Pending, progress: Progress, in_transaction: bool) -> Verdict {
+    let preparing = matches!(
+        pending.ask,
+        Ask::Prepare { .. } | Ask::InitDb(_) | Ask::Ping | Ask::ResetConnection
+    );
+    if preparing && progress == Progress::Sent && !in_transaction && !pending.repeated {
+        return Verdict::Again;
+    }
+    after_link_loss(&pending.class, progress, in_transaction, pending.repeated)
 }
 
 /// Between two attempts to reach a primary that takes no link.

@@ -202,7 +202,8 @@ proptest! {
                 return Ok(());
             }
             let (packets, all) = whole_packets(&told);
-            let said: usize = packets.iter().filter(|p| p.first() == Some(&0xff)).map(|p| our_words(p)).sum();
+            let errors = packets.iter().filter(|packet| packet.first() == Some(&0xff));
+            let said: usize = errors.map(|packet| our_words(packet)).sum();
             prop_assert_eq!(said, our_words(&told), "an error of ours inside a packet");
             if rig.closed() {
                 prop_assert!(!rig.session.interest().client);
