@@ -144,6 +144,10 @@ impl AccountBook {
         if let Some(user) = configured(&settings.group, user) {
             return Lookup::Found(stated(user, &topology));
         }
+        if !settings.group.users.is_empty() {
+            // With a list, only who is on it may log in.
+            return Lookup::Unknown;
+        }
         let Some(node) = whom_to_ask(&topology) else {
             return match known.or_else(|| self.shared.cache.any(user)) {
                 Some(rows) => pick(&rows, &Peer::seen_as("localhost", true)),

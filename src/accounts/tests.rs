@@ -58,6 +58,7 @@ async fn a_configured_user_needs_no_server() {
     assert_eq!(book.password(b"app"), Some(Password::new(b"secret".to_vec())));
     let Lookup::Found(open) = book.lookup(b"open", None).await else { panic!("it is configured") };
     assert!(open.empty && open.double_sha1.is_none());
+    assert!(matches!(book.lookup(b"unlisted", None).await, Lookup::Unknown));
     book.reconfigure(group(&[]), monitor());
     assert!(matches!(book.lookup(b"app", None).await, Lookup::Unavailable(_)));
     assert_eq!(book.password(b"app"), None);

@@ -75,8 +75,13 @@ pub fn resolve(
     let mut groups = Vec::new();
     for (name, group) in &file.groups {
         let mine = users.iter().filter(|(_, only)| only.is_empty() || only.contains(name));
-        let users = mine.map(|(user, _)| user.clone()).collect();
-        groups.push(Arc::new(reader.group(name, group, users)));
+        let mine: Vec<User> = mine.map(|(user, _)| user.clone()).collect();
+        if mine.is_empty() && !users.is_empty() {
+            let allowed = "at least one that may log in to each group: with a list, only those \
+                           on it may";
+            reader.refuse("users", format!("none for groups.{name}"), allowed);
+        }
+        groups.push(Arc::new(reader.group(name, group, mine)));
     }
     reader.distinct_listeners(&boot, &groups);
     if reader.refusals.is_empty() {

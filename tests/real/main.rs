@@ -5,13 +5,17 @@
 //! (`CI=true`) a missing family fails them.
 
 mod clients;
+mod daemon;
 mod drivers;
 mod faults;
 mod freshness;
 mod health;
+mod logins;
 mod logs;
+mod memory;
 #[allow(dead_code, reason = "it offers what the tests of the data path need")]
 mod proxy;
+mod raw;
 mod sandbox;
 mod servers;
 mod wait;

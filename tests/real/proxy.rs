@@ -53,7 +53,10 @@ impl Proxy {
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
             .expect("its mode");
         let log = std::fs::File::create(dir.join("log")).expect("its log");
-        let child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        // Another build of the same program (release, for measurements) may be named.
+        let program = std::env::var_os("POINTSMAN_PROGRAM")
+            .unwrap_or_else(|| env!("CARGO_BIN_EXE_pointsman").into());
+        let child = Command::new(program)
             .args(["serve", "--config"])
             .arg(&path)
             .stdin(Stdio::null())
@@ -68,6 +71,24 @@ impl Proxy {
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a pid"), signal).expect("the proxy runs");
+    }
+
+    /// Waits for its end and answers its exit code.
+    pub(crate) async fn ended(&mut self) -> Option<i32> {
+        let end = std::time::Instant::now() + wait::PATIENCE;
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.code();
+            }
+            assert!(std::time::Instant::now() < end, "it did not end:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// What it has logged so far.

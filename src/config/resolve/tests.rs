@@ -177,6 +177,9 @@ fn users_belong_to_all_groups_or_to_the_named_ones() {
     let config = check(&format!("{MINIMAL}\n{second}\n{users}")).expect("valid");
     assert_eq!(config.groups[0].users.len(), 1);
     assert_eq!(config.groups[1].users.len(), 2);
+    let only = "[[users]]\nname = \"b\"\npassword = \"\"\ngroups = \"second\"\n";
+    let refused = check(&format!("{MINIMAL}\n{second}\n{only}")).expect_err("nobody for main");
+    assert!(refused.to_string().contains("none for groups.main"), "{refused}");
     let wrong = "[[users]]\ngroups = [\"third\"]\n";
     let refused = check(&format!("{MINIMAL}\n{wrong}")).expect_err("a user without anything");
     let text = refused.to_string();

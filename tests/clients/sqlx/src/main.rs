@@ -33,7 +33,8 @@ async fn main() -> Result<(), sqlx::Error> {
         .await?;
     assert_eq!((done.rows_affected(), done.last_insert_id()), (2, 1));
     let rows = c.fetch_all("SELECT id, t FROM c_sqlx ORDER BY id").await?;
-    let rows: Vec<(i32, Option<String>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let rows: Vec<(i32, Option<String>)> =
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(rows, [(1, Some("grün 🐬".to_owned())), (2, None)]);
     let twice = sqlx::query("INSERT INTO c_sqlx (id) VALUES (1)").execute(&mut c).await;
     let twice = twice.expect_err("a doubled key");
@@ -41,7 +42,8 @@ async fn main() -> Result<(), sqlx::Error> {
 
     let mut transaction = c.begin().await?;
     sqlx::query("DELETE FROM c_sqlx").execute(&mut *transaction).await?;
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM c_sqlx").fetch_one(&mut *transaction).await?;
+    let count: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM c_sqlx").fetch_one(&mut *transaction).await?;
     assert_eq!(count, 0);
     transaction.rollback().await?;
     let mut transaction = c.begin().await?;

@@ -1,0 +1,107 @@
+//! What clients cost: resident memory of the proxy, as the system counts it.
+
+use std::io::Read as _;
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use pointsman::provider::replication::APP;
+
+use crate::proxy::Proxy;
+use crate::{raw, servers, wait};
+use pointsman::provider::Flavour;
+
+const CLIENTS: u64 = 1000;
+
+/// A line of the process's status, bytes.
+fn memory(proxy: &Proxy, line: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid()));
+    let status = status.expect("the proxy runs");
+    let found = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
+    let kilobytes = found.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.expect("a number") * 1024
+}
+
+/// Logged-in clients; with `statement` each has run it.
+fn clients(proxy: &Proxy, count: u64, statement: Option<&str>) -> Vec<TcpStream> {
+    let client = |_| {
+        let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).expect("a connection");
+        raw::login(&mut stream, APP, None).expect("a login");
+        if let Some(sql) = statement {
+            raw::ask(&mut stream, sql).expect("an answer");
+        }
+        stream
+    };
+    (0..count).map(client).collect()
+}
+
+#[tokio::test]
+async fn a_thousand_idle_clients_take_six_kilobytes_each() {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let wanted = rustix::process::Rlimit { current: files.maximum, ..files };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted).expect("more files");
+    for flavour in servers::flavours().into_iter().take(1) {
+        let cluster = servers::shared(flavour);
+        let read = Some("SELECT COUNT(*) FROM information_schema.ENGINES WHERE ENGINE = 'CSV'");
+        for (what, statement) in
+            [("logged in", None), ("after a read", read), ("after a write", Some("DO 1"))]
+        {
+            let proxy = Proxy::start(cluster, "").await;
+            // What the first clients bring with them is not each one's cost.
+            let first = clients(&proxy, 50, statement);
+            let before = memory(&proxy, "VmRSS");
+            let more = clients(&proxy, CLIENTS, statement);
+            let after = memory(&proxy, "VmRSS");
+            let links = proxy.metric("pointsman_server_links", &[]);
+            let each = after.saturating_sub(before) / CLIENTS;
+            eprintln!("{what}: {each} bytes a client, {links} links, {after} bytes in all");
+            assert!(each <= 6 * 1024, "{what}: {each} bytes of resident memory a client");
+            let open = proxy.metric("pointsman_client_connections", &[]);
+            assert!(open >= 1050.0, "{what}: {open} clients are connected");
+            drop((first, more));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gibibyte_through_a_slow_reader_does_not_pile_up() {
+    if !servers::present(Flavour::Mariadb) {
+        return;
+    }
+    let cluster = servers::shared(Flavour::Mariadb);
+    let proxy = Proxy::start(cluster, "").await;
+    let mut child = Command::new(cluster.programs().client.first().expect("a client"))
+        .args(["--no-defaults", "--batch", "--quick", "-N", "--skip-ssl", "--host=127.0.0.1"])
+        .args([format!("--port={}", proxy.port), format!("--user={}", APP.0)])
+        .args(["-e", "SELECT REPEAT('x', 1048575) FROM seq_1_to_1024", "app"])
+        .env("MYSQL_PWD", APP.1)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the client starts");
+    let mut output = child.stdout.take().expect("its output");
+    let mut buffer = vec![0; 1 << 20];
+    output.read_exact(&mut buffer).expect("the first row");
+    // Nobody reads now: what is on its way comes to rest, and not in the proxy.
+    let passed = || proxy.metric("pointsman_bytes_total", &["direction=\"from_servers\""]);
+    let mut last = 0.0;
+    let mut same = 0;
+    wait::until("the result to come to rest", || {
+        let now = passed();
+        same = if now > 0.0 && (now - last).abs() < f64::EPSILON { same + 1 } else { 0 };
+        last = now;
+        async move { (same >= 5).then_some(()) }
+    })
+    .await;
+    assert!(last < f64::from(64 << 20), "{last} bytes were read ahead");
+    let mut read = 1_u64 << 20;
+    loop {
+        match output.read(&mut buffer).expect("more") {
+            0 => break,
+            more => read += u64::try_from(more).expect("a size"),
+        }
+    }
+    assert!(child.wait().expect("its end").success());
+    assert_eq!(read, 1 << 30);
+    let peak = memory(&proxy, "VmHWM");
+    eprintln!("1 GiB through a slow reader: {peak} bytes at most, {last} read ahead");
+    assert!(peak < 64 << 20, "{peak} bytes of memory");
+}
