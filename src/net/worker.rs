@@ -388,7 +388,8 @@ impl Worker {
         };
         // Boxed apart: the login's state is large, and gone when the session idles.
         if let Some(drive) = Box::pin(entrance::enter(drive, proxied)).await {
-            drive.run().await;
+            // Boxed too: what an idle session's task holds is then no larger than it must be.
+            Box::pin(drive.run()).await;
         }
     }
 

@@ -4,11 +4,11 @@ use std::io::Read as _;
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
+use pointsman::provider::Flavour;
 use pointsman::provider::replication::APP;
 
 use crate::proxy::Proxy;
 use crate::{raw, servers, wait};
-use pointsman::provider::Flavour;
 
 const CLIENTS: u64 = 1000;
 
@@ -21,12 +21,12 @@ fn memory(proxy: &Proxy, line: &str) -> u64 {
     kilobytes.expect("a number") * 1024
 }
 
-/// Logged-in clients; with `statement` each has run it.
-fn clients(proxy: &Proxy, count: u64, statement: Option<&str>) -> Vec<TcpStream> {
+/// Logged-in clients that have run `statements`.
+fn clients(proxy: &Proxy, count: u64, statements: &[&str]) -> Vec<TcpStream> {
     let client = |_| {
         let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).expect("a connection");
         raw::login(&mut stream, APP, None).expect("a login");
-        if let Some(sql) = statement {
+        for sql in statements {
             raw::ask(&mut stream, sql).expect("an answer");
         }
         stream
@@ -41,24 +41,31 @@ async fn a_thousand_idle_clients_take_six_kilobytes_each() {
     rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted).expect("more files");
     for flavour in servers::flavours().into_iter().take(1) {
         let cluster = servers::shared(flavour);
-        let read = Some("SELECT COUNT(*) FROM information_schema.ENGINES WHERE ENGINE = 'CSV'");
-        for (what, statement) in
-            [("logged in", None), ("after a read", read), ("after a write", Some("DO 1"))]
-        {
+        let read = "SELECT COUNT(*) FROM app.idle";
+        let primary = cluster.primary().expect("a primary");
+        primary.run(&["CREATE TABLE app.idle (a INT)"]).await.expect("a table");
+        cluster.wait_caught_up().await.expect("replicas apply");
+        for (what, statements, links) in [
+            ("logged in", [].as_slice(), 0.0),
+            ("with a link to a replica", &[read], 1050.0),
+            ("with links to a replica and the primary", &[read, "DO 1"], 2100.0),
+        ] {
             let proxy = Proxy::start(cluster, "").await;
             // What the first clients bring with them is not each one's cost.
-            let first = clients(&proxy, 50, statement);
+            let first = clients(&proxy, 50, statements);
             let before = memory(&proxy, "VmRSS");
-            let more = clients(&proxy, CLIENTS, statement);
+            let more = clients(&proxy, CLIENTS, statements);
             let after = memory(&proxy, "VmRSS");
-            let links = proxy.metric("pointsman_server_links", &[]);
+            let open = proxy.metric("pointsman_server_links", &[]);
+            assert!((open - links).abs() < 1.0, "{what}: {open} links");
             let each = after.saturating_sub(before) / CLIENTS;
-            eprintln!("{what}: {each} bytes a client, {links} links, {after} bytes in all");
+            eprintln!("{what}: {each} bytes a client, {after} bytes in all");
             assert!(each <= 6 * 1024, "{what}: {each} bytes of resident memory a client");
             let open = proxy.metric("pointsman_client_connections", &[]);
             assert!(open >= 1050.0, "{what}: {open} clients are connected");
             drop((first, more));
         }
+        primary.run(&["DROP TABLE app.idle"]).await.expect("no table");
     }
 }
 
