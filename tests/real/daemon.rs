@@ -150,7 +150,7 @@ async fn a_unix_socket_serves_beside_the_port() {
     let mut stream = UnixStream::connect(proxy.dir.join("s")).expect("the socket");
     raw::login(&mut stream, APP, Some("app")).expect("a login");
     assert_eq!(raw::ask(&mut stream, "SELECT 1").expect("an answer").as_deref(), Some("1"));
-    raw::ask(&mut stream, "DO 1").expect("the primary answers");
+    raw::ask(&mut stream, "SELECT 1 FOR UPDATE").expect("the primary answers");
     logged_in(proxy.port);
 }
 
@@ -177,7 +177,7 @@ async fn a_balancer_s_header_says_who_the_client_is() {
         let mut stream = connect(proxy.port);
         stream.write_all(&header(version)).expect("a header");
         raw::login(&mut stream, APP, Some("app")).expect("a login");
-        raw::ask(&mut stream, "DO 1").expect("an answer");
+        raw::ask(&mut stream, "SELECT 1 FOR UPDATE").expect("an answer");
     }
     // A listed peer without a header gets no greeting.
     let mut silent = connect(proxy.port);

@@ -119,7 +119,7 @@ async fn a_changed_password_counts_at_once_and_harms_no_session() {
         let proxy = Proxy::start(cluster, "").await;
         let mut conn: Conn = clients::connect(proxy.port, ("moving", "before")).await;
         conn.query_drop("SELECT 1").await.expect("a read");
-        conn.query_drop("DO 1").await.expect("the primary");
+        conn.query_drop("SELECT 1 FOR UPDATE").await.expect("the primary");
         primary.run(&["ALTER USER 'moving'@'%' IDENTIFIED BY 'after'"]).await.expect("a change");
         wait::until("the new password to be right", || async {
             login(proxy.port, ("moving", "after"), Some("app")).ok().map(drop)
@@ -129,7 +129,7 @@ async fn a_changed_password_counts_at_once_and_harms_no_session() {
         assert_eq!((refused.0, refused.1.as_str()), (1045, "28000"), "{flavour:?}");
         let one: Option<u8> = conn.query_first("SELECT 1").await.expect("the session goes on");
         assert_eq!(one, Some(1));
-        conn.query_drop("DO 1").await.expect("the session goes on");
+        conn.query_drop("SELECT 1 FOR UPDATE").await.expect("the session goes on");
         primary.run(&["DROP USER 'moving'@'%'"]).await.expect("no account");
     }
 }

@@ -48,7 +48,7 @@ async fn a_thousand_idle_clients_take_six_kilobytes_each() {
         for (what, statements, links) in [
             ("logged in", [].as_slice(), 0.0),
             ("with a link to a replica", &[read], 1050.0),
-            ("with links to a replica and the primary", &[read, "DO 1"], 2100.0),
+            ("with links to a replica and the primary", &[read, "SELECT 1 FOR UPDATE"], 2100.0),
         ] {
             let proxy = Proxy::start(cluster, "").await;
             // What the first clients bring with them is not each one's cost.
