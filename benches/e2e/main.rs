@@ -72,7 +72,9 @@ fn main() {
         std::fs::write(path, json(&results).to_string()).expect("the JSON file");
     }
     drop(fronts);
-    drop(cluster);
+    // Ended here and not by its guard, which needs the folder that goes next.
+    let down = runtime().block_on(cluster.down());
+    down.unwrap_or_else(|error| panic!("{error}"));
     let _ = std::fs::remove_dir_all(&dir);
 }
 
@@ -87,10 +89,14 @@ fn list(name: &str, default: &str) -> Vec<String> {
     text.split(',').map(str::to_owned).collect()
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime")
+}
+
 fn servers(dir: &Path) -> Cluster {
     let spec = Spec { lifetime: Lifetime::Process, ..Spec::new(Flavour::Mariadb, dir.join("db")) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(async {
+    runtime().block_on(async {
         let cluster = Cluster::up(spec).await.unwrap_or_else(|error| panic!("{error}"));
         let statements = [
             "CREATE TABLE app.bench (id INT PRIMARY KEY, c CHAR(120) NOT NULL)".to_owned(),
