@@ -67,6 +67,7 @@ fn new_session(nothing: &GtidSet) -> View<'_> {
         caught_up: None,
         user_vars_restorable: true,
         refused_before: false,
+        avoid: 0,
         hint_primary: None,
     }
 }

@@ -34,6 +34,8 @@ pub struct View<'a> {
     pub user_vars_restorable: bool,
     /// The digest was refused by a replica before.
     pub refused_before: bool,
+    /// Servers that have failed this very request, as bits by node index.
+    pub avoid: u64,
     /// A hint in the text: `Some(true)` asks for the primary, `Some(false)` for a replica.
     pub hint_primary: Option<bool>,
 }
@@ -253,6 +255,7 @@ impl Pool<'_> {
     fn is_eligible(&self, node: &Node) -> bool {
         Self::is_usable(node)
             && Some(node.id) != self.topology.primary
+            && self.view.avoid & node.id.bit() == 0
             && node.lag.is_some_and(|lag| lag <= self.group.max_lag)
     }
 

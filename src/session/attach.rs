@@ -75,6 +75,7 @@ impl Session {
             caught_up: replica.filter(|link| link.caught_up).map(|link| link.facts.node),
             user_vars_restorable: self.state.user_variables_restorable(),
             refused_before: world.refused.contains(pending.class.digest),
+            avoid: pending.avoid,
             hint_primary: None,
         };
         let decision =
@@ -88,10 +89,6 @@ impl Session {
     /// keeps the replica's link, reads that a move would leave behind.
     fn amend(&mut self, world: &World<'_>, decision: Decision) -> Decision {
         let Target::Replica { node, freshness } = decision.target else { return decision };
-        let avoid = self.pending.as_ref().map_or(0, |pending| pending.avoid);
-        if avoid & bit(node) != 0 {
-            return Decision { target: Target::Primary, reason: Reason::NoReplica };
-        }
         let session_mode = world.group.consistency == Consistency::Session;
         let Some(link) = self.link(Held::Replica) else { return self.settle(world, decision) };
         if link.facts.node == node {
@@ -465,11 +462,6 @@ fn in_schema(mut class: Class, schema: Option<&[u8]>) -> Class {
         class.reason = Reason::HostLocal;
     }
     class
-}
-
-/// The bit of a server in [`crate::session::Pending::avoid`].
-pub(super) fn bit(node: NodeId) -> u64 {
-    1u64.checked_shl(u32::from(node.0)).unwrap_or(0)
 }
 
 fn overwrite(buffer: &mut [u8], at: usize, bytes: &[u8]) -> bool {

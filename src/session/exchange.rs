@@ -9,7 +9,6 @@ use crate::protocol::{reply, session_track::Change};
 use crate::router::policy::{Held, Target};
 use crate::router::{Effects, Reason};
 use crate::session::action::{Outbox, Request, Retry, Trouble, World, index};
-use crate::session::attach::bit;
 use crate::session::failure::Failure;
 use crate::session::pin::Pin;
 use crate::session::state::{Learnt, tells_of_statement};
@@ -347,7 +346,7 @@ impl Session {
                 if retry::refused_as_write(code) {
                     world.refused.insert(pending.class.digest);
                 }
-                pending.avoid |= bit(node);
+                pending.avoid |= node.bit();
                 out.requests.push(Request::Retried(Retry::ReplicaRefused));
                 let reason = if retry::refused_as_write(code) {
                     Reason::RefusedBefore

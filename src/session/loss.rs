@@ -5,7 +5,6 @@ use crate::protocol::packet;
 use crate::protocol::reply;
 use crate::router::policy::Held;
 use crate::session::action::{Outbox, Request, Retry, Trouble, World, index};
-use crate::session::attach::bit;
 use crate::session::failure::Failure;
 use crate::session::pin::Pin;
 use crate::session::retry::{Progress, Verdict, after_link_loss};
@@ -111,7 +110,7 @@ impl Session {
         let on_replica = self.on_replica();
         if let Some(pending) = self.pending.as_mut() {
             if on_replica {
-                pending.avoid |= bit(node);
+                pending.avoid |= node.bit();
             }
             pending.decision = None;
         }

@@ -9,7 +9,6 @@ use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
 use crate::router::policy::{Decision, Held, Target};
 use crate::router::{Effects, Kind as Where, Reason, Verb};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
-use crate::session::attach::bit;
 use crate::session::statements::OnLink;
 use crate::session::{Ask, Own, Phase, Session, single};
 use crate::topology::gtid::GtidSet;
@@ -333,7 +332,7 @@ impl Session {
             if let (Some(link), Some(pending)) =
                 (self.links[index(slot)].as_ref(), self.pending.as_mut())
             {
-                pending.avoid |= bit(link.facts.node);
+                pending.avoid |= link.facts.node.bit();
             }
             if !matches!(step, Step::Prepare(_)) {
                 self.drop_link(Held::Replica, out);

@@ -209,6 +209,14 @@ impl Condition {
     }
 }
 
+impl NodeId {
+    /// Its bit in a set of servers; a topology has at most 64.
+    #[must_use]
+    pub fn bit(self) -> u64 {
+        1u64.checked_shl(u32::from(self.0)).unwrap_or(0)
+    }
+}
+
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

@@ -90,6 +90,7 @@ fn view(token: &GtidSet) -> View<'_> {
         caught_up: None,
         user_vars_restorable: true,
         refused_before: false,
+        avoid: 0,
         hint_primary: None,
     }
 }

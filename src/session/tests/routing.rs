@@ -219,7 +219,8 @@ fn a_replica_that_takes_no_link_is_passed_over() {
     for refusal in [None, Some(err_payload(1040, "Too many connections"))] {
         let mut rig = Rig::new();
         rig.client(&query("SELECT a FROM t"));
-        rig.dial_failed(Replica, refusal);
+        let first = rig.dial_failed(Replica, refusal.clone());
+        assert_ne!(rig.dial_failed(Replica, refusal), first, "the other replica");
         rig.dialed(Primary);
         assert_eq!(rig.sent_sql(Primary), "SELECT a FROM t");
     }

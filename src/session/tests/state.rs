@@ -45,6 +45,7 @@ fn a_link_is_brought_up_in_order_role_schema_variables() {
     // The link is opened before the schema is known, so that it has to be told.
     rig.client(&query("SELECT a FROM t"));
     rig.dial_failed(Replica, None);
+    rig.dial_failed(Replica, None);
     rig.server(Primary, &row("1", AUTO));
     rig.sent(Primary);
     rig.told();
