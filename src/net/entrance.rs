@@ -13,7 +13,7 @@ use crate::protocol::auth::{self, Credential, Password};
 use crate::protocol::errno::SqlError;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities, Status};
 use crate::protocol::greet::{Account, Greet, Hello, Offer, Step};
-use crate::protocol::{packet, reply};
+use crate::protocol::{packet, reply, session_track};
 use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, Login};
 use crate::session::{Session, state};
@@ -335,13 +335,17 @@ async fn admit(
     }
     let greeted = drive.seat.group.topology.load().facts().map_or(2, |facts| facts.status);
     let status = link.as_ref().map_or(greeted, |(_, facts)| facts.status);
+    let mut tracks = Vec::new();
+    if let Some(schema) = hello.database.as_deref().filter(|schema| !schema.is_empty()) {
+        session_track::push(&mut tracks, &session_track::Change::Schema(schema));
+    }
     let ok = reply::Ok {
         affected: 0,
         insert_id: 0,
         status: Status(status).without(Status::SESSION_STATE_CHANGED),
         warnings: 0,
         info: b"",
-        tracks: b"",
+        tracks: &tracks,
     };
     let mut bytes = Vec::new();
     ok.encode(&mut bytes, machine.next_seq(), 0x00, hello.capabilities);
@@ -366,15 +370,14 @@ async fn deny<T>(drive: &mut Drive, machine: &Greet) -> Result<T, Gone> {
     let hello = machine.hello();
     drive.worker.metrics(&drive.seat.group).login_failed();
     let user = String::from_utf8_lossy(&hello.user).into_owned();
-    let host =
-        drive.seat.peer.get().map_or_else(|| "localhost".to_owned(), |peer| host_of(peer.ip()));
+    // A client on this host is to a server what our own monitor is.
+    let topology = drive.seat.group.topology.load();
+    let seen_as = topology.facts().map(|facts| facts.sees_us_as.to_string());
+    let local = seen_as.filter(|host| !host.is_empty()).unwrap_or_else(|| "localhost".to_owned());
+    let peer = drive.seat.peer.get().map(|peer| peer.ip().to_canonical());
+    let host = peer.filter(|ip| !ip.is_loopback()).map_or(local, |ip| ip.to_string());
     let error = SqlError::access_denied(&user, &host, machine.used_password());
     refuse(drive, &error, machine.next_seq(), hello.capabilities).await
-}
-
-fn host_of(ip: std::net::IpAddr) -> String {
-    let ip = ip.to_canonical();
-    if ip.is_loopback() { "localhost".to_owned() } else { ip.to_string() }
 }
 
 async fn refuse<T>(

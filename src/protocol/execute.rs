@@ -57,6 +57,28 @@ pub fn types(
     }))
 }
 
+/// The value of a statement's only parameter, when the payload names its type and that is an
+/// integer, not negative. Behind the type nothing but the value follows.
+#[must_use]
+pub fn only_integer(payload: &[u8]) -> Option<u64> {
+    // Command, id, flags, iterations, null bitmap, new_params_bound; then type and value.
+    let &[nulls, bound, kind, _unsigned] = payload.get(10..)?.first_chunk::<4>()?;
+    let value = payload.get(14..)?;
+    let width: usize = match kind {
+        0x01 => 1,
+        0x02 => 2,
+        0x03 | 0x09 => 4,
+        0x08 => 8,
+        _ => return None,
+    };
+    if nulls != 0 || bound != 1 || value.len() != width {
+        return None;
+    }
+    let mut bytes = [0; 8];
+    bytes.get_mut(..width)?.copy_from_slice(value);
+    Some(u64::from_le_bytes(bytes))
+}
+
 /// Rebuilds the COM_STMT_EXECUTE `payload` (command byte included) for the statement `new_id`
 /// of another server. `param_count` is that of the statement; `known_types` is the remembered
 /// types block, to be inserted where the payload has none: `None` leaves it as it is.

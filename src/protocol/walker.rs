@@ -424,7 +424,8 @@ impl ReplyWalker {
     }
 
     /// The EOF after the definitions passes silently, unless a cursor was opened: then no rows
-    /// follow, and it ends the reply.
+    /// follow, and it ends the reply. One that speaks of session trackers is reported: it is
+    /// the owner's trackers that it speaks of.
     fn judge_definitions_end(&self, seen: &Seen<'_>) -> Result<Verdict, Malformed> {
         let Some(payload) = eof(seen)? else {
             return Ok(Verdict::More);
@@ -434,7 +435,11 @@ impl ReplyWalker {
             return Ok(Verdict::Hold(Kind::Eof, State::Done));
         }
         let more = status.has(Status::PS_OUT_PARAMS.with(Status::MORE_RESULTS_EXISTS));
-        Ok(Verdict::Pass(State::Rows { more }))
+        let rows = State::Rows { more };
+        Ok(match status.has(Status::SESSION_STATE_CHANGED) {
+            true => Verdict::Hold(Kind::Eof, rows),
+            false => Verdict::Pass(rows),
+        })
     }
 
     fn judge_prepare_ok(&self, seen: &Seen<'_>) -> Result<Verdict, Malformed> {

@@ -86,6 +86,20 @@ pub fn parse(sql: &[u8], dialect: &Dialect) -> Option<Kill> {
     ends(&mut lexer).then_some(Kill { what, hardness, target, id_span })
 }
 
+/// The text of a prepared KILL with its only parameter put in for the `?`; the text itself when
+/// there is no number for it.
+#[must_use]
+pub fn with_number(sql: &[u8], number: Option<u64>) -> Vec<u8> {
+    match (number, sql.iter().rposition(|byte| *byte == b'?')) {
+        (Some(number), Some(at)) => {
+            let (before, rest) = sql.split_at_checked(at).unwrap_or((sql, b""));
+            let after = rest.get(1..).unwrap_or_default();
+            [before, number.to_string().as_bytes(), after].concat()
+        }
+        _ => sql.to_vec(),
+    }
+}
+
 /// Whether nothing but semicolons follows.
 fn ends(lexer: &mut Lexer<'_>) -> bool {
     loop {

@@ -236,6 +236,9 @@ impl Effects {
     /// A hint in a comment asks for a replica.
     pub const HINT_REPLICA: Self = Self(1 << 26);
 
+    /// SET STATEMENT ... FOR: what its variables are told to be holds for this statement only.
+    pub const SET_STATEMENT: Self = Self(1 << 27);
+
     /// The set with nothing in it.
     pub const NONE: Self = Self(0);
 

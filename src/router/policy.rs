@@ -90,7 +90,8 @@ const HARMLESS: u32 = Effects::USER_VAR_READ.0
     | Effects::VIRTUAL.0
     | Effects::FOUND_ROWS.0
     | Effects::HINT_PRIMARY.0
-    | Effects::HINT_REPLICA.0;
+    | Effects::HINT_REPLICA.0
+    | Effects::SET_STATEMENT.0;
 
 /// Decides where one statement runs. `loads` are statements in flight by node index; `seed`
 /// breaks ties and draws the primary's share. The order of the questions is the rule: what

@@ -417,7 +417,7 @@ impl<'a> Reader<'a> {
             if self.scan.depth == 0 && token.is_word(kw::FOR) {
                 // The variables are back to what they were afterwards.
                 let kept = self.scan.effects.0 & !Effects::REPLICATION_REPLAY.0;
-                self.scan.effects = Effects(kept).with(replay);
+                self.scan.effects = Effects(kept).with(replay).with(Effects::SET_STATEMENT);
                 self.scan.end_set();
                 return match self.next() {
                     Some(inner) => self.statement(&inner, nesting + 1),

@@ -3,12 +3,20 @@
 use std::time::{Duration, Instant};
 
 use crate::protocol::errno::SqlError;
+use crate::protocol::flags::Status;
 use crate::protocol::reply;
 use crate::router::policy::Held;
 use crate::session::action::{Finished, KillOutcome, Outbox, Request, World};
 use crate::session::failure::Failure;
 use crate::session::{Ask, Phase, Session};
-use crate::topology::NodeId;
+use crate::topology::{Flavour, NodeId};
+
+/// The flags that describe the session rather than one statement.
+const LASTING: Status = Status::IN_TRANS
+    .with(Status::AUTOCOMMIT)
+    .with(Status::NO_BACKSLASH_ESCAPES)
+    .with(Status::IN_TRANS_READONLY)
+    .with(Status::ANSI_QUOTES);
 
 impl Session {
     /// An OK of our own, as the first packet of a reply.
@@ -16,7 +24,8 @@ impl Session {
         let ok = reply::Ok {
             affected: 0,
             insert_id: 0,
-            status: self.state.status,
+            // What the last reply said of its plan is not said again.
+            status: self.state.status.and(LASTING),
             warnings: 0,
             info: b"",
             tracks: b"",
@@ -51,13 +60,14 @@ impl Session {
         outcome: KillOutcome,
         out: &mut Outbox,
     ) {
+        let id = self.pending.as_ref().and_then(|pending| pending.kill).map_or(0, |(id, _)| id);
         let refusal = match outcome {
             KillOutcome::Done => None,
             KillOutcome::Unknown => {
-                Some(SqlError::new(1094, b"HY000", "Unknown thread id".to_owned()))
+                Some(SqlError::new(1094, b"HY000", format!("Unknown thread id: {id}")))
             }
             KillOutcome::NotOwner => {
-                Some(SqlError::new(1095, b"HY000", "You are not owner of thread".to_owned()))
+                Some(SqlError::new(1095, b"HY000", format!("You are not owner of thread {id}")))
             }
         };
         match refusal {
@@ -69,6 +79,23 @@ impl Session {
                 out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
                 self.finished_here(world, error.code, out);
             }
+        }
+    }
+
+    /// A client that kills itself is told so instead of OK, as by a server.
+    pub(super) fn killed_itself(&mut self, world: &World<'_>, connection: bool, out: &mut Outbox) {
+        let error = match self.state.dialect.flavour {
+            Flavour::MariaDb if connection => {
+                SqlError::new(1927, b"70100", "Connection was killed".to_owned())
+            }
+            Flavour::MariaDb | Flavour::MySql => {
+                SqlError::new(1317, b"70100", "Query execution was interrupted".to_owned())
+            }
+        };
+        out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
+        self.finished_here(world, error.code, out);
+        if connection {
+            self.close(world.now, out);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The reply to the client's command: whole spans are passed on, the few packets that matter
 //! are read, and rewritten where client and link speak differently.
 
+use crate::protocol::errno::SqlError;
 use crate::protocol::flags::{Capabilities, Status};
 use crate::protocol::packet::{self, Body};
 use crate::protocol::session_track;
@@ -14,6 +15,10 @@ use crate::session::pin::Pin;
 use crate::session::state::{Learnt, tells_of_statement};
 use crate::session::statements::{OnLink, Statement};
 use crate::session::{Ask, Phase, Session, retry};
+use crate::topology::Flavour;
+
+/// [`Status::SESSION_STATE_CHANGED`] in the upper byte of the status flags.
+const SESSION_STATE_CHANGED_HIGH: u8 = 0x40;
 
 /// What became of a packet that matters.
 enum Passed {
@@ -103,7 +108,13 @@ impl Session {
                 if let Ok(eof) = reply::Eof::parse(payload, self.client_capabilities()) {
                     self.learn_status(eof.status);
                 }
+                let at = out.client.len();
                 out.client.extend_from_slice(wire);
+                // The trackers are ours: a client without them is never told of changes, and
+                // an EOF packet carries none.
+                if let Some(high) = out.client.get_mut(at + packet::HEADER_LEN + 4) {
+                    *high &= !SESSION_STATE_CHANGED_HIGH;
+                }
             }
             Kind::Err => return self.relay_err(world, payload, wire, out),
             Kind::PrepareOk => self.relay_prepared(payload, wire, out),
@@ -177,6 +188,9 @@ impl Session {
             out.client.extend_from_slice(wire);
             return;
         }
+        if wants_tracks {
+            self.learn_tracking();
+        }
         let shown = if wants_tracks { self.tracking.filter(ok.tracks) } else { Vec::new() };
         let rewritten = reply::Ok { tracks: &shown, ..ok };
         rewritten.encode(&mut out.client, seq, header, client);
@@ -206,6 +220,12 @@ impl Session {
                 _ => {}
             }
             self.learn_transaction(&change);
+            if effects.any(Effects::SET_STATEMENT)
+                && let Change::Variable { name, .. } = change
+                && name != b"last_gtid"
+            {
+                continue;
+            }
             match self.state.learn(&change, slot) {
                 Learnt::Noted => {}
                 Learnt::Wrote => wrote = true,
@@ -320,9 +340,27 @@ impl Session {
         {
             exchange.error = code;
         }
-        out.client.extend_from_slice(wire);
+        match self.as_on_primary(code, wire) {
+            Some(packet) => out.client.extend_from_slice(&packet),
+            None => out.client.extend_from_slice(wire),
+        }
         self.mark_forwarded();
         Passed::On
+    }
+
+    /// A write inside a read-only transaction that a replica runs: the replica's being
+    /// read-only comes first there (1290), the transaction's on the primary (1792).
+    fn as_on_primary(&self, code: u16, wire: &[u8]) -> Option<Vec<u8>> {
+        let Phase::Exchanging(exchange) = &self.phase else { return None };
+        if code != 1290 || exchange.slot != Held::Replica || !exchange.in_transaction {
+            return None;
+        }
+        let text = match self.state.dialect.flavour {
+            Flavour::MariaDb => "Cannot execute statement in a READ ONLY transaction",
+            Flavour::MySql => "Cannot execute statement in a READ ONLY transaction.",
+        };
+        let error = SqlError::new(1792, b"25006", text.to_owned());
+        Some(error.packet(*wire.get(3)?, self.client_capabilities()))
     }
 
     /// A refusal that proves that nothing was executed, and that concerns the place rather than

@@ -2,6 +2,7 @@
 
 use crate::protocol::command::{self, Command};
 use crate::protocol::errno::SqlError;
+use crate::protocol::execute;
 use crate::protocol::packet::{self, Body, Frame};
 use crate::protocol::walker::Expect;
 use crate::router::policy::Held;
@@ -10,6 +11,7 @@ use crate::session::action::{Outbox, Request, World, index};
 use crate::session::failure::Failure;
 use crate::session::pin::Pin;
 use crate::session::{Ask, Pending, Phase, Session};
+use crate::topology::Flavour;
 
 /// The part of a streamed command that is looked at, bytes.
 const PREFIX: usize = 64 * 1024;
@@ -133,8 +135,7 @@ impl Session {
             }
             Command::ProcessKill { id } => {
                 self.pend(world, Ask::Other, plain(Reason::Command), Expect::Simple, wire);
-                out.requests.push(Request::Kill { id: u64::from(id), connection: true });
-                return;
+                return self.take_kill(world, u64::from(id), true, out);
             }
             Command::BinlogDump { .. }
             | Command::BinlogDumpGtid { .. }
@@ -167,11 +168,20 @@ impl Session {
             && let kill::Victim::Id(id) = kill.target
             && kill.what != kill::What::QueryId
         {
-            let connection = kill.what == kill::What::Connection;
-            out.requests.push(Request::Kill { id, connection });
-            return;
+            return self.take_kill(world, id, kill.what == kill::What::Connection, out);
         }
         self.proceed(world, out);
+    }
+
+    /// KILL of the client that was given this id.
+    fn take_kill(&mut self, world: &World<'_>, id: u64, connection: bool, out: &mut Outbox) {
+        if let Some(pending) = self.pending.as_mut() {
+            pending.kill = Some((id, connection));
+        }
+        if id == u64::from(self.connection_id) {
+            return self.killed_itself(world, connection, out);
+        }
+        out.requests.push(Request::Kill { id, connection });
     }
 
     fn take_prepare(&mut self, world: &mut World<'_>, sql: &[u8], wire: &[u8], out: &mut Outbox) {
@@ -201,7 +211,20 @@ impl Session {
         if expect == Expect::Bulk {
             class.kind = Kind::Primary;
         }
+        let kill = if class.effects.any(Effects::KILL) {
+            let payload = packet::payload(wire, wire.len());
+            let text = kill::with_number(&statement.text, execute::only_integer(&payload));
+            kill::parse(&text, &self.state.dialect)
+        } else {
+            None
+        };
         self.pend(world, Ask::Execute { id }, class, expect, wire);
+        if let Some(kill) = kill
+            && let kill::Victim::Id(id) = kill.target
+            && kill.what != kill::What::QueryId
+        {
+            return self.take_kill(world, id, kill.what == kill::What::Connection, out);
+        }
         self.proceed(world, out);
     }
 
@@ -213,8 +236,13 @@ impl Session {
         let cursor = statement.cursor;
         self.pend(world, Ask::Fetch { id }, plain(Reason::Pinned), Expect::Fetch, wire);
         let Some(slot) = cursor else {
-            let error =
-                SqlError::new(1421, b"HY000", format!("The statement ({id}) has no open cursor."));
+            // The families differ by a full stop.
+            let end = match self.state.dialect.flavour {
+                Flavour::MariaDb => "",
+                Flavour::MySql => ".",
+            };
+            let text = format!("The statement ({id}) has no open cursor{end}");
+            let error = SqlError::new(1421, b"HY000", text);
             out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
             return self.finished_here(world, error.code, out);
         };
@@ -281,6 +309,11 @@ impl Session {
         out: &mut Outbox,
     ) {
         self.pend(world, Ask::Other, plain(Reason::Command), Expect::Simple, wire);
+        let command = match self.state.dialect.flavour {
+            Flavour::MariaDb => command,
+            // Whatever the command is.
+            Flavour::MySql => "mysql_stmt_precheck",
+        };
         let error = SqlError::unknown_statement(id, command);
         out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
         self.finished_here(world, error.code, out);
@@ -433,6 +466,7 @@ impl Session {
             relinked: false,
             reopen: false,
             body: None,
+            kill: None,
             refusal: None,
         }));
     }

@@ -146,6 +146,8 @@ struct Pending {
     reopen: bool,
     /// What is still to come of a command that is streamed.
     body: Option<Body>,
+    /// Whom a KILL concerns, by the id that a client was given, and whether its connection ends.
+    kill: Option<(u64, bool)>,
     /// The refusal to pass on when the hold runs out, and the generation that gave it.
     refusal: Option<(Vec<u8>, u64)>,
 }

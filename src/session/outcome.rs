@@ -2,7 +2,7 @@
 
 use crate::router::policy::Held;
 use crate::router::set::{self, SetTarget, SetValue};
-use crate::router::{Effects, Verb};
+use crate::router::{Effects, Reason, Verb};
 use crate::session::action::{Outbox, Request, World};
 use crate::session::attach::shows_data;
 use crate::session::pin::Pin;
@@ -17,6 +17,7 @@ impl Session {
         let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = phase else { return };
         let slot = exchange.slot;
         let streaming = self.pending.as_ref().is_some_and(|pending| pending.body.is_some());
+        self.doubt(slot, exchange.error);
         if exchange.error == 0 {
             self.learn_text(out);
             self.learn_command(out);
@@ -43,6 +44,32 @@ impl Session {
             // whole file, whose rest must not be read as commands; or it was asked to close
             // after its answer.
             self.close(world.now, out);
+        }
+    }
+
+    /// MariaDB's trackers tell of neither user variables nor temporary tables, MySQL's not of a
+    /// procedure's OUT parameter (measured with 10.11 and 9.7): what a procedure did to them is
+    /// unknown, and a trigger or a function may have set variables. A SET that fails has made
+    /// its variables.
+    fn doubt(&mut self, slot: Held, error: u16) {
+        let Some(pending) = self.pending.as_ref() else { return };
+        let (class, ask) = (pending.class, &pending.ask);
+        if slot == Held::Replica || matches!(ask, Ask::Prepare { .. }) {
+            return;
+        }
+        if error != 0 && class.verb == Verb::Set {
+            self.state.doubt_user_variables();
+        }
+        // 1064: it was not even understood.
+        if class.effects.any(Effects::OPAQUE) && error != 1064 {
+            self.pins.add(Pin::OpaqueState);
+        }
+        let writes = matches!(
+            class.verb,
+            Verb::Insert | Verb::Update | Verb::Delete | Verb::Replace | Verb::LoadData
+        );
+        if writes || class.reason == Reason::Function {
+            self.state.doubt_user_variables();
         }
     }
 
@@ -127,14 +154,35 @@ impl Session {
         }
     }
 
+    /// A SET of the client's own trackers counts from its own reply on.
+    pub(super) fn learn_tracking(&mut self) {
+        let Some(pending) = self.pending.as_ref() else { return };
+        if !pending.class.effects.any(Effects::SET) || pending.class.multi {
+            return;
+        }
+        let Some(text) = self.set_text() else { return };
+        for assignment in set::parse(&text, &self.state.dialect).unwrap_or_default() {
+            if let SetTarget::Session(name) = assignment.target {
+                self.learn_session_variable(&name, &assignment.value);
+            }
+        }
+    }
+
+    /// The text of the pending SET, the prepared one's included.
+    fn set_text(&self) -> Option<Vec<u8>> {
+        let pending = self.pending.as_ref()?;
+        match pending.ask {
+            Ask::Execute { id } => self.statements.get(id).map(|s| s.text.clone()),
+            Ask::Query => pending.wire.get(pending.text_at..).map(<[u8]>::to_vec),
+            _ => None,
+        }
+    }
+
     /// What a successful SET says about values that the trackers do not show.
     fn learn_set(&mut self) {
         let Some(pending) = self.pending.as_ref() else { return };
-        let text = match pending.ask {
-            Ask::Execute { id } => self.statements.get(id).map(|s| s.text.clone()),
-            _ => pending.wire.get(pending.text_at..).map(<[u8]>::to_vec),
-        };
-        let assignments = text
+        let assignments = self
+            .set_text()
             .filter(|_| !pending.class.multi)
             .and_then(|text| set::parse(&text, &self.state.dialect));
         let Some(assignments) = assignments else {
@@ -176,12 +224,12 @@ impl Session {
     fn learn_names(&mut self, words: &[u8]) {
         let mut words = words.split(|byte| *byte == b' ').map(TrimQuotes::trim_quotes);
         match (words.next(), words.next(), words.next()) {
-            (Some(_), None, None) => {}
-            (Some(_), Some(keyword), Some(collation))
+            (Some(_), None, None) => self.state.void_names(),
+            (Some(charset), Some(keyword), Some(collation))
                 if keyword.eq_ignore_ascii_case(b"collate") =>
             {
                 let collation = collation.to_ascii_lowercase();
-                self.state.set_variable(b"collation_connection", &collation);
+                self.state.set_names(&[charset, b" COLLATE ", &collation].concat());
             }
             _ => self.pins.add(Pin::UnknownSet),
         }

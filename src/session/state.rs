@@ -8,6 +8,7 @@ use crate::protocol::flags::Status;
 use crate::protocol::session_track::Change;
 use crate::router::policy::Held;
 use crate::router::{Charset, Dialect};
+use crate::topology::Flavour;
 use crate::topology::gtid::GtidSet;
 
 /// Most user variables that are reproduced elsewhere; with more the session is pinned.
@@ -32,6 +33,12 @@ pub struct State {
     variables: Vec<Entry>,
     user_variables: Vec<Entry>,
     charset_at: u32,
+    /// SET NAMES with a collation: its words, and when. A client's character sets have
+    /// collations of their own then (MariaDB tells them with each column), which no
+    /// assignment to a variable can reproduce.
+    names: Option<(Vec<u8>, u32)>,
+    /// Something may have set user variables that no tracker told of.
+    user_variables_doubtful: bool,
 }
 
 /// A named value and the version at which it was last set.
@@ -70,6 +77,8 @@ impl State {
             variables: Vec::new(),
             user_variables: Vec::new(),
             charset_at: 0,
+            names: None,
+            user_variables_doubtful: false,
         }
     }
 
@@ -131,8 +140,8 @@ impl State {
         if restorable_text(value) { Learnt::Noted } else { Learnt::Irreproducible }
     }
 
-    /// Writes down a system variable whose value the text told (a collation, above all).
-    pub fn set_variable(&mut self, name: &[u8], value: &[u8]) {
+    /// Writes down a system variable.
+    fn set_variable(&mut self, name: &[u8], value: &[u8]) {
         self.version = self.version.wrapping_add(1);
         upsert(&mut self.variables, name, value, self.version, false);
     }
@@ -173,11 +182,38 @@ impl State {
         true
     }
 
+    /// Writes down `SET NAMES charset COLLATE collation`, whose character sets the trackers
+    /// have told as variables before.
+    pub fn set_names(&mut self, words: &[u8]) {
+        const TOLD: [&[u8]; 4] = [
+            b"character_set_client",
+            b"character_set_connection",
+            b"character_set_results",
+            b"collation_connection",
+        ];
+        self.variables.retain(|entry| !TOLD.contains(&&*entry.name));
+        self.version = self.version.wrapping_add(1);
+        self.charset_at = self.version;
+        self.names = Some((words.to_vec(), self.version));
+    }
+
+    /// A plain SET NAMES, all of which the trackers tell, takes the place of one with a
+    /// collation.
+    pub fn void_names(&mut self) {
+        self.names = None;
+    }
+
+    /// Something ran that may have set user variables unseen.
+    pub fn doubt_user_variables(&mut self) {
+        self.user_variables_doubtful = true;
+    }
+
     /// Whether every user variable would come out the same elsewhere: a string literal means
     /// what it meant only under the charset in which it was written.
     #[must_use]
     pub fn user_variables_restorable(&self) -> bool {
-        self.user_variables.iter().all(|entry| !entry.textual || entry.at >= self.charset_at)
+        !self.user_variables_doubtful
+            && self.user_variables.iter().all(|entry| !entry.textual || entry.at >= self.charset_at)
     }
 
     /// Forgets what COM_RESET_CONNECTION resets. Schema and role stay: measured on MariaDB
@@ -186,6 +222,12 @@ impl State {
         self.version = self.version.wrapping_add(1);
         self.variables.clear();
         self.user_variables.clear();
+        self.user_variables_doubtful = false;
+        // MySQL returns to the server's character set, MariaDB to that of the login (measured).
+        self.names = match dialect.flavour {
+            Flavour::MySql => Some((b"DEFAULT".to_vec(), self.version)),
+            Flavour::MariaDb => None,
+        };
         self.charset_at = 0;
         self.dialect = dialect;
         let schema_and_role_are_newer = self.version;
@@ -213,6 +255,10 @@ impl State {
     #[must_use]
     pub fn variables_to_send(&self, since: u32, slot: Held) -> Option<Vec<u8>> {
         let mut sql = Vec::new();
+        if let Some((words, _)) = self.names.as_ref().filter(|(_, at)| *at > since) {
+            sql.extend_from_slice(b"SET NAMES ");
+            sql.extend_from_slice(words);
+        }
         for entry in self.variables.iter().filter(|entry| entry.at > since) {
             if slot == Held::Replica && primary_only(&entry.name) {
                 continue;

@@ -138,7 +138,13 @@ impl Session {
                     payload.extend_from_slice(&statement.text);
                 }
             }
-            Step::Track => query(&mut payload, tracking_statement(flavour), caps),
+            Step::Track => {
+                // MySQL: session_track_gtids cannot be set in a transaction, not by the client
+                // either, so that it is as it should be.
+                let without_gtids = self.transaction.is_some();
+                let flavour = if without_gtids { Flavour::MariaDb } else { flavour };
+                query(&mut payload, tracking_statement(flavour), caps);
+            }
             Step::Role(sql) | Step::Variables(sql) => query(&mut payload, sql, caps),
             Step::AskPosition => query(&mut payload, position_query(flavour), caps),
             Step::Wait => {
@@ -311,7 +317,11 @@ impl Session {
         let Some(pending) = self.pending.as_mut() else { return };
         let implicit_commit = ends_transaction(pending.class.verb, pending.class.effects);
         pending.decision = None;
-        if !implicit_commit {
+        // MySQL 9.7: a BEGIN inside a read-only transaction begins a read-only one.
+        let inherits = self.state.dialect.flavour == Flavour::MySql
+            && pending.class.verb == Verb::Begin
+            && !pending.class.effects.any(Effects::BEGIN_READ_ONLY);
+        if !implicit_commit || inherits {
             pending.decision =
                 Some(Decision { target: Target::Primary, reason: Reason::ReadOnlyTransaction });
             pending.reopen = true;
