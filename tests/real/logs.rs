@@ -1,9 +1,12 @@
 //! The servers' general logs: on which server did a statement of a client run?
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use pointsman::provider::local::Cluster;
+use pointsman::provider::server::Server;
 
 /// One statement of a client, as a server logged it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +45,44 @@ fn read(server: &str, path: &Path) -> Vec<Logged> {
     parse(server, &String::from_utf8_lossy(&text))
 }
 
+/// Reads a server's log on from where it was left.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    server: String,
+    path: PathBuf,
+    offset: u64,
+    users: BTreeMap<u64, String>,
+}
+
+impl Tail {
+    /// From the end of what is there now; threads that connected before are known.
+    pub(crate) fn new(server: &Server) -> Self {
+        let (offset, users) = (0, BTreeMap::new());
+        let mut tail =
+            Self { server: server.name.clone(), path: server.general_log(), offset, users };
+        tail.more();
+        tail
+    }
+
+    /// What clients have sent since the last call.
+    pub(crate) fn more(&mut self) -> Vec<Logged> {
+        let mut bytes = Vec::new();
+        let read = File::open(&self.path).and_then(|mut file| {
+            file.seek(SeekFrom::Start(self.offset))?;
+            file.read_to_end(&mut bytes)
+        });
+        read.expect("the general log");
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        self.offset += u64::try_from(whole).expect("a length");
+        parse_on(&self.server, &String::from_utf8_lossy(&bytes[..whole]), &mut self.users)
+    }
+}
+
 fn parse(server: &str, log: &str) -> Vec<Logged> {
-    let mut users: BTreeMap<u64, String> = BTreeMap::new();
+    parse_on(server, log, &mut BTreeMap::new())
+}
+
+fn parse_on(server: &str, log: &str, users: &mut BTreeMap<u64, String>) -> Vec<Logged> {
     let mut entries: Vec<Logged> = Vec::new();
     let mut skipping = true;
     for line in log.lines() {

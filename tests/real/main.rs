@@ -6,6 +6,7 @@
 
 mod clients;
 mod daemon;
+mod differential;
 mod drivers;
 mod faults;
 mod freshness;

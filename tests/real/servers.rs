@@ -55,10 +55,16 @@ pub(crate) fn shared(flavour: Flavour) -> &'static Cluster {
 /// A cluster for one test alone, which may do to it what it likes; ends with this process at the
 /// latest.
 pub(crate) async fn own(flavour: Flavour, replicas: usize) -> Cluster {
+    own_with(flavour, replicas, &[]).await
+}
+
+/// As [`own`], with further server options.
+pub(crate) async fn own_with(flavour: Flavour, replicas: usize, options: &[&str]) -> Cluster {
+    let options = options.iter().chain(&["--general-log=1"]);
     let spec = Spec {
         replicas,
         lifetime: Lifetime::Process,
-        options: vec!["--general-log=1".to_owned()],
+        options: options.map(|option| (*option).to_owned()).collect(),
         mysql_root: mysql_root(),
         ..Spec::new(flavour, scratch("servers"))
     };

@@ -1,0 +1,213 @@
+//! The same statements direct against a server and through the proxy: every packet of every
+//! reply must be the same, and the servers' general logs must show each where it belongs.
+//!
+//! Cases stand in the tables of `differential/`; each names the rows of the specification's
+//! table of hard cases that it covers. Every case runs in a schema of its own, twice: as a
+//! modern client (OK packets at the end of rows, session trackers) and as an old one.
+
+use std::collections::BTreeSet;
+
+use pointsman::protocol::flags::{Capabilities, MariadbCapabilities};
+use pointsman::provider::Flavour;
+use pointsman::provider::local::Cluster;
+use pointsman::provider::replication::ROOT;
+
+use crate::logs::Tail;
+use crate::proxy::Proxy;
+use crate::servers;
+
+mod client;
+mod run;
+mod script;
+
+use client::{As, Client};
+use run::{Outcome, Side};
+use script::Case;
+
+/// The tables.
+const TABLES: &[(&str, &str)] = &[
+    ("reads.txt", include_str!("differential/reads.txt")),
+    ("functions.txt", include_str!("differential/functions.txt")),
+    ("transactions.txt", include_str!("differential/transactions.txt")),
+    ("state.txt", include_str!("differential/state.txt")),
+    ("wire.txt", include_str!("differential/wire.txt")),
+];
+
+/// Fewest cases that a family must have.
+const ENOUGH: usize = 120;
+
+/// Statements that every case begins with.
+const FIRST: &[&str] = &[
+    "DROP DATABASE IF EXISTS $S",
+    "CREATE DATABASE $S",
+    "USE $S",
+    "CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, a INT, s VARCHAR(40))",
+    "INSERT INTO t (a, s) VALUES (10, 'one'), (20, 'two'), (30, 'three')",
+];
+
+/// How a client speaks.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    name: &'static str,
+    capabilities: Capabilities,
+}
+
+fn manners() -> [Manner; 2] {
+    let old = Capabilities::LONG_FLAG
+        .with(Capabilities::TRANSACTIONS)
+        .with(Capabilities::MULTI_STATEMENTS)
+        .with(Capabilities::MULTI_RESULTS)
+        .with(Capabilities::PS_MULTI_RESULTS)
+        .with(Capabilities::LOCAL_FILES);
+    let modern = old.with(Capabilities::DEPRECATE_EOF).with(Capabilities::SESSION_TRACK);
+    [Manner { name: "modern", capabilities: modern }, Manner { name: "old", capabilities: old }]
+}
+
+/// The cases of one family; with `POINTSMAN_CASES` set, those whose schema or rows it names.
+fn cases(flavour: Flavour) -> Vec<Case> {
+    let mut all: Vec<Case> = Vec::new();
+    for (name, text) in TABLES {
+        all.extend(script::read(name, text, all.len() + 1));
+    }
+    all.retain(|case| case.flavour.is_none_or(|only| only == flavour));
+    if let Some(wanted) = std::env::var_os("POINTSMAN_CASES") {
+        let wanted = wanted.to_string_lossy();
+        let wanted: Vec<&str> = wanted.split(',').collect();
+        all.retain(|case| {
+            let row = |word: &&str| case.rows.iter().any(|row| row.to_string() == **word);
+            wanted.iter().any(|word| row(word) || case.schema() == **word)
+        });
+    } else {
+        assert!(all.len() >= ENOUGH, "{} cases only", all.len());
+    }
+    all
+}
+
+fn root(cluster: &Cluster) -> Client {
+    let who = As {
+        user: ROOT.0.to_owned(),
+        password: ROOT.1.to_owned(),
+        schema: None,
+        capabilities: Capabilities::default(),
+        mariadb: MariadbCapabilities::default(),
+        collation: 45,
+    };
+    let primary = cluster.primary().expect("a primary");
+    Client::connect(primary.port, &who).expect("root may log in")
+}
+
+/// Brings everything that the cases need, anew.
+async fn set_up(cluster: &Cluster, cases: &[Case]) {
+    let mut root = root(cluster);
+    for case in cases {
+        let first = FIRST.iter().map(|sql| (*sql).to_owned());
+        for sql in case.clean.iter().cloned().chain(first).chain(case.setup.iter().cloned()) {
+            run::as_root(&mut root, case, &sql);
+        }
+    }
+    cluster.wait_caught_up().await.expect("replicas follow");
+}
+
+fn tidy_up(cluster: &Cluster, cases: &[Case]) {
+    let mut root = root(cluster);
+    for case in cases {
+        for sql in case.clean.iter().map(String::as_str).chain(["DROP DATABASE IF EXISTS $S"]) {
+            run::as_root(&mut root, case, sql);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    differences: usize,
+    misroutes: usize,
+    refusals: usize,
+    lines: Vec<String>,
+    failed: BTreeSet<usize>,
+}
+
+impl Tally {
+    fn compare(&mut self, case: &Case, manner: Manner, direct: &[Outcome], proxied: &[Outcome]) {
+        assert_eq!(direct.len(), proxied.len());
+        for ((step, direct), proxied) in case.steps.iter().zip(direct).zip(proxied) {
+            let at = format!(
+                "rows {:?} {}:{} {} {} ({})",
+                case.rows,
+                case.table,
+                step.line,
+                case.schema(),
+                manner.name,
+                case.title
+            );
+            if direct.reply != proxied.reply {
+                let refused = direct.reply.error().is_none() && proxied.reply.error().is_some();
+                self.refusals += usize::from(refused);
+                self.differences += usize::from(!refused);
+                let word = if refused { "REFUSED" } else { "DIFFERENT" };
+                let what = run::difference(&direct.reply, &proxied.reply);
+                self.lines.push(format!("{word} {at}\n    {}\n{what}", step.body));
+                self.failed.insert(case.number);
+            }
+            if let Some(misroute) = &proxied.misroute {
+                self.misroutes += 1;
+                self.lines.push(format!("MISROUTED {at}\n    {}\n    {misroute}", step.body));
+                self.failed.insert(case.number);
+            }
+        }
+    }
+}
+
+async fn all(flavour: Flavour) {
+    // As the client wrote it, what cannot be parsed and passwords included: MariaDB's way.
+    let options: &[&str] = match flavour {
+        Flavour::Mariadb => &[],
+        Flavour::Mysql => &["--log-raw=1"],
+    };
+    let cluster = servers::own_with(flavour, 2, options).await;
+    let proxy = Proxy::start(&cluster, "replica_wait = \"20s\"").await;
+    let cases = cases(flavour);
+    let mut tails: Vec<Tail> = cluster.servers().iter().map(Tail::new).collect();
+    let mut tally = Tally::default();
+    let primary = cluster.primary().expect("a primary");
+    for manner in manners() {
+        set_up(&cluster, &cases).await;
+        let side = Side { port: primary.port, mark: 'd', primary: &primary.name };
+        let mut direct = Vec::new();
+        for case in &cases {
+            direct.push(run::case(&side, case, manner.capabilities, &mut tails).await);
+        }
+        set_up(&cluster, &cases).await;
+        let side = Side { port: proxy.port, mark: 'p', primary: &primary.name };
+        for (case, direct) in cases.iter().zip(&direct) {
+            let proxied = run::case(&side, case, manner.capabilities, &mut tails).await;
+            tally.compare(case, manner, direct, &proxied);
+        }
+    }
+    tidy_up(&cluster, &cases);
+    let Tally { differences, misroutes, refusals, lines, failed } = tally;
+    let rows: BTreeSet<u16> = cases.iter().flat_map(|case| case.rows.iter().copied()).collect();
+    println!(
+        "{flavour:?}: {} cases of {} rows, {differences} differences, {misroutes} misroutes, \
+         {refusals} refusals",
+        cases.len(),
+        rows.len()
+    );
+    let failing = failed.len();
+    drop(proxy);
+    cluster.down().await.expect("taken down");
+    assert!(lines.is_empty(), "{failing} cases fail:\n{}", lines.join("\n"));
+}
+
+#[tokio::test]
+async fn mariadb_answers_the_same_through_the_proxy() {
+    if servers::present(Flavour::Mariadb) {
+        all(Flavour::Mariadb).await;
+    }
+}
+
+#[tokio::test]
+async fn mysql_answers_the_same_through_the_proxy() {
+    if servers::present(Flavour::Mysql) {
+        all(Flavour::Mysql).await;
+    }
+}

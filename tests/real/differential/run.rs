@@ -1,0 +1,539 @@
+//! Runs a case on one side, and looks into the logs after each step.
+
+use std::collections::BTreeMap;
+
+use pointsman::protocol::flags::{Capabilities, MariadbCapabilities, Status};
+use pointsman::protocol::walker::Expect;
+use pointsman::protocol::{reply, session_track};
+use pointsman::provider::replication::{APP, MONITOR, REPL, ROOT};
+
+use super::client::{As, Client, Parameter, Reply, show};
+use super::script::{self, Case, Place, Step};
+use crate::logs::{Logged, Tail};
+use crate::wait;
+
+/// One of the two sides.
+#[derive(Debug)]
+pub(super) struct Side<'a> {
+    pub(super) port: u16,
+    /// The letter that its markers begin with.
+    pub(super) mark: char,
+    /// The primary's name in the cluster.
+    pub(super) primary: &'a str,
+}
+
+/// What became of a step.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) reply: Reply,
+    /// It ran where it should not.
+    pub(super) misroute: Option<String>,
+}
+
+/// The run of one case.
+struct Run<'a> {
+    side: &'a Side<'a>,
+    case: &'a Case,
+    capabilities: Capabilities,
+    mariadb: MariadbCapabilities,
+    sessions: Vec<Option<Client>>,
+    ids: Vec<Option<u32>>,
+    /// Markers of prepared statements, by session and name.
+    markers: BTreeMap<(usize, String), String>,
+    /// Where each session's last statement ran.
+    last: BTreeMap<usize, String>,
+    /// What the logs told before this step.
+    earlier: Vec<Logged>,
+    /// What they have told in this step.
+    logged: Vec<Logged>,
+    file: Vec<u8>,
+}
+
+/// Runs a statement of a case's setup as root.
+pub(super) fn as_root(root: &mut Client, case: &Case, sql: &str) {
+    let sql = script::expand(sql, "", &case.schema(), &[]);
+    let payload = root.query(&sql, &[]);
+    root.send(&payload);
+    let reply = root.receive(Expect::Query, b"");
+    if let Some(error) = reply.error() {
+        panic!("setup of {} {}: {}: {error}", case.table, case.schema(), show(&sql));
+    }
+}
+
+/// Runs a case.
+pub(super) async fn case(
+    side: &Side<'_>,
+    case: &Case,
+    capabilities: Capabilities,
+    tails: &mut [Tail],
+) -> Vec<Outcome> {
+    let (capabilities, mariadb) = negotiated(case, capabilities);
+    let mut run = Run {
+        side,
+        case,
+        capabilities,
+        mariadb,
+        sessions: Vec::new(),
+        ids: Vec::new(),
+        markers: BTreeMap::new(),
+        last: BTreeMap::new(),
+        earlier: Vec::new(),
+        logged: Vec::new(),
+        file: Vec::new(),
+    };
+    let mut outcomes = Vec::new();
+    for (number, step) in case.steps.iter().enumerate() {
+        run.look(tails);
+        run.earlier.append(&mut run.logged);
+        outcomes.push(run.step(number, step, tails).await);
+    }
+    outcomes
+}
+
+fn negotiated(case: &Case, base: Capabilities) -> (Capabilities, MariadbCapabilities) {
+    let (mut caps, mut mariadb) = (base, MariadbCapabilities::default());
+    for (add, name) in &case.flags {
+        let flag = match name.as_str() {
+            "found_rows" => Capabilities::FOUND_ROWS,
+            "no_schema" => Capabilities::NO_SCHEMA,
+            "ignore_space" => Capabilities::IGNORE_SPACE,
+            "interactive" => Capabilities::INTERACTIVE,
+            "local_files" => Capabilities::LOCAL_FILES,
+            "multi_statements" => Capabilities::MULTI_STATEMENTS,
+            "attributes" => Capabilities::QUERY_ATTRIBUTES,
+            "optional_metadata" => Capabilities::OPTIONAL_RESULTSET_METADATA,
+            "expired" => Capabilities::CAN_HANDLE_EXPIRED_PASSWORDS,
+            "extended_metadata" => {
+                mariadb = mariadb.with(MariadbCapabilities::EXTENDED_METADATA);
+                Capabilities::default()
+            }
+            "cache_metadata" => {
+                mariadb = mariadb.with(MariadbCapabilities::CACHE_METADATA);
+                Capabilities::default()
+            }
+            "bulk" => {
+                mariadb = mariadb.with(MariadbCapabilities::STMT_BULK_OPERATIONS);
+                Capabilities::default()
+            }
+            "progress" => {
+                mariadb = mariadb.with(MariadbCapabilities::PROGRESS);
+                Capabilities::default()
+            }
+            _ => panic!("{}: no flag {name:?}", case.table),
+        };
+        caps = if *add { caps.with(flag) } else { caps.without(flag) };
+    }
+    (caps, mariadb)
+}
+
+impl Run<'_> {
+    fn marker(&self, number: usize) -> String {
+        format!("/*{}{:03}.{number:02}*/", self.side.mark, self.case.number)
+    }
+
+    /// Takes what the logs have got since the last look.
+    fn look(&mut self, tails: &mut [Tail]) {
+        let ours = [ROOT.0, MONITOR.0, REPL.0];
+        for tail in tails {
+            let news = tail.more().into_iter();
+            self.logged.extend(news.filter(|entry| !ours.contains(&entry.user.as_str())));
+        }
+    }
+
+    fn open(&mut self, session: usize, user: &str, password: &str) -> Result<(), Vec<u8>> {
+        let who = As {
+            user: user.to_owned(),
+            password: password.to_owned(),
+            schema: Some(self.case.schema()),
+            capabilities: self.capabilities,
+            mariadb: self.mariadb,
+            collation: 45,
+        };
+        while self.sessions.len() <= session {
+            self.sessions.push(None);
+            self.ids.push(None);
+        }
+        let client = Client::connect(self.side.port, &who)?;
+        self.ids[session] = Some(client.id);
+        self.sessions[session] = Some(client);
+        Ok(())
+    }
+
+    fn client(&mut self, session: usize) -> &mut Client {
+        if !self.sessions.get(session).is_some_and(Option::is_some) {
+            let opened = self.open(session, APP.0, APP.1);
+            opened.unwrap_or_else(|why| panic!("{}: login: {}", self.case.title, show(&why)));
+        }
+        self.sessions[session].as_mut().expect("opened")
+    }
+
+    async fn step(&mut self, number: usize, step: &Step, tails: &mut [Tail]) -> Outcome {
+        let marker = self.marker(number);
+        let find = step.words.iter().find_map(|word| word.strip_prefix("find="));
+        let schema = self.case.schema();
+        let needle = match (find, step.verb.as_str()) {
+            (Some(find), _) => find.replace("$S", &schema),
+            (None, "execute" | "bulk") => {
+                let name = step.words.first().cloned().unwrap_or_default();
+                self.markers.get(&(step.session, name)).cloned().unwrap_or_default()
+            }
+            (None, _) => marker.clone(),
+        };
+        let body = script::expand(&step.body, &marker, &schema, &self.ids);
+        if step.verb == "await" {
+            let text = String::from_utf8_lossy(&body).into_owned();
+            wait::until(&text, || {
+                self.look(tails);
+                let mut all = self.earlier.iter().chain(&self.logged);
+                let seen = all.any(|entry| entry.text.contains(&text));
+                async move { seen.then_some(()) }
+            })
+            .await;
+            return Outcome::default();
+        }
+        let reply = self.act(step, marker, body);
+        self.look(tails);
+        let reply = self.without_own_ids(reply);
+        let misroute = self.misroute(step, &needle);
+        Outcome { reply, misroute }
+    }
+
+    fn act(&mut self, step: &Step, marker: String, body: Vec<u8>) -> Reply {
+        let words: Vec<&str> = step.words.iter().map(String::as_str).collect();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        let name = words.first().copied().unwrap_or_default();
+        match step.verb.as_str() {
+            "open" => {
+                let (user, password) = text.split_once(' ').expect("user and password");
+                return match self.open(step.session, user, password) {
+                    Ok(()) => Reply::default(),
+                    Err(payload) => Reply { packets: vec![(0, payload)], broken: false },
+                };
+            }
+            "quit" => {
+                self.client(step.session).send(&[1]);
+                self.sessions[step.session] = None;
+                return Reply::default();
+            }
+            "drop" => {
+                self.sessions[step.session] = None;
+                return Reply::default();
+            }
+            "file" => {
+                self.file = body;
+                return Reply::default();
+            }
+            "prepare" => {
+                self.markers.insert((step.session, name.to_owned()), marker.clone());
+            }
+            _ => {}
+        }
+        let file = std::mem::take(&mut self.file);
+        let marked = |body: &[u8]| {
+            let named = step.body.contains("$M") || words.contains(&"nomark");
+            if named { body.to_vec() } else { [marker.as_bytes(), b" ", body].concat() }
+        };
+        let steps = self.case.steps.iter();
+        let asked = steps.clone().any(|step| step.body.contains("session_track_transaction_info"));
+        let client = self.client(step.session);
+        let capabilities = client.capabilities;
+        let mut sent = true;
+        let expect = match step.verb.as_str() {
+            "query" | "send" | "attributes" => {
+                let attributes = words.iter().filter_map(|word| word.split_once('='));
+                let attributes: Vec<_> = attributes.filter(|(name, _)| *name != "find").collect();
+                let payload = client.query(&marked(&body), &attributes);
+                sent = client.send(&payload);
+                if step.verb == "send" {
+                    return Reply::default();
+                }
+                Expect::Query
+            }
+            "recv" => Expect::Query,
+            "prepare" => {
+                sent = client.send(&[b"\x16".as_slice(), &marked(&body)].concat());
+                let reply = client.receive(Expect::Prepare, b"");
+                client.keep_statement(name, &reply);
+                let reply = settled(reply, Expect::Prepare, capabilities, asked);
+                return broken_unless(sent, reply);
+            }
+            "execute" => {
+                let (cursor, typed) = (words.contains(&"cursor"), !words.contains(&"untyped"));
+                let payload = client.execution(name, cursor, typed, &parameters(&body));
+                sent = client.send(&payload);
+                Expect::Execute
+            }
+            "bulk" => {
+                let payload = bulk(client.statement(name), &body);
+                sent = client.send(&payload);
+                Expect::Bulk
+            }
+            "fetch" => {
+                let rows: u32 = text.parse().expect("a number of rows");
+                let id = client.statement(name).to_le_bytes();
+                sent = client.send(&[b"\x1C".as_slice(), &id, &rows.to_le_bytes()].concat());
+                Expect::Fetch
+            }
+            "reset" => {
+                let id = client.statement(name).to_le_bytes();
+                sent = client.send(&[b"\x1A".as_slice(), &id].concat());
+                Expect::Simple
+            }
+            "close" | "long" => {
+                let id = client.statement(name).to_le_bytes();
+                if step.verb == "close" {
+                    client.send(&[b"\x19".as_slice(), &id].concat());
+                } else {
+                    let parameter: u16 = words[1].parse().expect("a parameter's number");
+                    let parameter = parameter.to_le_bytes();
+                    client.send(&[b"\x18".as_slice(), &id, &parameter, &body].concat());
+                }
+                return Reply::default();
+            }
+            "changeuser" => {
+                let mut parts = text.split(' ');
+                let mut part = || parts.next().unwrap_or_default();
+                return client.change_user(part(), part(), part());
+            }
+            "closed" => {
+                let closed = client.is_closed();
+                return Reply { packets: Vec::new(), broken: closed };
+            }
+            "greeting" => return greeting(client),
+            "init" => {
+                sent = client.send(&[b"\x02", body.as_slice()].concat());
+                Expect::Simple
+            }
+            "fields" => {
+                let (table, wild) = text.split_once(' ').unwrap_or((&text, ""));
+                sent = client.send(format!("\x04{table}\0{wild}").as_bytes());
+                Expect::FieldList
+            }
+            "option" => {
+                let option: u16 = text.parse().expect("an option");
+                sent = client.send(&[b"\x1B".as_slice(), &option.to_le_bytes()].concat());
+                Expect::Simple
+            }
+            "ping" => {
+                sent = client.send(&[0x0E]);
+                Expect::Simple
+            }
+            "resetconn" => {
+                sent = client.send(&[0x1F]);
+                Expect::Simple
+            }
+            "raw" => {
+                sent = client.send(&body);
+                Expect::Simple
+            }
+            "statistics" => {
+                client.send(&[0x09]);
+                let mut reply = client.receive(Expect::Statistics, b"");
+                // Its numbers are its own; what they are called is not.
+                for (_, payload) in &mut reply.packets {
+                    payload.retain(|byte| !byte.is_ascii_digit());
+                }
+                return reply;
+            }
+            verb => panic!("{}:{}: no verb {verb:?}", self.case.table, step.line),
+        };
+        let reply = settled(client.receive(expect, &file), expect, capabilities, asked);
+        broken_unless(sent, reply)
+    }
+
+    /// Errors that name one of the case's sessions, without its number.
+    fn without_own_ids(&self, mut reply: Reply) -> Reply {
+        if let Some((_, payload)) = reply.packets.last_mut()
+            && payload.first() == Some(&0xFF)
+        {
+            for (n, id) in self.ids.iter().enumerate() {
+                let number = format!("thread {}", id.unwrap_or(0)).into_bytes();
+                if payload.ends_with(&number) {
+                    payload.truncate(payload.len() - number.len());
+                    payload.extend_from_slice(format!("thread $ID{n}").as_bytes());
+                }
+            }
+        }
+        reply
+    }
+
+    /// Says what is wrong with where the step ran.
+    fn misroute(&mut self, step: &Step, needle: &str) -> Option<String> {
+        const EXECUTED: [&str; 4] = ["Query", "Execute", "Field List", "Init DB"];
+        let mut ran: Vec<String> = Vec::new();
+        for entry in &self.logged {
+            if EXECUTED.contains(&entry.command.as_str()) && entry.text.contains(needle) {
+                ran.push(entry.server.clone());
+            }
+        }
+        let last = self.last.get(&step.session).cloned();
+        if let Some(server) = ran.last() {
+            self.last.insert(step.session, server.clone());
+        }
+        if self.side.mark == 'd' || step.place == Place::Unseen {
+            return None;
+        }
+        let primary = self.side.primary;
+        let all = |is: &dyn Fn(&String) -> bool| !ran.is_empty() && ran.iter().all(is);
+        let first = ran.first().cloned();
+        let right = match step.place {
+            Place::Primary => all(&|server| server == primary),
+            Place::Replica => all(&|server| server != primary && Some(server) == first.as_ref()),
+            Place::SameAsLast => last.is_some() && all(&|server| Some(server) == last.as_ref()),
+            Place::RefusedThenPrimary => {
+                // The logs are read one after the other, so their order tells nothing.
+                ran.len() == 2 && ran.iter().filter(|server| *server == primary).count() == 1
+            }
+            Place::Unseen => true,
+        };
+        (!right).then(|| format!("expected {:?} (last {last:?}), ran on {ran:?}", step.place))
+    }
+}
+
+fn broken_unless(sent: bool, mut reply: Reply) -> Reply {
+    reply.broken |= !sent;
+    reply
+}
+
+/// What a driver learns at the login.
+fn greeting(client: &Client) -> Reply {
+    let hello = &client.greeting;
+    // TLS and compression end at the proxy, which offers neither yet.
+    let capabilities = hello
+        .capabilities
+        .without(Capabilities::SSL)
+        .without(Capabilities::COMPRESS)
+        .without(Capabilities::ZSTD_COMPRESSION)
+        .without(Capabilities::OPTIONAL_RESULTSET_METADATA)
+        .without(Capabilities::MULTI_FACTOR_AUTHENTICATION);
+    // Which server sends which definitions is not the client's to remember.
+    let mariadb = hello.mariadb.without(MariadbCapabilities::CACHE_METADATA);
+    let text = format!(
+        "{} {:?} {:?} {:?} {} {}",
+        show(&hello.version),
+        capabilities,
+        mariadb,
+        hello.status,
+        hello.collation,
+        show(&hello.plugin)
+    );
+    let packets = vec![(0, text.into_bytes()), (1, client.welcome.clone())];
+    Reply { packets, broken: false }
+}
+
+/// `1, 'x', NULL, LONG`.
+fn parameters(body: &[u8]) -> Vec<Parameter> {
+    if body.is_empty() {
+        return Vec::new();
+    }
+    let word = |word: &[u8]| match word.trim_ascii() {
+        b"NULL" => Parameter::Null,
+        b"LONG" => Parameter::Long,
+        [b'\'', text @ .., b'\''] => Parameter::Text(text.to_vec()),
+        number => {
+            let number = String::from_utf8_lossy(number);
+            Parameter::Integer(number.parse().unwrap_or_else(|_| panic!("parameter {number}")))
+        }
+    };
+    body.split(|byte| *byte == b',').map(word).collect()
+}
+
+/// COM_STMT_BULK_EXECUTE with rows of one integer each, `1, 2, 3`.
+fn bulk(id: u32, body: &[u8]) -> Vec<u8> {
+    let mut payload = vec![0xFA];
+    payload.extend_from_slice(&id.to_le_bytes());
+    payload.extend_from_slice(&128_u16.to_le_bytes());
+    payload.extend_from_slice(&[0x08, 0]);
+    for parameter in parameters(body) {
+        let Parameter::Integer(value) = parameter else { panic!("integers only") };
+        payload.push(0);
+        payload.extend_from_slice(&value.to_le_bytes());
+    }
+    payload
+}
+
+/// The reply without what is free: a statement's id is a number of the server's choice, and
+/// the variables in one block of changes come in no particular order.
+fn settled(mut reply: Reply, expect: Expect, capabilities: Capabilities, asked: bool) -> Reply {
+    if let (Expect::Prepare, Some((_, payload))) = (expect, reply.packets.first_mut())
+        && payload.first() == Some(&0)
+    {
+        payload[1..5].fill(0);
+    }
+    for (_, payload) in &mut reply.packets {
+        if payload.first() == Some(&0xFF) {
+            without_statement_id(payload);
+        } else if matches!(payload.first(), Some(0 | 0xFE)) {
+            settle_changes(payload, capabilities, asked);
+            // In an EOF packet, which carries no changes, the flag that tells of some has no
+            // meaning; MariaDB sets it for clients without trackers too, now and then.
+            if payload.len() == 5 && payload.first() == Some(&0xFE) {
+                payload[4] &= !0x40;
+            }
+        }
+    }
+    reply
+}
+
+/// `handler (17) given` and `statement (17) has`.
+fn without_statement_id(payload: &mut Vec<u8>) {
+    for before in [b"statement handler (".as_slice(), b"The statement ("] {
+        let found = payload.windows(before.len()).position(|window| window == before);
+        if let Some(at) = found.map(|at| at + before.len()) {
+            let digits = payload[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            payload.drain(at..at + digits);
+        }
+    }
+}
+
+/// Puts the changes of an OK packet in order. `asked`: the client asked for the transaction's
+/// state; where it did not, MySQL 9.7 tells of it all the same at the begin and the end of a
+/// transaction (and sets the flag with nothing behind it in a chain), which MariaDB and the
+/// proxy do not.
+fn settle_changes(payload: &mut Vec<u8>, capabilities: Capabilities, asked: bool) {
+    let Ok(ok) = reply::Ok::parse(payload, capabilities) else { return };
+    if !capabilities.has(Capabilities::SESSION_TRACK) {
+        return;
+    }
+    let (mut variables, mut rest) = (Vec::new(), Vec::new());
+    for change in session_track::changes(ok.tracks).flatten() {
+        let mut bytes = Vec::new();
+        session_track::push(&mut bytes, &change);
+        match change {
+            session_track::Change::Variable { .. } => variables.push(bytes),
+            session_track::Change::TransactionState(_) if !asked => {}
+            _ => rest.push(bytes),
+        }
+    }
+    variables.sort();
+    let tracks = [variables.concat(), rest.concat()].concat();
+    let status = match tracks.is_empty() {
+        true => ok.status.without(Status::SESSION_STATE_CHANGED),
+        false => ok.status,
+    };
+    let mut packet = Vec::new();
+    let settled = reply::Ok { tracks: &tracks, status, ..ok };
+    settled.encode(&mut packet, 0, payload[0], capabilities);
+    *payload = packet.split_off(4);
+}
+
+/// The first packets that differ, for a reader.
+pub(super) fn difference(direct: &Reply, proxied: &Reply) -> String {
+    let mut lines = Vec::new();
+    let count = direct.packets.len().max(proxied.packets.len());
+    for n in 0..count {
+        let (one, other) = (direct.packets.get(n), proxied.packets.get(n));
+        if one != other && lines.len() < 6 {
+            let packet = |packet: Option<&(u8, Vec<u8>)>| match packet {
+                Some((seq, payload)) => format!("[{seq}] {}", show(payload)),
+                None => "nothing".to_owned(),
+            };
+            lines.push(format!("    packet {n} direct  {}", packet(one)));
+            lines.push(format!("    packet {n} proxied {}", packet(other)));
+        }
+    }
+    if direct.broken != proxied.broken {
+        lines.push(format!("    closed: direct {}, proxied {}", direct.broken, proxied.broken));
+    }
+    lines.join("\n")
+}
