@@ -70,34 +70,6 @@ impl SqlError {
         Self::new(1094, b"HY000", format!("Unknown thread id: {id}"))
     }
 
-    /// 1105 with 08007: a write was sent and its answer was lost, so that nobody knows whether
-    /// it happened. Close after it. No driver repeats a statement for this code.
-    #[must_use]
-    pub fn outcome_unknown(what: &str) -> Self {
-        let text = format!(
-            "{what}: the connection to the server was lost before its answer; the outcome is \
-             unknown. Check whether the change is there before doing it again"
-        );
-        Self::new(1105, b"08007", text)
-    }
-
-    /// 1105 with 08S01: session state was lost with its server; `what` names it. Close after it.
-    #[must_use]
-    pub fn state_lost(what: &str) -> Self {
-        let text = format!(
-            "The session's server was lost and with it {what}, which can not be rebuilt \
-             elsewhere. Reconnect"
-        );
-        Self::new(1105, b"08S01", text)
-    }
-
-    /// 1105 with 08S01: the connection to the server broke off in mid-reply. Close after it.
-    #[must_use]
-    pub fn connection_lost(what: &str) -> Self {
-        let text = format!("The connection to the server was lost: {what}. Reconnect");
-        Self::new(1105, b"08S01", text)
-    }
-
     /// 1105 with HY000: anything else that is ours.
     #[must_use]
     pub fn general(message: impl Into<String>) -> Self {
@@ -122,24 +94,10 @@ impl SqlError {
         Self::new(1205, b"HY000", format!("Wait timeout exceeded: {what}; nothing was executed"))
     }
 
-    /// 1213: the transaction is rolled back for sure and may be begun again.
-    #[must_use]
-    pub fn transaction_aborted(why: &str) -> Self {
-        let text = format!("Transaction was rolled back ({why}); try restarting transaction");
-        Self::new(1213, b"40001", text)
-    }
-
     /// 1064: a statement that the console does not understand.
     #[must_use]
     pub fn syntax(message: impl Into<String>) -> Self {
         Self::new(1064, b"42000", message)
-    }
-
-    /// 1227: not allowed to this user.
-    #[must_use]
-    pub fn privilege_required(what: &str) -> Self {
-        let text = format!("Access denied; you need (at least one of) the {what} privilege(s)");
-        Self::new(1227, b"42000", text)
     }
 
     /// 1243: the statement id is not known.
@@ -155,21 +113,6 @@ impl SqlError {
         let text =
             format!("Client does not support authentication protocol requested by server; {why}");
         Self::new(1251, b"08004", text)
-    }
-
-    /// 1290: no writable primary, for a write that was not executed.
-    #[must_use]
-    pub fn read_only(why: &str) -> Self {
-        Self::new(1290, b"HY000", why)
-    }
-
-    /// 1461: too many prepared statements.
-    #[must_use]
-    pub fn too_many_statements(limit: u64) -> Self {
-        let text = format!(
-            "Can't create more than max_prepared_stmt_count statements (current value: {limit})"
-        );
-        Self::new(1461, b"42000", text)
     }
 
     /// 1835: a packet that does not fit its command. Close after it.
@@ -224,12 +167,5 @@ mod tests {
         assert_eq!(error.message.len(), 512);
         let error = SqlError::general(format!("a{}", "ä".repeat(400)));
         assert_eq!(error.message.len(), 511);
-    }
-
-    #[test]
-    fn an_unknown_outcome_is_never_a_code_that_drivers_repeat() {
-        let error = SqlError::outcome_unknown("COMMIT");
-        assert_eq!((error.code, &error.state), (1105, b"08007"));
-        assert!(error.to_string().starts_with("ERROR 1105 (08007): COMMIT: "));
     }
 }

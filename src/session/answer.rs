@@ -63,9 +63,7 @@ impl Session {
         let id = self.pending.as_ref().and_then(|pending| pending.kill).map_or(0, |(id, _)| id);
         let refusal = match outcome {
             KillOutcome::Done => None,
-            KillOutcome::Unknown => {
-                Some(SqlError::new(1094, b"HY000", format!("Unknown thread id: {id}")))
-            }
+            KillOutcome::Unknown => Some(SqlError::no_such_thread(id)),
             KillOutcome::NotOwner => {
                 Some(SqlError::new(1095, b"HY000", format!("You are not owner of thread {id}")))
             }

@@ -117,3 +117,17 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1205, 1213, 2006 and 2013 are repeated by drivers and frameworks on their own account.
+    #[test]
+    fn an_unknown_outcome_is_never_a_code_that_drivers_repeat() {
+        let failure = Failure::OutcomeUnknown { server: "db1".to_owned() };
+        let error = failure.to_error();
+        assert_eq!((error.code, &error.state), (1105, b"08007"));
+        assert!(failure.closes());
+    }
+}
