@@ -68,7 +68,6 @@ fn new_session(nothing: &GtidSet) -> View<'_> {
         user_vars_restorable: true,
         refused_before: false,
         avoid: 0,
-        hint_primary: None,
     }
 }
 

@@ -36,8 +36,6 @@ pub struct View<'a> {
     pub refused_before: bool,
     /// Servers that have failed this very request, as bits by node index.
     pub avoid: u64,
-    /// A hint in the text: `Some(true)` asks for the primary, `Some(false)` for a replica.
-    pub hint_primary: Option<bool>,
 }
 
 /// One of the two links that a session may hold.
@@ -146,20 +144,16 @@ fn bound(class: &Class, view: &View<'_>) -> Option<Decision> {
 
 /// Why the statement may go to a replica, or else why it may not.
 fn read_reason(class: &Class, view: &View<'_>) -> Result<Reason, Reason> {
-    let hint = match view.hint_primary {
-        Some(primary) => Some(primary),
-        None if class.effects.any(Effects::HINT_PRIMARY) => Some(true),
-        None => class.effects.any(Effects::HINT_REPLICA).then_some(false),
-    };
-    if hint == Some(true) {
+    if class.effects.any(Effects::HINT_PRIMARY) {
         return Err(Reason::Hint);
     }
+    let to_replica = class.effects.any(Effects::HINT_REPLICA);
     if view.refused_before {
         return Err(Reason::RefusedBefore);
     }
-    let reason = match (class.kind, hint) {
-        (Kind::Read, Some(_)) => Reason::Hint,
-        (Kind::Read, None) => class.reason,
+    let reason = match (class.kind, to_replica) {
+        (Kind::Read, true) => Reason::Hint,
+        (Kind::Read, false) => class.reason,
         (Kind::Primary, _)
             if class.effects.any(Effects::BEGIN_READ_ONLY)
                 && !class.multi
@@ -168,7 +162,7 @@ fn read_reason(class: &Class, view: &View<'_>) -> Result<Reason, Reason> {
             Reason::ReadOnlyTransaction
         }
         // A hint may ask one replica about itself.
-        (Kind::Primary, Some(false))
+        (Kind::Primary, true)
             if class.reason == Reason::HostLocal && class.effects.0 & !HARMLESS == 0 =>
         {
             Reason::Hint

@@ -76,7 +76,6 @@ impl Session {
             user_vars_restorable: self.state.user_variables_restorable(),
             refused_before: world.refused.contains(pending.class.digest),
             avoid: pending.avoid,
-            hint_primary: None,
         };
         let decision =
             policy::route(&class, &view, world.topology, world.group, world.loads, world.seed);

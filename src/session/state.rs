@@ -127,7 +127,7 @@ impl State {
             return Learnt::Irreproducible;
         }
         match name {
-            b"sql_mode" => read_sql_mode(&mut self.dialect, value),
+            b"sql_mode" => self.dialect = self.dialect.with_sql_mode(value),
             b"character_set_client" => self.dialect.charset = Charset::from_name(value),
             b"character_set_connection" => {
                 // Its collation fell back to the charset's default: an explicit one is void.
@@ -360,14 +360,6 @@ fn one_shot(name: &[u8]) -> bool {
     ) || name.starts_with(b"pseudo_")
 }
 
-fn read_sql_mode(dialect: &mut Dialect, value: &[u8]) {
-    let has = |mode: &[u8]| value.split(|b| *b == b',').any(|m| m.eq_ignore_ascii_case(mode));
-    dialect.ansi_quotes = has(b"ANSI_QUOTES") || has(b"ANSI");
-    dialect.no_backslash_escapes = has(b"NO_BACKSLASH_ESCAPES");
-    dialect.oracle = has(b"ORACLE");
-    dialect.ignore_space = has(b"IGNORE_SPACE");
-}
-
 /// The character set family of a collation id of the handshake.
 #[must_use]
 pub fn charset_of_collation(collation: u8) -> Charset {
@@ -389,16 +381,7 @@ pub fn initial_dialect(
     collation: u8,
     ignore_space: bool,
 ) -> Dialect {
-    let mut dialect = Dialect {
-        flavour: facts.flavour,
-        version: facts.version,
-        ansi_quotes: false,
-        no_backslash_escapes: false,
-        oracle: false,
-        ignore_space,
-        charset: charset_of_collation(collation),
-    };
-    read_sql_mode(&mut dialect, facts.sql_mode.as_bytes());
+    let mut dialect = Dialect::of_server(facts).with_charset(charset_of_collation(collation));
     dialect.ignore_space |= ignore_space;
     dialect
 }

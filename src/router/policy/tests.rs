@@ -91,7 +91,6 @@ fn view(token: &GtidSet) -> View<'_> {
         user_vars_restorable: true,
         refused_before: false,
         avoid: 0,
-        hint_primary: None,
     }
 }
 
