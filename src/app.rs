@@ -301,7 +301,7 @@ fn start_group(
     let accounts = AccountBook::new(group.clone(), config.monitor.clone(), health.cell.clone());
     Arc::new(GroupHandle {
         name: group.name.clone(),
-        settings: ArcSwap::new(group.clone()),
+        settings: Arc::new(ArcSwap::new(group.clone())),
         topology: health.cell.clone(),
         health,
         accounts,

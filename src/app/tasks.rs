@@ -24,6 +24,19 @@ where
     tokio::task::spawn_local(fut)
 }
 
+/// Runs what waits for the system on a thread where waiting is no harm.
+///
+/// # Panics
+/// When `work` does.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // Blocking work is cancelled at the end of its runtime only.
+        Err(_) => std::future::pending().await,
+    }
+}
+
 /// Waits for threads to end without keeping the runtime from its work.
 pub async fn join(threads: Vec<std::thread::JoinHandle<()>>) {
     let joined = tokio::task::spawn_blocking(move || {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, Cache};
 use tokio::sync::watch;
 
 use crate::topology::Topology;
@@ -10,8 +10,19 @@ use crate::topology::Topology;
 /// The published topology: cheap to load for every decision, with a generation to wait on.
 #[derive(Debug)]
 pub struct TopologyCell {
-    current: ArcSwap<Topology>,
+    current: Arc<ArcSwap<Topology>>,
     generation: watch::Sender<u64>,
+}
+
+/// One thread's way to the newest topology: what a single decision costs.
+#[derive(Debug)]
+pub struct TopologyReader(Cache<Arc<ArcSwap<Topology>>, Arc<Topology>>);
+
+impl TopologyReader {
+    /// The newest topology.
+    pub fn newest(&mut self) -> &Arc<Topology> {
+        self.0.load()
+    }
 }
 
 /// The right to publish. It cannot be cloned, and [`cell`] makes one for a new cell only, so a
@@ -25,7 +36,8 @@ pub struct Publisher {
 #[must_use]
 pub fn cell(first: Topology) -> (Arc<TopologyCell>, Publisher) {
     let (generation, _) = watch::channel(first.generation);
-    let cell = Arc::new(TopologyCell { current: ArcSwap::from_pointee(first), generation });
+    let cell =
+        Arc::new(TopologyCell { current: Arc::new(ArcSwap::from_pointee(first)), generation });
     (cell.clone(), Publisher { cell })
 }
 
@@ -36,10 +48,10 @@ impl TopologyCell {
         self.current.load_full()
     }
 
-    /// The newest topology, borrowed for a moment: what a single decision costs. Do not keep it.
+    /// A reader for one thread, which asks for nothing but whether there is a newer one.
     #[must_use]
-    pub fn peek(&self) -> Guard<Arc<Topology>> {
-        self.current.load()
+    pub fn reader(&self) -> TopologyReader {
+        TopologyReader(Cache::new(self.current.clone()))
     }
 
     /// A receiver of the generation, for waiting until roles, conditions or membership change.

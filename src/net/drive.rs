@@ -13,7 +13,7 @@ use crate::health::SignalKind;
 use crate::metrics::Bytes;
 use crate::net::link::{self, LinkSocket};
 use crate::net::seat::{Ring, Seat};
-use crate::net::worker::Worker;
+use crate::net::worker::{Current, Worker};
 use crate::protocol::errno::SqlError;
 use crate::protocol::flags::Capabilities;
 use crate::router::policy::Held;
@@ -320,15 +320,16 @@ impl Drive {
         let mut session = self.seat.session.borrow_mut();
         let Some(session) = session.as_mut() else { return T::default() };
         let group = &self.seat.group;
-        let topology = group.topology.peek();
-        let settings = group.settings.load();
+        let mut current = self.worker.current(group);
+        let Current { topology, settings } = &mut *current;
+        let topology = topology.newest();
         let loads = group.loads.snapshot(topology.nodes.len());
         let mut classes = self.worker.classes.borrow_mut();
         let mut refused = self.worker.refused.borrow_mut();
         let mut world = World {
             now: self.worker.now(),
-            topology: &topology,
-            group: &settings,
+            topology,
+            group: settings.load(),
             loads: &loads,
             seed: self.worker.next_seed(),
             classes: &mut classes,

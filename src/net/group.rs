@@ -18,7 +18,7 @@ pub struct GroupHandle {
     /// Its name.
     pub name: Arc<str>,
     /// Its settings; replaced whole by a reload.
-    pub settings: ArcSwap<Group>,
+    pub settings: Arc<ArcSwap<Group>>,
     /// The published topology.
     pub topology: Arc<TopologyCell>,
     /// The way to tell health what links show.

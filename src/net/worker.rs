@@ -1,6 +1,6 @@
 //! A worker: one thread, one single-threaded runtime, and the sessions that live and die on it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Cache};
 use tokio::runtime::LocalOptions;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::app::tasks;
+use crate::config::Group;
 use crate::control::WorkerRequest;
 use crate::digests::{DigestTable, Execution};
+use crate::health::cell::TopologyReader;
 use crate::metrics::{
     ClientError, ErrorClass, HoldOutcome, LinkError, Metrics, QueryClass, WorkerMetrics,
 };
@@ -105,6 +108,14 @@ pub(super) struct Served {
     pub(super) group: Arc<GroupHandle>,
     metrics: Arc<WorkerMetrics>,
     pub(super) digests: RefCell<DigestTable>,
+    current: RefCell<Current>,
+}
+
+/// What a decision is made with, as one thread sees it: a look at each costs a comparison.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) topology: TopologyReader,
+    pub(super) settings: Cache<Arc<ArcSwap<Group>>, Arc<Group>>,
 }
 
 /// A worker, seen from its own thread.
@@ -113,7 +124,8 @@ pub(super) struct Worker {
     pub(super) buffer: RefCell<Box<[u8]>>,
     pub(super) classes: RefCell<ClassCache>,
     pub(super) refused: RefCell<RefusedDigests>,
-    outboxes: RefCell<Vec<Outbox>>,
+    /// The outbox that the last turn has left.
+    outbox: RefCell<Option<Outbox>>,
     pub(super) seats: RefCell<BTreeMap<u32, Rc<Seat>>>,
     pub(super) groups: Vec<Served>,
     seed: Cell<u32>,
@@ -132,7 +144,7 @@ impl WorkerHandle {
     }
 }
 
-/// Starts `count` workers for these groups.
+/// Starts `count` workers for these groups. Needs the main runtime, which gives them the time.
 ///
 /// # Errors
 /// When a thread or its runtime cannot be started.
@@ -150,11 +162,13 @@ pub fn start(
         handles.push(WorkerHandle { messages, requests, clients });
         inboxes.push((inbox, questions));
     }
+    let ticks = start_ticking();
     let mut threads = Vec::new();
     for (index, (inbox, questions)) in inboxes.into_iter().enumerate() {
         let groups: Vec<_> =
             groups.iter().map(|group| (group.clone(), metrics.worker(&group.name))).collect();
         let siblings = handles.clone();
+        let ticks = ticks.clone();
         let clients = handles.get(index).map(|handle| handle.clients.clone()).unwrap_or_default();
         let thread =
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
@@ -166,7 +180,7 @@ pub fn start(
                 match runtime {
                     Ok(runtime) => {
                         let worker = Rc::new(Worker::new(groups, clients, siblings));
-                        runtime.block_on(work(worker, inbox, questions));
+                        runtime.block_on(work(worker, inbox, questions, ticks));
                     }
                     Err(error) => tracing::error!(%error, "a worker cannot start its runtime"),
                 }
@@ -180,11 +194,12 @@ async fn work(
     worker: Rc<Worker>,
     mut inbox: mpsc::Receiver<Message>,
     mut questions: mpsc::Receiver<WorkerRequest>,
+    ticks: watch::Receiver<()>,
 ) {
     for served in &worker.groups {
         tasks::local(ring_on_change(worker.clone(), served.group.clone()));
     }
-    tasks::local(ring_on_deadline(worker.clone()));
+    tasks::local(ring_on_deadline(worker.clone(), ticks));
     loop {
         let message = tokio::select! {
             Some(message) = inbox.recv() => message,
@@ -231,12 +246,23 @@ async fn ring_on_change(worker: Rc<Worker>, group: Arc<GroupHandle>) {
     }
 }
 
-/// Deadlines are few and coarse: one timer for all sessions looks at them.
-async fn ring_on_deadline(worker: Rc<Worker>) {
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
+/// Ticks for all workers. A timer of their own would cost each of their waits for events a kernel
+/// timer, and a tenth of their instructions (docs/performance.md).
+fn start_ticking() -> watch::Receiver<()> {
+    let (ticks, ticking) = watch::channel(());
+    tasks::spawn("ticks", async move {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while ticks.send(()).is_ok() {
+            tick.tick().await;
+        }
+    });
+    ticking
+}
+
+/// Deadlines are few and coarse: one tick for all sessions looks at them.
+async fn ring_on_deadline(worker: Rc<Worker>, mut ticks: watch::Receiver<()>) {
+    while ticks.changed().await.is_ok() {
         let now = worker.now();
         for seat in worker.seats.borrow().values() {
             let session = seat.session.borrow();
@@ -258,7 +284,11 @@ impl Worker {
         clients: Arc<AtomicUsize>,
         siblings: Vec<WorkerHandle>,
     ) -> Self {
-        let serve = |(group, metrics)| Served {
+        let serve = |(group, metrics): (Arc<GroupHandle>, _)| Served {
+            current: RefCell::new(Current {
+                topology: group.topology.reader(),
+                settings: Cache::new(group.settings.clone()),
+            }),
             group,
             metrics,
             digests: RefCell::new(DigestTable::new(DIGESTS)),
@@ -268,7 +298,7 @@ impl Worker {
             buffer: RefCell::new(vec![0; BUFFER].into_boxed_slice()),
             classes: RefCell::new(ClassCache::new(CLASSES)),
             refused: RefCell::default(),
-            outboxes: RefCell::new(Vec::new()),
+            outbox: RefCell::default(),
             seats: RefCell::new(BTreeMap::new()),
             groups,
             seed: Cell::new(0x9E37_79B9),
@@ -295,20 +325,21 @@ impl Worker {
         seed
     }
 
+    /// An empty outbox, with the room that an earlier one has left.
     pub(super) fn take_outbox(&self) -> Outbox {
-        self.outboxes.borrow_mut().pop().unwrap_or_default()
+        self.outbox.borrow_mut().take().unwrap_or_default()
     }
 
+    /// Keeps an outbox for the next turn, unless it has grown beyond `keep` bytes.
     pub(super) fn give_outbox(&self, mut out: Outbox, keep: usize) {
         out.requests.clear();
         for bytes in std::iter::once(&mut out.client).chain(&mut out.links) {
             bytes.clear();
-            bytes.shrink_to(keep);
+            if bytes.capacity() > keep {
+                *bytes = Vec::new();
+            }
         }
-        let mut outboxes = self.outboxes.borrow_mut();
-        if outboxes.len() < 8 {
-            outboxes.push(out);
-        }
+        *self.outbox.borrow_mut() = Some(out);
     }
 
     fn served(&self, group: &Arc<GroupHandle>) -> &Served {
@@ -318,6 +349,11 @@ impl Worker {
 
     pub(super) fn metrics(&self, group: &Arc<GroupHandle>) -> &WorkerMetrics {
         &self.served(group).metrics
+    }
+
+    /// The topology and the settings of a group, as of now.
+    pub(super) fn current(&self, group: &Arc<GroupHandle>) -> RefMut<'_, Current> {
+        self.served(group).current.borrow_mut()
     }
 
     fn ring_all(&self, why: Ring) {

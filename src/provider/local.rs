@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
+use crate::app::tasks;
 use crate::provider::programs::Programs;
 use crate::provider::replication::{self, Place, ROOT};
 use crate::provider::server::{self, Condition, Server};
@@ -478,10 +479,9 @@ async fn finish(command: &[String], input: Option<&Path>) -> Result<(), Error> {
         Some(path) => Stdio::from(std::fs::File::open(path).map_err(file("cannot read", path))?),
         None => Stdio::null(),
     };
-    let output = tokio::process::Command::new(program)
-        .args(arguments)
-        .stdin(stdin)
-        .output()
+    let mut child = Command::new(program);
+    child.args(arguments).stdin(stdin);
+    let output = tasks::blocking(move || child.output())
         .await
         .map_err(file("cannot run", Path::new(program)))?;
     if output.status.success() {
