@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod net;
 pub mod protocol;
 pub mod provider;
+pub mod reactor;
 pub mod router;
 pub mod session;
 pub mod topology;

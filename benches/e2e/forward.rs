@@ -1,14 +1,15 @@
-//! The floor: a forwarder that understands nothing, on the same runtime in the same shape as the
-//! proxy (a single-threaded runtime for each core, one task for each client).
+//! The floor: a forwarder that understands nothing, on bare tokio, in the same shape as the proxy
+//! (a single-threaded runtime for each core, one task for each client).
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use pointsman::upstream::stream::{Stream, set_options};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
@@ -48,9 +49,10 @@ fn work(mut clients: mpsc::Receiver<std::net::TcpStream>, target: String) {
             let (target, buffer) = (target.clone(), buffer.clone());
             spawn_local(async move {
                 let client = TcpStream::from_std(client)?;
-                set_options(&client)?;
-                let server = Stream::connect(&target).await?;
-                copy(Stream::Tcp(client), server, &buffer).await
+                client.set_nodelay(true)?;
+                let server = TcpStream::connect(&target).await?;
+                server.set_nodelay(true)?;
+                copy(client, server, &buffer).await
             });
         }
     });
@@ -58,8 +60,8 @@ fn work(mut clients: mpsc::Receiver<std::net::TcpStream>, target: String) {
 
 /// Copies both ways until one side ends.
 async fn copy(
-    mut client: Stream,
-    mut server: Stream,
+    mut client: TcpStream,
+    mut server: TcpStream,
     buffer: &RefCell<Box<[u8]>>,
 ) -> io::Result<()> {
     loop {
@@ -85,14 +87,18 @@ async fn copy(
 }
 
 fn poll(
-    client: &mut Stream,
-    server: &mut Stream,
+    client: &mut TcpStream,
+    server: &mut TcpStream,
     buffer: &RefCell<Box<[u8]>>,
     cx: &mut Context<'_>,
 ) -> Poll<(bool, io::Result<usize>)> {
     let mut buffer = buffer.borrow_mut();
-    if let Poll::Ready(read) = server.poll_read(cx, &mut buffer) {
-        return Poll::Ready((false, read));
+    for (stream, is_client) in [(server, false), (client, true)] {
+        let mut read = ReadBuf::new(&mut buffer);
+        if let Poll::Ready(result) = Pin::new(stream).poll_read(cx, &mut read) {
+            let length = read.filled().len();
+            return Poll::Ready((is_client, result.map(|()| length)));
+        }
     }
-    client.poll_read(cx, &mut buffer).map(|read| (true, read))
+    Poll::Pending
 }

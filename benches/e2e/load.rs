@@ -15,8 +15,9 @@ use pointsman::protocol::login::{LoginRequest, RsaPolicy};
 use pointsman::protocol::packet;
 use pointsman::protocol::walker::{Expect, ReplyWalker, Stop};
 use pointsman::provider::replication::{APP, DATABASE};
+use pointsman::reactor::Reactor;
 use pointsman::upstream::dial::{Dialed, Target, dial};
-use tokio::task::LocalSet;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::fronts::Cpu;
 
@@ -64,23 +65,44 @@ struct Shared {
 
 /// Runs `clients` clients against a port of this machine and measures for `time`.
 pub(crate) fn run(port: u16, clients: usize, mode: Mode, time: Duration, cpu: &Cpu) -> Figures {
+    // The clients' thread has the proxy's own reactor; the time comes from another one.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    LocalSet::new().block_on(&runtime, measure(port, clients, mode, time, cpu))
+    let (stop, stopped) = oneshot::channel::<()>();
+    let handle = runtime.handle().clone();
+    let clock = std::thread::spawn(move || runtime.block_on(stopped));
+    let context = handle.enter();
+    let reactor = Reactor::new().expect("a reactor");
+    let figures = reactor.block_on(measure(&reactor, port, clients, mode, time, cpu));
+    drop((context, stop));
+    let _ = clock.join();
+    figures.expect("events")
 }
 
-async fn measure(port: u16, clients: usize, mode: Mode, time: Duration, cpu: &Cpu) -> Figures {
+async fn measure(
+    reactor: &Rc<Reactor>,
+    port: u16,
+    clients: usize,
+    mode: Mode,
+    time: Duration,
+    cpu: &Cpu,
+) -> Figures {
     let shared = Rc::new(Shared {
         stop: Cell::new(false),
         counting: Cell::new(false),
         done: Cell::new(0),
         latencies: RefCell::new(Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds")),
     });
-    let mut tasks = Vec::new();
+    let (ended, mut all_ended) = mpsc::channel(clients.max(1));
     for number in 0..clients {
-        let client = Client::connect(port, mode, number).await;
-        tasks.push(tokio::task::spawn_local(client.drive(shared.clone())));
+        let client = Client::connect(reactor, port, mode, number).await;
+        let (shared, ended) = (shared.clone(), ended.clone());
+        reactor.spawn(async move {
+            client.drive(shared).await;
+            let _ = ended.try_send(());
+        });
     }
+    drop(ended);
     tokio::time::sleep(WARM_UP).await;
     let (cpu_before, start) = (cpu.micros(), Instant::now());
     shared.counting.set(true);
@@ -88,8 +110,8 @@ async fn measure(port: u16, clients: usize, mode: Mode, time: Duration, cpu: &Cp
     shared.counting.set(false);
     let (cpu_after, elapsed) = (cpu.micros(), start.elapsed());
     shared.stop.set(true);
-    for task in tasks {
-        task.await.expect("a client ends well");
+    for _ in 0..clients {
+        all_ended.recv().await.expect("a client ends well");
     }
     let done = shared.done.get().max(1) as f64;
     let latencies = shared.latencies.borrow();
@@ -113,7 +135,7 @@ struct Client {
 }
 
 impl Client {
-    async fn connect(port: u16, mode: Mode, number: usize) -> Self {
+    async fn connect(reactor: &Rc<Reactor>, port: u16, mode: Mode, number: usize) -> Self {
         let request = LoginRequest {
             user: APP.0.as_bytes().to_vec(),
             credential: Credential::Password(Password::new(APP.1.as_bytes().to_vec())),
@@ -138,7 +160,7 @@ impl Client {
             proxied: None,
             setup: None,
         };
-        let dialed = dial(target, request).await.expect("a login");
+        let dialed = dial(reactor, target, request).await.expect("a login");
         let seed = 0x9E37_79B9 ^ (u32::try_from(number).unwrap_or(0) + 1).wrapping_mul(0x85EB_CA6B);
         let (request, reply) = (Vec::new(), vec![0; 16 * 1024]);
         let mut client = Self { dialed, mode, statement: 0, seed, request, reply, expected: 0 };

@@ -14,16 +14,6 @@ where
     tokio::spawn(fut.instrument(span))
 }
 
-/// Starts `fut` on this thread, next to the task that calls. Needs a `LocalRuntime`.
-pub fn local<F>(fut: F) -> JoinHandle<F::Output>
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    // No span: there is one of these for every client, and log lines name the session instead.
-    tokio::task::spawn_local(fut)
-}
-
 /// Runs what waits for the system on a thread where waiting is no harm.
 ///
 /// # Panics

@@ -55,7 +55,7 @@ pub(super) async fn open(
     let (target, request) = prepare(seat, identity, topology, settings, node, schema, |facts| {
         session::setup_statement(facts, slot)
     })?;
-    let dialed = dial::dial(target, request).await?;
+    let dialed = dial::dial(&seat.reactor, target, request).await?;
     if identity.hello.capabilities.and(FRAMING).0 & !dialed.capabilities.0 != 0 {
         return Err(DialError::Malformed("it lacks capabilities that the primary offers"));
     }
@@ -126,7 +126,7 @@ pub(super) async fn run_once(
     sql: Vec<u8>,
 ) -> Result<(), DialError> {
     let (target, request) = prepare(seat, identity, topology, settings, node, None, |_| sql)?;
-    dial::dial(target, request).await.map(|_| ())
+    dial::dial(&seat.reactor, target, request).await.map(|_| ())
 }
 
 fn split(dialed: Dialed, node: NodeId, schema: Option<&[u8]>) -> (LinkSocket, LinkFacts, Vec<u8>) {

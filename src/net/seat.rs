@@ -11,6 +11,7 @@ use crate::metrics::WorkerMetrics;
 use crate::net::group::GroupHandle;
 use crate::protocol::auth::Credential;
 use crate::protocol::greet::Hello;
+use crate::reactor::Reactor;
 use crate::session::Session;
 use crate::session::pin::{Pin, Pins};
 use crate::topology::NodeId;
@@ -26,6 +27,8 @@ pub(super) struct Seat {
     /// Where it connected to.
     pub(super) local: Option<SocketAddr>,
     pub(super) since: Instant,
+    /// Where its sockets are watched.
+    pub(super) reactor: Rc<Reactor>,
     /// Who it is, once it has logged in.
     pub(super) identity: RefCell<Option<Rc<Identity>>>,
     /// Its session, once it has logged in.

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
-use tokio::runtime::LocalOptions;
+use mio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::app::tasks;
@@ -24,6 +25,8 @@ use crate::net::drive::Drive;
 use crate::net::entrance;
 use crate::net::group::{Admission, GroupHandle};
 use crate::net::seat::{Bell, Ring, Seat};
+use crate::reactor::Reactor;
+use crate::reactor::polled::Polled;
 use crate::router::cache::ClassCache;
 use crate::router::refused::RefusedDigests;
 use crate::router::{Kind, Reason};
@@ -121,6 +124,7 @@ pub(super) struct Current {
 /// A worker, seen from its own thread.
 #[derive(Debug)]
 pub(super) struct Worker {
+    reactor: Rc<Reactor>,
     pub(super) buffer: RefCell<Box<[u8]>>,
     pub(super) classes: RefCell<ClassCache>,
     pub(super) refused: RefCell<RefusedDigests>,
@@ -163,26 +167,25 @@ pub fn start(
         inboxes.push((inbox, questions));
     }
     let ticks = start_ticking();
+    let main = Handle::current();
     let mut threads = Vec::new();
     for (index, (inbox, questions)) in inboxes.into_iter().enumerate() {
         let groups: Vec<_> =
             groups.iter().map(|group| (group.clone(), metrics.worker(&group.name))).collect();
         let siblings = handles.clone();
         let ticks = ticks.clone();
+        let main = main.clone();
         let clients = handles.get(index).map(|handle| handle.clients.clone()).unwrap_or_default();
         let thread =
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                // Its tasks are local by themselves: a LocalSet would queue each wake-up twice and
-                // poll `work` at every one of them.
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build_local(LocalOptions::default());
-                match runtime {
-                    Ok(runtime) => {
-                        let worker = Rc::new(Worker::new(groups, clients, siblings));
-                        runtime.block_on(work(worker, inbox, questions, ticks));
-                    }
-                    Err(error) => tracing::error!(%error, "a worker cannot start its runtime"),
+                // What is rare is the main runtime's: timeouts, names, questions about accounts.
+                let _context = main.enter();
+                let ended = Reactor::new().and_then(|reactor| {
+                    let worker = Worker::new(reactor.clone(), groups, clients, siblings);
+                    reactor.block_on(work(Rc::new(worker), inbox, questions, ticks))
+                });
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a worker has no events and ends");
                 }
             })?;
         threads.push(thread);
@@ -197,9 +200,9 @@ async fn work(
     ticks: watch::Receiver<()>,
 ) {
     for served in &worker.groups {
-        tasks::local(ring_on_change(worker.clone(), served.group.clone()));
+        worker.spawn(ring_on_change(worker.clone(), served.group.clone()));
     }
-    tasks::local(ring_on_deadline(worker.clone(), ticks));
+    worker.spawn(ring_on_deadline(worker.clone(), ticks));
     loop {
         let message = tokio::select! {
             Some(message) = inbox.recv() => message,
@@ -213,9 +216,9 @@ async fn work(
         match message {
             Message::Client(client) => worker.admit(client),
             Message::Kill { id, connection, by, reply } => {
-                let worker = worker.clone();
-                tasks::local(async move {
-                    let outcome = worker.kill_here(&by, id, connection).await;
+                let killer = worker.clone();
+                worker.spawn(async move {
+                    let outcome = killer.kill_here(&by, id, connection).await;
                     let _ = reply.send(outcome);
                 });
             }
@@ -280,6 +283,7 @@ async fn ring_on_deadline(worker: Rc<Worker>, mut ticks: watch::Receiver<()>) {
 
 impl Worker {
     fn new(
+        reactor: Rc<Reactor>,
         groups: Vec<(Arc<GroupHandle>, Arc<WorkerMetrics>)>,
         clients: Arc<AtomicUsize>,
         siblings: Vec<WorkerHandle>,
@@ -295,6 +299,7 @@ impl Worker {
         };
         let groups = groups.into_iter().map(serve).collect();
         Self {
+            reactor,
             buffer: RefCell::new(vec![0; BUFFER].into_boxed_slice()),
             classes: RefCell::new(ClassCache::new(CLASSES)),
             refused: RefCell::default(),
@@ -307,6 +312,10 @@ impl Worker {
             draining: Cell::new(false),
             empty: tokio::sync::Notify::new(),
         }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.reactor.spawn(task);
     }
 
     /// The time, for sessions.
@@ -382,7 +391,7 @@ impl Worker {
 
     fn admit(self: &Rc<Self>, new: NewClient) {
         let NewClient { socket, peer, local, admission, proxied } = new;
-        let stream = match into_stream(socket) {
+        let stream = match self.take_over(socket) {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a client's socket cannot be taken over");
@@ -397,6 +406,7 @@ impl Worker {
             peer: Cell::new(peer),
             local,
             since: self.now(),
+            reactor: self.reactor.clone(),
             identity: RefCell::new(None),
             session: RefCell::new(None),
             bell: Bell::default(),
@@ -407,11 +417,22 @@ impl Worker {
         self.clients.fetch_add(1, Ordering::Relaxed);
         self.metrics(&group).client_opened();
         let worker = self.clone();
-        tasks::local(async move {
+        self.spawn(async move {
             worker.clone().serve(seat, stream, proxied).await;
             worker.left(id, &group);
             drop(admission);
         });
+    }
+
+    fn take_over(&self, socket: Socket) -> std::io::Result<Stream> {
+        match socket {
+            Socket::Tcp(socket) => {
+                Ok(Stream::Tcp(Polled::<TcpStream>::accepted(&self.reactor, socket)?))
+            }
+            Socket::Unix(socket) => {
+                Ok(Stream::Unix(Polled::<UnixStream>::accepted(&self.reactor, socket)?))
+            }
+        }
     }
 
     async fn serve(self: Rc<Self>, seat: Rc<Seat>, client: Stream, proxied: bool) {
@@ -485,13 +506,6 @@ impl Worker {
 
     pub(super) fn client_error(&self, group: &Arc<GroupHandle>, error: ClientError) {
         self.metrics(group).client_error(error);
-    }
-}
-
-fn into_stream(socket: Socket) -> std::io::Result<Stream> {
-    match socket {
-        Socket::Tcp(stream) => Ok(Stream::Tcp(tokio::net::TcpStream::from_std(stream)?)),
-        Socket::Unix(stream) => Ok(Stream::Unix(tokio::net::UnixStream::from_std(stream)?)),
     }
 }
 

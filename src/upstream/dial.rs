@@ -3,12 +3,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::flags::{Capabilities, MariadbCapabilities};
 use crate::protocol::login::{Login, LoginError, LoginRequest, LoginStep, RsaPolicy};
 use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
 use crate::protocol::{packet, reply};
+use crate::reactor::Reactor;
 use crate::upstream::stream::Stream;
 
 /// Largest packet of a server during the login, bytes.
@@ -66,16 +68,24 @@ pub enum DialError {
 ///
 /// # Errors
 /// When the server cannot be reached, refuses, or takes longer than the target's timeout.
-pub async fn dial(target: Target<'_>, request: LoginRequest) -> Result<Dialed, DialError> {
+pub async fn dial(
+    reactor: &Rc<Reactor>,
+    target: Target<'_>,
+    request: LoginRequest,
+) -> Result<Dialed, DialError> {
     let timeout = target.timeout;
-    match tokio::time::timeout(timeout, dial_untimed(target, request)).await {
+    match tokio::time::timeout(timeout, dial_untimed(reactor, target, request)).await {
         Ok(result) => result,
         Err(_) => Err(DialError::TimedOut(timeout)),
     }
 }
 
-async fn dial_untimed(target: Target<'_>, mut request: LoginRequest) -> Result<Dialed, DialError> {
-    let mut stream = Stream::connect(target.address).await?;
+async fn dial_untimed(
+    reactor: &Rc<Reactor>,
+    target: Target<'_>,
+    mut request: LoginRequest,
+) -> Result<Dialed, DialError> {
+    let mut stream = Stream::connect(reactor, target.address).await?;
     request.secure = stream.is_private();
     if stream.is_local() && request.rsa == RsaPolicy::Never {
         // Nobody can be in between.

@@ -1,20 +1,25 @@
 //! A byte stream to a peer: TCP or a unix socket, polled without allocation.
 
 use std::io;
-use std::pin::Pin;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use mio::net::{TcpStream, UnixStream};
+
+use crate::reactor::Reactor;
+use crate::reactor::polled::Polled;
 
 /// A byte stream to a client or a server.
 #[derive(Debug)]
 pub enum Stream {
     /// Over TCP.
-    Tcp(TcpStream),
+    Tcp(Polled<TcpStream>),
     /// Over a unix socket.
-    Unix(UnixStream),
+    Unix(Polled<UnixStream>),
 }
 
 impl Stream {
@@ -22,13 +27,21 @@ impl Stream {
     ///
     /// # Errors
     /// What the system says about it.
-    pub async fn connect(address: &str) -> io::Result<Self> {
+    pub async fn connect(reactor: &Rc<Reactor>, address: &str) -> io::Result<Self> {
         if address.starts_with('/') {
-            return Ok(Self::Unix(UnixStream::connect(address).await?));
+            return Ok(Self::Unix(Polled::connect_path(reactor, Path::new(address))?));
         }
-        let stream = TcpStream::connect(address).await?;
-        set_options(&stream)?;
-        Ok(Self::Tcp(stream))
+        let mut last = None;
+        for address in resolve(address).await? {
+            match Polled::connect(reactor, address).await {
+                Ok(stream) => {
+                    set_options(stream.socket())?;
+                    return Ok(Self::Tcp(stream));
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::Error::other("its name stands for no address")))
     }
 
     /// Whether nobody on a network can listen: a unix socket.
@@ -43,7 +56,7 @@ impl Stream {
         match self {
             Self::Unix(_) => true,
             Self::Tcp(stream) => {
-                stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
+                stream.socket().peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
             }
         }
     }
@@ -57,19 +70,17 @@ impl Stream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        let polled = match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-        };
-        polled.map_ok(|()| buffer.filled().len())
+        match self {
+            Self::Tcp(stream) => stream.poll_read(cx, buffer),
+            Self::Unix(stream) => stream.poll_read(cx, buffer),
+        }
     }
 
     /// Writes as much as fits now.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tcp(stream) => stream.poll_write(cx, bytes),
+            Self::Unix(stream) => stream.poll_write(cx, bytes),
         }
     }
 
@@ -108,13 +119,21 @@ impl Stream {
     }
 }
 
+/// The addresses that `host:port` stands for, in the order in which they are to be tried.
+async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    match address.parse() {
+        Ok(address) => Ok(vec![address]),
+        Err(_) => Ok(tokio::net::lookup_host(address).await?.collect()),
+    }
+}
+
 /// Small packets go out at once, and a peer that vanished without a word is noticed.
 ///
 /// # Errors
 /// What the system says.
-pub fn set_options(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+pub fn set_options(stream: &impl AsFd) -> io::Result<()> {
     let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(10))

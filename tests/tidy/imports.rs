@@ -24,12 +24,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("health", &["topology", "config", "protocol", "metrics"]),
     ("control", &["topology", "config", "health", "digests"]),
     ("accounts", &["protocol", "topology", "config", "health::cell", "health::connect"]),
-    ("upstream", &["protocol", "topology", "config"]),
+    ("reactor", &[]),
+    ("upstream", &["protocol", "topology", "config", "reactor"]),
     (
         "net",
         &[
-            "accounts", "upstream", "session", "protocol", "router", "topology", "config",
-            "health", "metrics", "control", "digests",
+            "accounts", "upstream", "reactor", "session", "protocol", "router", "topology",
+            "config", "health", "metrics", "control", "digests",
         ],
     ),
     (
