@@ -22,6 +22,7 @@ pub mod refused;
 pub mod rewrite;
 mod scan;
 pub mod set;
+mod shape;
 mod statement;
 #[cfg(test)]
 mod tests;
