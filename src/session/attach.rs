@@ -426,7 +426,12 @@ impl Session {
             return overwrite(to, at, &on_link.id.to_le_bytes());
         }
         let caps = self.login.capabilities;
-        let Ok(types) = execute::types(&payload, statement.parameters, caps) else { return false };
+        let Ok(types) = execute::types(&payload, statement.parameters, caps) else {
+            // Too short for its parameters: the server has words of its own for that.
+            let at = to.len() + packet::HEADER_LEN + 1;
+            packet::write(to, 0, &payload);
+            return overwrite(to, at, &on_link.id.to_le_bytes());
+        };
         let known = if on_link.typed { None } else { statement.types.as_deref() };
         if types.is_none() && known.is_some() {
             let rebound = execute::rebind(&payload, on_link.id, statement.parameters, known, caps);

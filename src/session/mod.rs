@@ -487,13 +487,18 @@ impl Session {
             return;
         };
         self.first_dialect.charset = state::charset_of_collation(login.collation);
+        // Pools hand a connection on by this command: who gets it must not read what is older
+        // than what was read or written before.
+        let token = std::mem::take(&mut self.state.token);
         self.state = State::new(self.first_dialect, login.schema.clone(), Status(login.status));
+        self.state.token = token;
         self.login = login;
         self.forget_everything();
         self.enter(Phase::Idle, world.now);
     }
 
-    /// What a reset or a change of user ends: statements, pins, trackers, a lost state.
+    /// What a reset or a change of user ends: statements, pins, trackers, a lost state. What
+    /// COM_SET_OPTION said outlives both (measured with MariaDB 10.11 and MySQL 9.7).
     fn forget_everything(&mut self) {
         self.statements.clear();
         self.pins = Pins::default();
@@ -502,7 +507,6 @@ impl Session {
         self.lost = None;
         self.last = None;
         self.last_lost = false;
-        self.option = None;
     }
 }
 

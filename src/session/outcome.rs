@@ -54,7 +54,14 @@ impl Session {
     fn doubt(&mut self, slot: Held, error: u16) {
         let Some(pending) = self.pending.as_ref() else { return };
         let (class, ask) = (pending.class, &pending.ask);
-        if slot == Held::Replica || matches!(ask, Ask::Prepare { .. }) {
+        if slot == Held::Replica {
+            return;
+        }
+        if matches!(ask, Ask::Prepare { .. }) {
+            // MySQL makes the variables of a SET when it prepares it.
+            if class.verb == Verb::Set && self.state.dialect.flavour == Flavour::MySql {
+                self.state.doubt_user_variables();
+            }
             return;
         }
         if error != 0 && class.verb == Verb::Set {

@@ -81,19 +81,8 @@ impl Session {
         {
             return Some(Step::Option(option));
         }
-        if link.synced != self.state.version {
-            // The role first: the right to the schema may come from it.
-            if let Some(role) = self.state.role_to_send(link.synced.max(link.role_synced)) {
-                return Some(Step::Role(role));
-            }
-            let on_link = if link.synced == 0 { link.facts.schema.as_deref() } else { None };
-            let since = link.synced.max(link.schema_synced);
-            if let Some(schema) = self.state.schema_to_send(since, on_link) {
-                return Some(Step::Schema(schema.to_vec()));
-            }
-            if let Some(sql) = self.state.variables_to_send(link.synced, slot) {
-                return Some(Step::Variables(sql));
-            }
+        if let Some(step) = self.state_step(slot) {
+            return Some(step);
         }
         if pending.reopen && slot == Held::Primary {
             return Some(Step::ReopenOnPrimary);
@@ -105,6 +94,24 @@ impl Session {
             }
         }
         None
+    }
+
+    /// What the link lacks of the schema, the role and the variables.
+    fn state_step(&self, slot: Held) -> Option<Step> {
+        let link = self.link(slot)?;
+        if link.synced == self.state.version {
+            return None;
+        }
+        // The role first: the right to the schema may come from it.
+        if let Some(role) = self.state.role_to_send(link.synced.max(link.role_synced)) {
+            return Some(Step::Role(role));
+        }
+        let on_link = if link.synced == 0 { link.facts.schema.as_deref() } else { None };
+        let since = link.synced.max(link.schema_synced);
+        if let Some(schema) = self.state.schema_to_send(since, on_link) {
+            return Some(Step::Schema(schema.to_vec()));
+        }
+        self.state.variables_to_send(link.synced, slot).map(Step::Variables)
     }
 
     /// Starts one of our own commands.
@@ -262,10 +269,8 @@ impl Session {
     /// Schema, role and variables are sent one after another; the link is up to date when no
     /// such step is left.
     fn mark_if_synced(&mut self, slot: Held) {
-        let state_step =
-            |step: &Step| matches!(step, Step::Schema(_) | Step::Role(_) | Step::Variables(_));
         let version = self.state.version;
-        if !self.next_step(slot).as_ref().is_some_and(state_step) {
+        if self.state_step(slot).is_none() {
             self.on_link(slot, |link| link.synced = version);
         }
     }

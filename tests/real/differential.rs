@@ -17,6 +17,8 @@ use crate::proxy::Proxy;
 use crate::servers;
 
 mod client;
+mod generate;
+mod random;
 mod run;
 mod script;
 

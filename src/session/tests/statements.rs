@@ -255,13 +255,15 @@ fn a_link_that_breaks_takes_its_ids_along_and_no_more() {
 }
 
 #[test]
-fn an_execution_cut_short_ends_the_session() {
+fn an_execution_cut_short_is_for_the_server_to_judge() {
     let mut rig = Rig::new();
     let id = prepared_on(&mut rig, Replica, "SELECT a FROM t WHERE a = ?", 40, 1);
-    let whole = [b"\x17", &id.to_le_bytes()[..], &[0, 1, 0, 0, 0]].concat();
-    rig.client(&command(&whole));
-    assert_eq!(rig.told_error().0, 1835);
-    assert!(rig.closed());
+    let cut = |id: u32| [b"\x17", &id.to_le_bytes()[..], &[0, 1, 0, 0, 0]].concat();
+    rig.client(&command(&cut(id)));
+    assert_eq!(rig.sent(Replica), [cut(40)]);
+    rig.server(Replica, &err(1, 1210, "Incorrect arguments to mysqld_stmt_execute"));
+    assert_eq!(rig.told_error().0, 1210);
+    assert!(!rig.closed());
 }
 
 #[test]

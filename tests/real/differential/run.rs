@@ -311,8 +311,15 @@ impl Run<'_> {
             }
             "option" => {
                 let option: u16 = text.parse().expect("an option");
-                sent = client.send(&[b"\x1B".as_slice(), &option.to_le_bytes()].concat());
-                Expect::Simple
+                client.send(&[b"\x1B".as_slice(), &option.to_le_bytes()].concat());
+                let mut reply = client.receive(Expect::Simple, b"");
+                // It repeats how many warnings the statement before had on its server.
+                if let Some((_, [0xFE, warnings @ .., _, _])) =
+                    reply.packets.last_mut().map(|(seq, payload)| (seq, payload.as_mut_slice()))
+                {
+                    warnings.fill(0);
+                }
+                return reply;
             }
             "ping" => {
                 sent = client.send(&[0x0E]);

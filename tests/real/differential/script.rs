@@ -49,6 +49,8 @@ pub(super) struct Case {
     pub(super) title: String,
     pub(super) table: &'static str,
     pub(super) flavour: Option<Flavour>,
+    /// Its own schema.
+    pub(super) schema: String,
     /// Capabilities to add (true) or take away.
     pub(super) flags: Vec<(bool, String)>,
     pub(super) setup: Vec<String>,
@@ -58,7 +60,7 @@ pub(super) struct Case {
 
 impl Case {
     pub(super) fn schema(&self) -> String {
-        format!("d{:03}", self.number)
+        self.schema.clone()
     }
 
     fn new(head: &str, table: &'static str, number: usize) -> Self {
@@ -71,6 +73,7 @@ impl Case {
             title: title.to_owned(),
             table,
             flavour: None,
+            schema: format!("d{number:03}"),
             flags: Vec::new(),
             setup: Vec::new(),
             clean: Vec::new(),

@@ -1,0 +1,395 @@
+//! Random sessions: the same script direct against the primary and through the proxy, every
+//! packet of every reply compared; and no replica may have run what writes.
+//!
+//! `POINTSMAN_STATEMENTS` says how many statements (20,000 unless told), `POINTSMAN_SEED` with
+//! which number to begin. A script that fails is made as short as it goes and printed in the
+//! form of the tables, with the seed that makes it again.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use pointsman::protocol::flags::{Capabilities, Status};
+use pointsman::protocol::reply;
+use pointsman::provider::Flavour;
+use pointsman::provider::local::Cluster;
+use pointsman::provider::replication::APP;
+use pointsman::provider::server::Server;
+
+use super::generate::{self, Effect, Script};
+use super::run::{self, Outcome, Side};
+use super::{Manner, manners, root};
+use crate::logs::Tail;
+use crate::proxy::Proxy;
+use crate::servers;
+
+/// Statements of one script, those that make its tables aside.
+const LENGTH: usize = 200;
+/// Scripts that run at the same time.
+const THREADS: usize = 4;
+/// Scripts between two looks into the replicas' logs.
+const BATCH: usize = 40;
+/// Reruns that may be spent on making a failing script shorter.
+const RERUNS: usize = 60;
+/// Failing scripts that are made shorter.
+const SHORTENED: usize = 6;
+/// Failing scripts after which a run ends.
+const ENOUGH: usize = 12;
+
+fn environment(name: &str, otherwise: usize) -> usize {
+    std::env::var_os(name)
+        .map_or(otherwise, |text| text.to_string_lossy().parse().expect("a number"))
+}
+
+struct World<'a> {
+    flavour: Flavour,
+    direct: u16,
+    proxied: u16,
+    /// Numbers for markers.
+    next: AtomicUsize,
+    /// Failing scripts that are still made shorter.
+    patience: AtomicUsize,
+    cluster: &'a Cluster,
+}
+
+/// What became of a script.
+struct Report {
+    script: Script,
+    seed: u64,
+    /// Steps before which a read-only transaction was open through the proxy.
+    read_only: Vec<bool>,
+    failure: Option<String>,
+}
+
+impl World<'_> {
+    /// Runs a script on both sides, in the two schemas of `slot`.
+    fn both(&self, script: &mut Script, slot: usize, manner: Manner) -> [Vec<Outcome>; 2] {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        script.case.number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut side = |port, mark| {
+            let side = Side { port, mark, primary: "" };
+            script.case.schema = schema(mark, slot);
+            runtime.block_on(run::case(&side, &script.case, manner.capabilities, &mut []))
+        };
+        let direct = side(self.direct, 'd');
+        let mut proxied = side(self.proxied, 'p');
+        // The two schemas' names are of one length.
+        let (from, to) = (schema('p', slot), schema('d', slot));
+        for (_, payload) in proxied.iter_mut().flat_map(|outcome| &mut outcome.reply.packets) {
+            replace(payload, from.as_bytes(), to.as_bytes());
+        }
+        let mut both = [direct, proxied];
+        for outcome in both.iter_mut().flatten() {
+            for (_, payload) in &mut outcome.reply.packets {
+                without_plan(payload, manner.capabilities);
+            }
+        }
+        both
+    }
+
+    /// The first step whose replies differ, and how.
+    fn first_difference(
+        script: &Script,
+        [direct, proxied]: &[Vec<Outcome>; 2],
+    ) -> Option<(usize, String)> {
+        let mut steps = script.case.steps.iter().zip(direct).zip(proxied);
+        let at = steps.position(|((_, direct), proxied)| direct.reply != proxied.reply)?;
+        let what = run::difference(&direct[at].reply, &proxied[at].reply);
+        Some((at, format!("{}\n{what}", line(&script.case.steps[at]))))
+    }
+
+    fn one(&self, seed: u64, slot: usize) -> Report {
+        let manner = manners()[usize::try_from(seed % 2).expect("small")];
+        let mut script = generate::script(seed, LENGTH, self.flavour);
+        let both = self.both(&mut script, slot, manner);
+        let read_only = read_only(&both[1], manner.capabilities);
+        let failure = Self::first_difference(&script, &both).map(|(at, what)| {
+            let steps: Vec<usize> = (0..=at).collect();
+            let shorter = self.shorter(&script, &steps, slot, manner);
+            let (short, what) = shorter.unwrap_or_else(|| (script.only(&steps), what));
+            let lines: Vec<String> = short.case.steps.iter().map(line).collect();
+            let name = manner.name;
+            let told = format!("seed {seed} ({name}):\n{}\n  at {what}", lines.join("\n"));
+            println!("{told}\n");
+            told
+        });
+        Report { script, seed, read_only, failure }
+    }
+
+    /// Leaves out what is not needed for the difference, in ever smaller pieces; the tables
+    /// stay.
+    fn shorter(
+        &self,
+        script: &Script,
+        steps: &[usize],
+        slot: usize,
+        manner: Manner,
+    ) -> Option<(Script, String)> {
+        if self.patience.fetch_sub(1, Ordering::Relaxed) == 0 {
+            self.patience.store(0, Ordering::Relaxed);
+            return None;
+        }
+        let first = generate::first_steps(self.flavour);
+        let mut keep = steps.to_vec();
+        let mut best = None;
+        let mut piece = keep.len() / 2;
+        let mut reruns = 0;
+        while piece > 0 {
+            let mut at = first;
+            while at < keep.len() && reruns < RERUNS {
+                reruns += 1;
+                let mut fewer = keep.clone();
+                fewer.drain(at..(at + piece).min(keep.len()));
+                let mut candidate = script.only(&fewer);
+                let both = self.both(&mut candidate, slot, manner);
+                match Self::first_difference(&candidate, &both) {
+                    Some((last, what)) => {
+                        fewer.truncate(last + 1);
+                        candidate = candidate.only(&(0..=last).collect::<Vec<_>>());
+                        keep = fewer;
+                        best = Some((candidate, what));
+                    }
+                    None => at += piece,
+                }
+            }
+            piece /= 2;
+        }
+        best
+    }
+
+    /// Makes the schemas of every slot, and whom they need.
+    async fn set_up(&self) {
+        let mut root = root(self.cluster);
+        let mut script = generate::script(0, 0, self.flavour);
+        for schema in (0..THREADS).flat_map(|slot| [schema('d', slot), schema('p', slot)]) {
+            script.case.schema = schema;
+            let first = ["DROP DATABASE IF EXISTS $S", "CREATE DATABASE $S", "USE $S"];
+            for sql in first.iter().chain(generate::ROUTINES) {
+                run::as_root(&mut root, &script.case, sql);
+            }
+        }
+        for sql in ["CREATE ROLE rand_role", "GRANT rand_role TO app"] {
+            run::as_root(&mut root, &script.case, sql);
+        }
+        self.cluster.wait_caught_up().await.expect("replicas follow");
+    }
+}
+
+fn schema(mark: char, slot: usize) -> String {
+    format!("rand_{mark}{slot}")
+}
+
+/// A step as the tables write it.
+fn line(step: &super::script::Step) -> String {
+    let words = step.words.join(" ");
+    match step.verb.as_str() {
+        "query" => format!("  - > {}", step.body),
+        verb => format!("  - {verb} {words}> {}", step.body),
+    }
+}
+
+fn replace(payload: &mut [u8], from: &[u8], to: &[u8]) {
+    let mut at = 0;
+    while let Some(found) = payload.get(at..).and_then(|rest| memchr::memmem::find(rest, from)) {
+        let start = at + found;
+        payload[start..start + to.len()].copy_from_slice(to);
+        at = start + to.len();
+    }
+}
+
+/// Status flags that tell of the plan (no index, no good index), which each server chooses by
+/// statistics of its own.
+fn without_plan(payload: &mut [u8], capabilities: Capabilities) {
+    const PLAN: u8 = 0x30;
+    match payload {
+        [0xFE, _, _, low, _] => *low &= !PLAN,
+        [0xFE, ..] if capabilities.has(Capabilities::DEPRECATE_EOF) && payload.len() >= 7 => {
+            payload[3] &= !PLAN;
+        }
+        _ => {}
+    }
+}
+
+/// Before which steps the replies' flags spoke of a read-only transaction.
+fn read_only(outcomes: &[Outcome], capabilities: Capabilities) -> Vec<bool> {
+    let mut open = false;
+    let mut before = Vec::new();
+    for outcome in outcomes {
+        before.push(open);
+        if let Some((_, payload)) = outcome.reply.packets.last() {
+            let status = match payload.first() {
+                Some(0xFE) if payload.len() == 5 => {
+                    Some(Status(u16::from_le_bytes([payload[3], payload[4]])))
+                }
+                Some(0 | 0xFE) => reply::Ok::parse(payload, capabilities).ok().map(|ok| ok.status),
+                _ => None,
+            };
+            open = status.map_or(open, |status| status.has(Status::IN_TRANS_READONLY));
+        }
+    }
+    before
+}
+
+/// What the replicas' logs say that must not be: steps made to write that ran there.
+fn misroutes(tails: &mut [Tail], reports: &BTreeMap<usize, &Report>) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in tails.iter_mut().flat_map(Tail::more) {
+        let ran = entry.user == APP.0 && ["Query", "Execute"].contains(&entry.command.as_str());
+        let Some((script, step)) = marker(&entry.text).filter(|_| ran) else { continue };
+        let Some(report) = reports.get(&script) else { continue };
+        let wrote = report.script.effects.get(step) == Some(&Effect::Write);
+        if wrote && !report.read_only.get(step).copied().unwrap_or(false) {
+            found.push(format!(
+                "seed {} step {step} on {}: {}",
+                report.seed, entry.server, entry.text
+            ));
+        }
+    }
+    found
+}
+
+/// `/*p0000012.34*/`: script 12, step 34.
+fn marker(text: &str) -> Option<(usize, usize)> {
+    let (_, rest) = text.split_once("/*p")?;
+    let (script, rest) = rest.split_once('.')?;
+    let (step, _) = rest.split_once("*/")?;
+    Some((script.parse().ok()?, step.parse().ok()?))
+}
+
+/// What the application's account has done on a replica that it must not: the server's own
+/// counters by account, and the origin of what stands in its binary log.
+async fn replica_writes(flavour: Flavour, replica: &Server) -> String {
+    match flavour {
+        Flavour::Mariadb => {
+            // Replication applies rows, so that these are clients' own; what is refused in a
+            // read-only transaction is counted too, which leaves the four that write rows to
+            // the binary log: in its state must be no GTID with this server's number.
+            let counters = "SELECT GROUP_CONCAT(VARIABLE_NAME, ' ', VARIABLE_VALUE) \
+                FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_VALUE > 0 AND VARIABLE_NAME \
+                IN ('COM_CREATE_TEMPORARY_TABLE', 'COM_DROP_TEMPORARY_TABLE', 'COM_HA_OPEN', \
+                'COM_LOCK_TABLES', 'COM_UNLOCK_TABLES', 'COM_CALL_PROCEDURE', 'COM_XA_START', \
+                'COM_PREPARE_SQL', 'COM_EXECUTE_SQL', 'COM_LOAD', 'COM_COMPOUND_SQL')";
+            let own = "SELECT CONCAT(@@gtid_binlog_state) WHERE @@gtid_binlog_state \
+                REGEXP CONCAT('-', @@server_id, '-')";
+            [ask(replica, counters).await, ask(replica, own).await].concat()
+        }
+        Flavour::Mysql => {
+            // What clients may run there by name; the rest must not have succeeded once.
+            let counters = "SELECT GROUP_CONCAT(EVENT_NAME, ' ', COUNT_STAR - SUM_ERRORS) FROM \
+                performance_schema.events_statements_summary_by_user_by_event_name \
+                WHERE USER = 'app' AND COUNT_STAR > SUM_ERRORS AND EVENT_NAME REGEXP \
+                '/sql/(insert|update|delete|replace|create|drop|alter|truncate|load|call|lock|\
+                unlock|ha_|prepare_sql|execute_sql|xa_|rename|analyze|flush)'";
+            let own = "SELECT @@gtid_executed WHERE LOCATE(@@server_uuid, @@gtid_executed) > 0";
+            [ask(replica, counters).await, ask(replica, own).await].concat()
+        }
+    }
+}
+
+async fn ask(server: &Server, sql: &str) -> String {
+    use mysql_async::prelude::Queryable as _;
+    let mut conn = server.connect(super::ROOT).await.expect("root may log in");
+    let row: Option<Option<String>> = conn.query_first(sql).await.expect(sql);
+    row.flatten().unwrap_or_default()
+}
+
+async fn sessions(flavour: Flavour) {
+    let statements = environment("POINTSMAN_STATEMENTS", 20_000);
+    let first_seed = environment("POINTSMAN_SEED", 1);
+    let scripts = statements.div_ceil(LENGTH);
+    let options: &[&str] = match flavour {
+        Flavour::Mariadb => &["--innodb-lock-wait-timeout=2"],
+        Flavour::Mysql => &["--log-raw=1", "--innodb-lock-wait-timeout=2"],
+    };
+    let cluster = servers::own_with(flavour, 2, options).await;
+    let primary = cluster.primary().expect("a primary");
+    let proxy = Proxy::start(&cluster, "replica_wait = \"20s\"").await;
+    let replicas = cluster.replicas().expect("replicas");
+    let mut tails: Vec<Tail> = replicas.iter().map(|server| Tail::new(server)).collect();
+    let world = World {
+        flavour,
+        direct: primary.port,
+        proxied: proxy.port,
+        next: AtomicUsize::new(1),
+        patience: AtomicUsize::new(SHORTENED),
+        cluster: &cluster,
+    };
+    world.set_up().await;
+    let begun = Instant::now();
+    let mut failures = Vec::new();
+    let mut done = 0;
+    while done < scripts && failures.len() < ENOUGH {
+        let batch = BATCH.min(scripts - done);
+        let reports = batch_of(&world, (first_seed + done) as u64, batch);
+        let by_number = reports.iter().map(|report| (report.script.case.number, report));
+        let routed = misroutes(&mut tails, &by_number.collect());
+        for line in &routed {
+            println!("MISROUTED {line}");
+        }
+        failures.extend(routed);
+        failures.extend(reports.iter().filter_map(|report| report.failure.clone()));
+        done += batch;
+        if done % (25 * BATCH) == 0 {
+            println!("{flavour:?}: {} statements, {} failures", done * LENGTH, failures.len());
+        }
+    }
+    cluster.wait_caught_up().await.expect("replicas follow");
+    for replica in &replicas {
+        let wrote = replica_writes(flavour, replica).await;
+        if !wrote.is_empty() {
+            failures.push(format!("{} has writes of its own: {wrote}", replica.name));
+        }
+    }
+    let reads = proxy.metric("pointsman_route_total", &["reason=\"plain_read\""]);
+    println!(
+        "{flavour:?}: {} statements from seed {first_seed} in {} s, {reads} on replicas, {} failures",
+        done * LENGTH,
+        begun.elapsed().as_secs(),
+        failures.len()
+    );
+    drop(proxy);
+    cluster.down().await.expect("taken down");
+    assert!(failures.is_empty(), "{} of them:\n{}", failures.len(), failures.join("\n\n"));
+}
+
+/// Runs scripts side by side.
+fn batch_of(world: &World<'_>, first: u64, count: usize) -> Vec<Report> {
+    let next = Mutex::new(first);
+    let reports = Mutex::new(Vec::new());
+    let work = &|slot: usize| loop {
+        let seed = {
+            let mut next = next.lock().expect("whole");
+            *next += 1;
+            *next - 1
+        };
+        if seed >= first + count as u64 {
+            break;
+        }
+        let report = world.one(seed, slot);
+        reports.lock().expect("whole").push(report);
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|slot| scope.spawn(move || work(slot))).collect();
+        for thread in threads {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+    reports.into_inner().expect("whole")
+}
+
+#[tokio::test]
+async fn random_sessions_on_mariadb_are_answered_as_directly() {
+    if servers::present(Flavour::Mariadb) {
+        sessions(Flavour::Mariadb).await;
+    }
+}
+
+#[tokio::test]
+async fn random_sessions_on_mysql_are_answered_as_directly() {
+    if servers::present(Flavour::Mysql) {
+        sessions(Flavour::Mysql).await;
+    }
+}
