@@ -4,12 +4,13 @@
 //! stop: listeners, clients as they become free, workers, everything else.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::ServerConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -18,6 +19,7 @@ use crate::admin::commands::Console;
 use crate::admin::listen::Door;
 use crate::admin::{self, http, password};
 use crate::cli;
+use crate::config::tls::TlsMode;
 use crate::config::{Config, Group};
 use crate::control::{Control, GroupControl, ReloadRequest};
 use crate::health::{self, Health};
@@ -27,6 +29,7 @@ use crate::net::listen::{self, Bound};
 use crate::net::worker::{self, Message, WorkerHandle};
 use crate::protocol::auth::RsaKey;
 use crate::session::pin::Pin;
+use crate::tls::{self, TlsError};
 
 pub mod tasks;
 
@@ -134,11 +137,12 @@ impl App {
         let (draining, _) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let next_id = Arc::new(AtomicU32::new(1));
-        let groups: Vec<_> = config
-            .groups
-            .iter()
-            .map(|group| start_group(group, config, &rsa, &next_id, &stopped))
-            .collect();
+        let mut groups = Vec::new();
+        for group in &config.groups {
+            let tls = client_tls(group, &config.boot.state_dir)
+                .map_err(|error| part("TLS towards clients", &error))?;
+            groups.push(start_group(group, tls, config, &rsa, &next_id, &stopped));
+        }
         let (workers, threads) = worker::start(config.boot.workers, &groups, &metrics)
             .map_err(|error| part("the workers", &error))?;
         let controls = groups
@@ -251,7 +255,14 @@ impl App {
                 .to_owned());
         }
         let pairs = pair_groups(&self.groups, &running, &config)?;
-        for (handle, group) in pairs {
+        // All that can fail comes before anything is applied.
+        let mut offers = Vec::new();
+        for (handle, group) in &pairs {
+            let offer = client_tls(group, &config.boot.state_dir);
+            offers.push(offer.map_err(|why| format!("group {}: {why}", handle.name))?);
+        }
+        for ((handle, group), offer) in pairs.into_iter().zip(offers) {
+            handle.tls.store(offer);
             let monitor = config.monitor.clone();
             let told = group.clone();
             let reloaded =
@@ -290,8 +301,19 @@ impl App {
     }
 }
 
+/// What a group offers its clients, read from its files anew; `None` when it offers no TLS.
+fn client_tls(group: &Group, state_dir: &Path) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+    match group.tls.mode {
+        TlsMode::Off => Ok(None),
+        TlsMode::Optional | TlsMode::Required => {
+            tls::offer::server_config(&group.tls, state_dir).map(Some)
+        }
+    }
+}
+
 fn start_group(
     group: &Arc<Group>,
+    tls: Option<Arc<ServerConfig>>,
     config: &Config,
     rsa: &Arc<RsaKey>,
     next_id: &Arc<AtomicU32>,
@@ -302,6 +324,7 @@ fn start_group(
     Arc::new(GroupHandle {
         name: group.name.clone(),
         settings: Arc::new(ArcSwap::new(group.clone())),
+        tls: ArcSwapOption::new(tls),
         topology: health.cell.clone(),
         health,
         accounts,

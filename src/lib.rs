@@ -20,5 +20,6 @@ pub mod provider;
 pub mod reactor;
 pub mod router;
 pub mod session;
+pub mod tls;
 pub mod topology;
 pub mod upstream;

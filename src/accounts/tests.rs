@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::accounts::rows::row;
+use crate::config::tls::ClientTls;
 use crate::config::units::Secret;
 use crate::config::{Consistency, User};
 use crate::health::cell::{Publisher, cell};
@@ -28,6 +29,7 @@ fn group(users: &[(&str, &str)]) -> Arc<Group> {
         idle_timeout: Duration::ZERO,
         connect_timeout: Duration::ZERO,
         inspect_limit: 0,
+        tls: ClientTls::default(),
         proxy_protocol_from: Vec::new(),
         proxy_protocol_to_servers: false,
         users: users.collect(),

@@ -8,12 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::tls::ClientTls;
 use crate::config::units::Secret;
 
 pub mod address;
 pub mod raw;
 pub mod resolve;
 pub mod show;
+pub mod tls;
 pub mod units;
 
 /// The whole configuration of one process.
@@ -118,6 +120,8 @@ pub struct Group {
     /// Largest command that is inspected (and kept for a retry) whole; larger ones are streamed
     /// to the primary, bytes.
     pub inspect_limit: usize,
+    /// TLS towards clients.
+    pub tls: ClientTls,
     /// Peers (addresses or networks) whose PROXY protocol header is believed, and required.
     pub proxy_protocol_from: Vec<Network>,
     /// Whether a PROXY v2 header is sent to the servers (MariaDB: `proxy-protocol-networks`).

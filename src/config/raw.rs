@@ -94,6 +94,16 @@ pub struct Group {
     pub connect_timeout: Option<Scalar>,
     /// Largest inspected command.
     pub inspect_limit: Option<Scalar>,
+    /// Whether clients use TLS.
+    pub tls: Option<Scalar>,
+    /// Certificate towards clients.
+    pub tls_certificate: Option<Scalar>,
+    /// Its key.
+    pub tls_key: Option<Scalar>,
+    /// Authorities of clients' certificates.
+    pub tls_client_ca: Option<Scalar>,
+    /// Users that must come by TLS.
+    pub tls_required_for: Option<OneOrMany>,
     /// Peers whose PROXY header is believed.
     pub proxy_protocol_from: Option<OneOrMany>,
     /// Whether a PROXY header is sent.

@@ -17,6 +17,8 @@ use crate::config::{
     User, address,
 };
 
+mod tls;
+
 /// Reads a password file; the error is a sentence for the operator.
 pub type ReadSecret<'a> = &'a dyn Fn(&Path) -> Result<Secret, String>;
 
@@ -218,6 +220,7 @@ impl Reader<'_> {
             idle_timeout,
             connect_timeout,
             inspect_limit: self.size(&at("inspect_limit"), inspect, 1 << 10..=1 << 30, 1 << 20),
+            tls: self.client_tls(name, raw),
             proxy_protocol_from: self.networks(&at("proxy_protocol_from"), raw),
             proxy_protocol_to_servers: self.flag(&at("proxy_protocol_to_servers"), to_servers),
             users,

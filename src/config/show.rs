@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::path::PathBuf;
 
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Boot, Config, Consistency, Group, LogFormat, Monitor, RoleHint};
@@ -104,6 +105,11 @@ fn group(group: &Group) -> Vec<Entry> {
         ("idle_timeout", show_duration(group.idle_timeout)),
         ("connect_timeout", show_duration(group.connect_timeout)),
         ("inspect_limit", show_size(u64::try_from(group.inspect_limit).unwrap_or(u64::MAX))),
+        ("tls", group.tls.mode.word().to_owned()),
+        ("tls_certificate", path(&group.tls.certificate, "(generated)")),
+        ("tls_key", path(&group.tls.key, "(generated)")),
+        ("tls_client_ca", path(&group.tls.client_ca, "(none)")),
+        ("tls_required_for", joined(&group.tls.required_for)),
         ("proxy_protocol_from", joined(&group.proxy_protocol_from)),
         ("proxy_protocol_to_servers", group.proxy_protocol_to_servers.to_string()),
     ]
@@ -140,6 +146,10 @@ fn group(group: &Group) -> Vec<Entry> {
         });
     }
     entries
+}
+
+fn path(path: &Option<PathBuf>, without: &str) -> String {
+    path.as_ref().map_or_else(|| without.to_owned(), |path| path.display().to_string())
 }
 
 fn joined<T: Display>(values: &[T]) -> String {

@@ -106,6 +106,8 @@ labels! {
         TooMany = "too_many",
         /// The login was not finished in time.
         HandshakeTimeout = "handshake_timeout",
+        /// Its TLS was refused, or it refused ours.
+        Tls = "tls",
         /// A PROXY header was missing, wrong, or from a peer that may not send one.
         ProxyHeader = "proxy_header",
         /// Bytes that are not the protocol.

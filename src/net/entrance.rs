@@ -17,7 +17,7 @@ use crate::protocol::{packet, reply, session_track};
 use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, Login};
 use crate::session::{Session, state};
-use crate::topology::ServerFacts;
+use crate::topology::{Flavour, ServerFacts};
 use crate::upstream::dial::DialError;
 
 /// Largest packet of a client during its login, bytes.
@@ -132,10 +132,14 @@ async fn known_facts(drive: &Drive) -> Option<std::sync::Arc<ServerFacts>> {
 
 /// What is offered; `None` when no random numbers can be had.
 fn offer(drive: &Drive, facts: &ServerFacts) -> Option<Offer> {
+    let mut capabilities = Capabilities(facts.capabilities).and(OFFERED);
+    if drive.seat.group.tls.load().is_some() {
+        capabilities = capabilities.with(Capabilities::SSL);
+    }
     Some(Offer {
         version: facts.version_text.as_bytes().to_vec(),
         connection_id: drive.seat.id,
-        capabilities: Capabilities(facts.capabilities).and(OFFERED),
+        capabilities,
         mariadb: MariadbCapabilities(facts.mariadb_capabilities).and(OFFERED_MARIADB),
         collation: facts.collation,
         status: Status(facts.status),
@@ -148,14 +152,40 @@ fn offer(drive: &Drive, facts: &ServerFacts) -> Option<Offer> {
 
 async fn dialogue(drive: &mut Drive, machine: Greet, facts: &ServerFacts) -> Result<Entered, Gone> {
     let mut machine = machine;
-    let (seq, payload) = read_packet(drive).await?;
-    match machine.on_packet(seq, &payload) {
-        Ok(step) => steps(drive, machine, step, facts).await,
-        Err(error) => {
-            drive.worker.client_error(&drive.seat.group, ClientError::Protocol);
-            refuse(drive, &error, machine.next_seq(), Capabilities::PROTOCOL_41).await
+    loop {
+        let (seq, payload) = read_packet(drive).await?;
+        match machine.on_packet(seq, &payload) {
+            Ok(Step::Tls) => begin_tls(drive).await?,
+            Ok(step) => return steps(drive, machine, step, facts).await,
+            Err(error) => {
+                drive.worker.client_error(&drive.seat.group, ClientError::Protocol);
+                let caps = Capabilities::PROTOCOL_41;
+                return refuse(drive, &error, machine.next_seq(), caps).await;
+            }
         }
     }
+}
+
+/// The client has asked for TLS. What it has sent behind that is its first record or nothing:
+/// a command stuffed in there is no record, and ends the connection.
+async fn begin_tls(drive: &mut Drive) -> Result<(), Gone> {
+    let Some(config) = drive.seat.group.tls.load_full() else { return Err(Gone) };
+    let early = std::mem::take(&mut drive.client_tail);
+    // Boxed: its state is large, and most clients never need it.
+    let handshake = Box::pin(drive.client.accept_tls(config, early));
+    match handshake.await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            drive.worker.client_error(&drive.seat.group, ClientError::Tls);
+            tracing::debug!(session = drive.seat.id, %error, "a client's TLS was refused");
+            Err(Gone)
+        }
+    }
+}
+
+/// Whether this user may go on over this connection; checked before a credential is looked at.
+fn is_transport_enough(drive: &Drive, user: &[u8]) -> bool {
+    drive.client.is_private() || !drive.seat.group.settings.load().tls.is_required_of(user)
 }
 
 /// Follows the machine to its end.
@@ -174,6 +204,12 @@ async fn steps(
                 send(drive, &bytes).await?;
                 let (seq, payload) = read_packet(drive).await?;
                 machine.on_packet(seq, &payload)
+            }
+            Step::NeedAccount if !is_transport_enough(drive, &machine.hello().user) => {
+                match facts.flavour {
+                    Flavour::MySql => Err(SqlError::secure_transport_required()),
+                    Flavour::MariaDb => return deny(drive, &machine).await,
+                }
             }
             Step::NeedAccount => match account(drive, machine.hello(), facts).await {
                 Ok((account, is_locked)) => {

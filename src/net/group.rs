@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::ServerConfig;
 
 use crate::accounts::AccountBook;
 use crate::config::Group;
@@ -19,6 +20,8 @@ pub struct GroupHandle {
     pub name: Arc<str>,
     /// Its settings; replaced whole by a reload.
     pub settings: Arc<ArcSwap<Group>>,
+    /// TLS towards clients, as it is offered now; `None` offers none.
+    pub tls: ArcSwapOption<ServerConfig>,
     /// The published topology.
     pub topology: Arc<TopologyCell>,
     /// The way to tell health what links show.

@@ -426,11 +426,9 @@ impl Worker {
 
     fn take_over(&self, socket: Socket) -> std::io::Result<Stream> {
         match socket {
-            Socket::Tcp(socket) => {
-                Ok(Stream::Tcp(Polled::<TcpStream>::accepted(&self.reactor, socket)?))
-            }
+            Socket::Tcp(socket) => Ok(Polled::<TcpStream>::accepted(&self.reactor, socket)?.into()),
             Socket::Unix(socket) => {
-                Ok(Stream::Unix(Polled::<UnixStream>::accepted(&self.reactor, socket)?))
+                Ok(Polled::<UnixStream>::accepted(&self.reactor, socket)?.into())
             }
         }
     }

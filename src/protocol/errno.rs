@@ -121,6 +121,14 @@ impl SqlError {
         Self::new(1835, b"HY000", "Malformed communication packet")
     }
 
+    /// 3159: the client must come by TLS (MySQL; MariaDB says 1045). Close after it.
+    #[must_use]
+    pub fn secure_transport_required() -> Self {
+        let text = "Connections using insecure transport are prohibited while \
+                    --require_secure_transport=ON.";
+        Self::new(3159, b"HY000", text)
+    }
+
     /// 4031: the session was idle for too long. Close after it.
     #[must_use]
     pub fn idle_timeout() -> Self {

@@ -256,10 +256,11 @@ impl Greet {
         }
     }
 
-    /// Whether the answer that was judged held a password, as the text of a refusal tells.
+    /// Whether the answer that was judged, or was to be, held a password, as the text of a
+    /// refusal tells.
     #[must_use]
-    pub const fn used_password(&self) -> bool {
-        self.used_password
+    pub fn used_password(&self) -> bool {
+        self.used_password || !matches!(self.answer.as_slice(), [] | [0])
     }
 
     /// What the client said; empty before [`Step::NeedAccount`].

@@ -19,4 +19,5 @@ mod proxy;
 mod raw;
 mod sandbox;
 mod servers;
+mod tls;
 mod wait;

@@ -25,7 +25,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("control", &["topology", "config", "health", "digests"]),
     ("accounts", &["protocol", "topology", "config", "health::cell", "health::connect"]),
     ("reactor", &[]),
-    ("upstream", &["protocol", "topology", "config", "reactor"]),
+    ("tls", &["config"]),
+    ("upstream", &["protocol", "topology", "config", "reactor", "tls"]),
     (
         "net",
         &[

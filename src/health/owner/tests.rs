@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
+use crate::config::tls::ClientTls;
 use crate::config::units::Secret;
 use crate::config::{Consistency, Server};
 use crate::health::Health;
@@ -72,6 +73,7 @@ fn group(seeds: &[&str], servers: &[&str]) -> Arc<Group> {
         idle_timeout: Duration::ZERO,
         connect_timeout: Duration::ZERO,
         inspect_limit: 0,
+        tls: ClientTls::default(),
         proxy_protocol_from: Vec::new(),
         proxy_protocol_to_servers: false,
         users: Vec::new(),

@@ -1,0 +1,300 @@
+//! TLS towards clients: offered by a proxy that was told nothing, demanded where the
+//! configuration or the account says so, renewed without dropping anyone; and nothing that comes
+//! outside of it counts.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman::protocol::auth::{Credential, Password};
+use pointsman::protocol::flags::{Capabilities, MariadbCapabilities};
+use pointsman::protocol::login::{Login, LoginRequest, LoginStep, RsaPolicy};
+use pointsman::protocol::packet;
+use pointsman::provider::Flavour;
+use pointsman::provider::replication::APP;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::proxy::Proxy;
+use crate::{clients, raw, servers, wait};
+
+type Secure = StreamOwned<ClientConnection, TcpStream>;
+
+/// What the proxy generates at its first start.
+const GENERATED: &str = "tls-certificate.pem";
+
+/// An authority, and certificates that it signs.
+struct Authority {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let pem = parameters.self_signed(&key).expect("an authority").pem();
+        Self { issuer: rcgen::Issuer::new(parameters, key), pem }
+    }
+
+    /// A certificate for a host name, and its key, as files of `dir`.
+    fn write(&self, dir: &Path, host: &str) {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut parameters =
+            rcgen::CertificateParams::new(vec![host.to_owned()]).expect("parameters");
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, host);
+        let signed = parameters.signed_by(&key, &self.issuer).expect("a certificate");
+        std::fs::write(dir.join("cert.pem"), signed.pem()).expect("a file");
+        std::fs::write(dir.join("key.pem"), key.serialize_pem()).expect("a file");
+    }
+}
+
+/// A configuration that trusts the authorities of this PEM text.
+fn trusting(pem: &str) -> Arc<ClientConfig> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(certificate.expect("a certificate")).expect("an authority");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().expect("versions");
+    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn request(account: (&str, &str)) -> LoginRequest {
+    LoginRequest {
+        user: account.0.as_bytes().to_vec(),
+        credential: Credential::Password(Password::new(account.1.as_bytes().to_vec())),
+        database: None,
+        collation: 45,
+        capabilities: Capabilities::PROTOCOL_41
+            .with(Capabilities::SSL)
+            .with(Capabilities::PLUGIN_AUTH)
+            .with(Capabilities::SECURE_CONNECTION)
+            .with(Capabilities::TRANSACTIONS),
+        mariadb: MariadbCapabilities(0),
+        max_packet: 1 << 24,
+        attributes: Vec::new(),
+        rsa: RsaPolicy::Never,
+        secure: false,
+    }
+}
+
+fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a bound");
+    stream
+}
+
+/// Logs in inside TLS.
+fn login(
+    port: u16,
+    config: &Arc<ClientConfig>,
+    host: &str,
+    account: (&str, &str),
+) -> Result<Secure, raw::Refusal> {
+    let mut plain = connect(port);
+    let closed = |why: &str| (0, String::new(), why.to_owned());
+    let mut login = Login::new(request(account));
+    let (seq, greeting) = raw::read_packet(&mut plain).ok_or_else(|| closed("no greeting"))?;
+    let step = login.on_packet(seq, &greeting).map_err(|why| closed(&why.to_string()))?;
+    let LoginStep::Tls(bytes) = step else { panic!("TLS is offered: {step:?}") };
+    plain.write_all(&bytes).expect("a request for TLS");
+    let name = ServerName::try_from(host.to_owned()).expect("a name");
+    let connection = ClientConnection::new(config.clone(), name).expect("TLS");
+    let mut stream = StreamOwned::new(connection, plain);
+    let mut step = login.tls_ready().expect("TLS was asked for");
+    loop {
+        match step {
+            LoginStep::Send(bytes) => {
+                stream.write_all(&bytes).map_err(|why| closed(&why.to_string()))?;
+            }
+            LoginStep::Wait => {}
+            LoginStep::Done { .. } => return Ok(stream),
+            LoginStep::Refused(error) => return Err(raw::refusal(&error)),
+            LoginStep::Tls(_) => panic!("TLS again"),
+        }
+        let (seq, payload) = raw::read_packet(&mut stream).ok_or_else(|| closed("closed"))?;
+        step = login.on_packet(seq, &payload).expect("the server speaks the protocol");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_was_told_nothing_speaks_tls() {
+    for flavour in servers::flavours() {
+        let cluster = servers::shared(flavour);
+        let proxy = Proxy::start(cluster, "").await;
+        let authority = format!("--ssl-ca={}", proxy.dir.join(GENERATED).display());
+        let demands: &[&[&str]] = match flavour {
+            Flavour::Mariadb => &[&["--ssl"], &["--ssl", &authority, "--ssl-verify-server-cert"]],
+            Flavour::Mysql => &[
+                &["--commands", "--ssl-mode=REQUIRED"],
+                &["--commands", "--ssl-mode=VERIFY_CA", &authority],
+                &["--commands", "--ssl-mode=VERIFY_IDENTITY", &authority],
+                &["--commands", "--ssl-mode=REQUIRED", "--tls-version=TLSv1.2"],
+            ],
+        };
+        for demand in demands {
+            // What the client's own library says about the connection.
+            let said = clients::command_line(cluster.programs(), proxy.port, APP, demand, "\\s");
+            assert!(said.ok && said.out.contains("Cipher in use is"), "{demand:?}: {said:?}");
+        }
+        let plain: &[&str] = if flavour == Flavour::Mysql { &["--commands"] } else { &[] };
+        let plain = clients::command_line(cluster.programs(), proxy.port, APP, plain, "\\s");
+        assert!(plain.ok && plain.out.contains("Not in use"), "{plain:?}");
+    }
+}
+
+#[tokio::test]
+async fn large_packets_and_files_pass_inside_tls() {
+    for flavour in servers::flavours() {
+        let cluster = servers::shared(flavour);
+        let proxy = Proxy::start(cluster, "replica_wait = \"20s\"").await;
+        let file = proxy.dir.join("rows.csv");
+        let rows: String = (0..200_000).map(|id| format!("{id},row {id}\n")).collect();
+        std::fs::write(&file, rows).expect("a file to load");
+        let size = 17 << 20;
+        let sql = format!(
+            "DROP TABLE IF EXISTS app.inside; CREATE TABLE app.inside (id INT PRIMARY KEY, t VARCHAR(20)); \
+             LOAD DATA LOCAL INFILE '{}' INTO TABLE app.inside FIELDS TERMINATED BY ','; \
+             SELECT COUNT(*), SUM(id), BIT_XOR(CRC32(t)) FROM app.inside; \
+             SELECT LENGTH('{}') n; SELECT REPEAT('y', {size}) big; DROP TABLE app.inside;",
+            file.display(),
+            "x".repeat(size)
+        );
+        let tls = if flavour == Flavour::Mariadb { "--ssl" } else { "--ssl-mode=REQUIRED" };
+        let arguments =
+            ["--local-infile=1", "--max-allowed-packet=64M", "--skip-column-names", "app"];
+        let run = |port, tls: &[&str]| {
+            let arguments = [tls, &arguments[..]].concat();
+            clients::command_line(cluster.programs(), port, APP, &arguments, &sql)
+        };
+        let direct = run(cluster.primary().expect("a primary").port, &[]);
+        let inside = run(proxy.port, &[tls]);
+        assert!(direct.ok && inside.ok, "{} / {}", direct.error, inside.error);
+        assert!(inside.out == direct.out, "the same rows: {} bytes", inside.out.len());
+        assert!(inside.out.len() > size && inside.out.starts_with("200000\t"));
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_must_come_by_tls_is_refused_outside_of_it() {
+    for flavour in servers::flavours() {
+        let cluster = servers::shared(flavour);
+        for (group, others) in
+            [("tls = \"required\"", false), ("tls_required_for = [\"app\"]", true)]
+        {
+            let proxy = Proxy::start(cluster, group).await;
+            // A wrong password hears the same: the transport is judged first.
+            for account in [APP, (APP.0, "wrong")] {
+                let refused = raw::login(&mut connect(proxy.port), account, None);
+                let refused = refused.expect_err("not in clear text");
+                let expected = match flavour {
+                    Flavour::Mysql => (3159, "HY000"),
+                    // Which does not say why.
+                    Flavour::Mariadb => (1045, "28000"),
+                };
+                assert_eq!((refused.0, refused.1.as_str()), expected, "{refused:?}");
+            }
+            let root = raw::login(&mut connect(proxy.port), ("root", "root"), None);
+            assert_eq!(root.is_ok(), others, "{group}: {root:?}");
+            let pem = std::fs::read_to_string(proxy.dir.join(GENERATED)).expect("a certificate");
+            let mut stream = login(proxy.port, &trusting(&pem), "localhost", APP).expect("inside");
+            assert_eq!(raw::ask(&mut stream, "SELECT 1"), Ok(Some("1".to_owned())));
+        }
+        let proxy = Proxy::start(cluster, "tls = \"off\"").await;
+        let mut greeting = connect(proxy.port);
+        let (_, payload) = raw::read_packet(&mut greeting).expect("a greeting");
+        let offered = pointsman::protocol::handshake::Greeting::parse(&payload).expect("one");
+        assert!(!offered.capabilities.has(Capabilities::SSL), "{offered:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_stuffed_behind_the_request_for_tls_is_no_command() {
+    for flavour in servers::flavours().into_iter().take(1) {
+        let cluster = servers::shared(flavour);
+        let proxy = Proxy::start(cluster, "handshake_timeout = \"2s\"").await;
+        let mut login = Login::new(request(APP));
+        let (seq, greeting) = raw::read_packet(&mut connect(proxy.port)).expect("a greeting");
+        let step = login.on_packet(seq, &greeting).expect("a greeting");
+        let LoginStep::Tls(asked) = step else { panic!("TLS is offered") };
+        let LoginStep::Send(response) = login.tls_ready().expect("asked") else {
+            panic!("an answer")
+        };
+        let mut query = Vec::new();
+        packet::write(&mut query, 0, b"\x03CREATE DATABASE stuffed");
+        let garbage = b"\x16\x03\x01\x00\x05hello".to_vec();
+        for stuffed in [
+            [response.clone(), query.clone()].concat(),
+            query,
+            garbage,
+            vec![0x16, 0x03, 0x01, 0xff, 0xff],
+            vec![0x17; 100_000],
+            b"\x16\x03\x01".to_vec(),
+        ] {
+            let mut stream = connect(proxy.port);
+            raw::read_packet(&mut stream).expect("a greeting");
+            let bytes = [asked.clone(), stuffed].concat();
+            // It may have been closed in the middle of it.
+            let _ = stream.write_all(&bytes);
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer);
+            // An alert or nothing: no packet of the protocol.
+            assert!(answer.is_empty() || answer[0] == 0x15, "{answer:?}");
+        }
+        let primary = cluster.primary().expect("a primary");
+        let mut neighbour = connect(proxy.port);
+        raw::login(&mut neighbour, APP, None).expect("others get in");
+        let mut direct = connect(primary.port);
+        raw::login(&mut direct, ("root", "root"), None).expect("a login");
+        let made = "SELECT COUNT(*) FROM information_schema.schemata \
+                    WHERE schema_name = 'stuffed'";
+        assert_eq!(raw::ask(&mut direct, made), Ok(Some("0".to_owned())));
+        let refused = proxy.metric("pointsman_client_connection_errors_total", &["kind=\"tls\""]);
+        assert!(refused >= 4.0, "{refused} were refused for their TLS");
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_counts_and_a_broken_one_does_not() {
+    let Some(flavour) = servers::flavours().into_iter().next() else { return };
+    let cluster = servers::shared(flavour);
+    let files = tempfile::tempdir().expect("a folder");
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    first.write(files.path(), "db.example");
+    let group = format!(
+        "tls_certificate = \"{0}/cert.pem\"\ntls_key = \"{0}/key.pem\"",
+        files.path().display()
+    );
+    let proxy = Proxy::start(cluster, &group).await;
+    let (by_first, by_second) = (trusting(&first.pem), trusting(&second.pem));
+    let mut old = login(proxy.port, &by_first, "db.example", APP).expect("the first one");
+    assert!(login(proxy.port, &by_first, "db2.example", APP).is_err(), "another host");
+    assert!(login(proxy.port, &by_second, "db.example", APP).is_err(), "another authority");
+
+    second.write(files.path(), "db.example");
+    proxy.signal(rustix::process::Signal::HUP);
+    let mut new = wait::until("the second certificate", || async {
+        login(proxy.port, &by_second, "db.example", APP).ok()
+    })
+    .await;
+    std::fs::write(files.path().join("cert.pem"), "broken").expect("a file");
+    proxy.signal(rustix::process::Signal::HUP);
+    wait::until("the refusal of the broken one", || async {
+        let failed = proxy.metric("pointsman_config_reloads_total", &["outcome=\"failed\""]);
+        (failed > 0.0).then_some(())
+    })
+    .await;
+    assert!(proxy.log().contains("cert.pem"), "{}", proxy.log());
+    let mut last = login(proxy.port, &by_second, "db.example", APP).expect("still the second");
+    for stream in [&mut old, &mut new, &mut last] {
+        assert_eq!(raw::ask(stream, "SELECT 1"), Ok(Some("1".to_owned())), "nobody was dropped");
+    }
+}
