@@ -28,7 +28,8 @@ pub fn server_config(
         (None, _) | (_, None) => match Identity::generated(state_dir) {
             Ok(identity) => identity,
             Err(error) => {
-                tracing::warn!(%error, "the generated certificate is not kept: every start has its own");
+                let what = "the generated certificate is not kept: every start has its own";
+                tracing::warn!(%error, "{what}");
                 Identity::passing()?
             }
         },
