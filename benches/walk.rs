@@ -97,8 +97,14 @@ impl Stage {
         };
         let topology =
             Topology { nodes: vec![node], primary: Some(NodeId(0)), ..Topology::empty("main") };
-        let login =
-            Login { capabilities: CAPS, mariadb: MARIADB, collation: 45, schema: None, status: 2 };
+        let login = Login {
+            capabilities: CAPS,
+            mariadb: MARIADB,
+            collation: 45,
+            schema: None,
+            status: 2,
+            sole: false,
+        };
         let link = LinkFacts {
             node: NodeId(0),
             capabilities: CAPS,

@@ -159,6 +159,7 @@ impl Client {
             timeout: Duration::from_secs(10),
             proxied: None,
             setup: None,
+            sandbox_will_do: false,
         };
         let dialed = dial(reactor, target, request).await.expect("a login");
         let seed = 0x9E37_79B9 ^ (u32::try_from(number).unwrap_or(0) + 1).wrapping_mul(0x85EB_CA6B);

@@ -46,8 +46,13 @@ pub struct AccountFacts {
     pub double_sha1: Option<[u8; 20]>,
     /// The password is empty.
     pub empty: bool,
-    /// ACCOUNT LOCK: nobody may log in.
-    pub locked: bool,
+    /// Only the server can tell whether it lets this account in now: it is locked, its password
+    /// may have expired, its connections are limited, or failures to log in are counted.
+    pub judged: bool,
+    /// Several plugins may let it in; only the server knows which of them does.
+    pub several: bool,
+    /// One more would let in by the operating system's user, which is never done over TCP.
+    pub socket: bool,
     /// Its host pattern.
     pub host: String,
 }
@@ -209,7 +214,8 @@ impl fmt::Debug for AccountFacts {
         f.debug_struct("AccountFacts")
             .field("plugin", &self.plugin)
             .field("empty", &self.empty)
-            .field("locked", &self.locked)
+            .field("judged", &self.judged)
+            .field("several", &self.several)
             .field("host", &self.host)
             .finish_non_exhaustive()
     }
@@ -234,7 +240,9 @@ fn stated(user: &User, topology: &Topology) -> AccountFacts {
         authentication: Vec::new(),
         double_sha1: (!sha2 && !empty).then(|| auth::double_sha1(password)),
         empty,
-        locked: false,
+        judged: false,
+        several: false,
+        socket: false,
         host: "%".to_owned(),
     }
 }

@@ -9,13 +9,18 @@ use crate::health::connect;
 use crate::topology::{Flavour, Node};
 
 /// MariaDB's table since 10.4; `auth_or` and locks are only there.
-const GLOBAL_PRIV: &str = "SELECT Host, User, Priv FROM mysql.global_priv WHERE User IN (?, '')";
+const GLOBAL_PRIV: &str = "SELECT Host, User, Priv, \
+     CAST(@@global.default_password_lifetime AS CHAR) \
+     FROM mysql.global_priv WHERE User IN (?, '')";
 /// MySQL's table.
-const MYSQL_USER: &str = "SELECT Host, User, plugin, authentication_string, account_locked \
+const MYSQL_USER: &str = "SELECT Host, User, plugin, authentication_string, \
+     IF(account_locked = 'Y' OR password_expired = 'Y' OR max_connections > 0 \
+        OR max_user_connections > 0 OR User_attributes IS NOT NULL \
+        OR COALESCE(password_lifetime, @@global.default_password_lifetime) > 0, 'Y', 'N') \
      FROM mysql.user WHERE User IN (?, '')";
 /// The view (or old table) of MariaDB, for those who may read only that.
 const MARIADB_USER: &str = "SELECT Host, User, plugin, \
-     IF(authentication_string = '', Password, authentication_string), 'N' \
+     IF(authentication_string = '', Password, authentication_string), 'Y' \
      FROM mysql.user WHERE User IN (?, '') AND is_role = 'N'";
 
 /// Errors that say "not with these privileges".
@@ -77,7 +82,8 @@ async fn of_global_priv(conn: &mut Conn, user: &str) -> Result<Vec<AccountRow>, 
     let row = |row: &Row| {
         let privileges = bytes(row, 2);
         let privileges = String::from_utf8_lossy(&privileges);
-        rows::of_mariadb(&text(row, 0), &bytes(row, 1), &privileges)
+        let lifetime = text(row, 3).parse().unwrap_or(0);
+        rows::of_mariadb(&text(row, 0), &bytes(row, 1), &privileges, lifetime)
     };
     Ok(found.iter().filter_map(row).collect())
 }
@@ -85,8 +91,8 @@ async fn of_global_priv(conn: &mut Conn, user: &str) -> Result<Vec<AccountRow>, 
 async fn of_user(conn: &mut Conn, question: &str, user: &str) -> Result<Vec<AccountRow>, Error> {
     let found: Vec<Row> = conn.exec(question, (user,)).await?;
     let row = |row: &Row| {
-        let locked = bytes(row, 4) == b"Y";
-        rows::row(&text(row, 0), &bytes(row, 1), text(row, 2), bytes(row, 3), locked)
+        let judged = bytes(row, 4) == b"Y";
+        rows::row(&text(row, 0), &bytes(row, 1), text(row, 2), bytes(row, 3), judged)
     };
     Ok(found.iter().map(row).collect())
 }

@@ -5,8 +5,8 @@ use serde::Deserialize;
 use crate::accounts::AccountFacts;
 use crate::accounts::host::{self, Peer};
 
-/// Plugins whose logins can be followed; of several alternatives the first of these counts.
-const SUPPORTED: [&str; 3] = ["mysql_native_password", "caching_sha2_password", ""];
+/// Plugins that let in by the operating system's user: never over TCP, and never through us.
+const SOCKETS: [&str; 2] = ["unix_socket", "auth_socket"];
 
 /// A hash that no password has, for stored texts that are none (`invalid`): they let nobody in,
 /// while a missing hash would read as an empty password.
@@ -28,6 +28,15 @@ struct Privileges {
     is_role: bool,
     #[serde(default)]
     account_locked: bool,
+    /// Seconds since 1970; 0 when the password has expired by command.
+    password_last_changed: Option<i64>,
+    /// Days; -1 for the server's default.
+    #[serde(default = "by_default")]
+    password_lifetime: i64,
+    #[serde(default)]
+    max_connections: u64,
+    #[serde(default)]
+    max_user_connections: i64,
     #[serde(default)]
     auth_or: Vec<Authentication>,
     #[serde(flatten)]
@@ -50,21 +59,41 @@ pub fn choose<'a>(rows: &'a [AccountRow], peer: &Peer) -> Option<&'a AccountRow>
 }
 
 /// Reads one row of MariaDB's `mysql.global_priv`; `None` for roles and for text that is not
-/// what that table holds.
+/// what that table holds. `lifetime` is the server's `default_password_lifetime`, days.
 #[must_use]
-pub fn of_mariadb(host: &str, user: &[u8], privileges: &str) -> Option<AccountRow> {
-    let Privileges { is_role, account_locked, auth_or, main } =
-        serde_json::from_str(privileges).ok()?;
-    if is_role {
+pub fn of_mariadb(host: &str, user: &[u8], privileges: &str, lifetime: i64) -> Option<AccountRow> {
+    let privileges: Privileges = serde_json::from_str(privileges).ok()?;
+    if privileges.is_role {
         return None;
     }
+    let judged = privileges.judged(lifetime);
+    let Privileges { auth_or, main, .. } = privileges;
     // An entry without a plugin stands for the one outside of the list.
-    let mut ways = auth_or.iter().map(|way| if way.plugin.is_some() { way } else { &main });
+    let ways: Vec<_> =
+        auth_or.iter().map(|way| if way.plugin.is_some() { way } else { &main }).collect();
     let plugin = |way: &Authentication| way.plugin.clone().unwrap_or_default();
-    let first = auth_or.first().map_or(&main, |way| if way.plugin.is_some() { way } else { &main });
-    let way = ways.find(|way| SUPPORTED.contains(&plugin(way).as_str())).unwrap_or(first);
+    let by_network = |way: &&&Authentication| !SOCKETS.contains(&plugin(way).as_str());
+    let several = ways.iter().filter(by_network).count() > 1;
+    let socket = ways.iter().any(|way| SOCKETS.contains(&plugin(way).as_str()));
+    let way = ways.iter().find(by_network).or_else(|| ways.first()).copied().unwrap_or(&main);
     let authentication = way.authentication_string.clone().into_bytes();
-    Some(row(host, user, plugin(way), authentication, account_locked))
+    let mut row = row(host, user, plugin(way), authentication, judged);
+    row.facts.several = several;
+    row.facts.socket = socket;
+    Some(row)
+}
+
+/// The server's default lifetime of passwords, as accounts name it.
+const fn by_default() -> i64 {
+    -1
+}
+
+impl Privileges {
+    fn judged(&self, lifetime: i64) -> bool {
+        let ages = self.password_lifetime > 0 || (self.password_lifetime < 0 && lifetime > 0);
+        let limited = self.max_connections != 0 || self.max_user_connections != 0;
+        self.account_locked || ages || self.password_last_changed == Some(0) || limited
+    }
 }
 
 /// Makes a row of the columns of `mysql.user`.
@@ -74,18 +103,21 @@ pub fn row(
     user: &[u8],
     plugin: String,
     authentication: Vec<u8>,
-    locked: bool,
+    judged: bool,
 ) -> AccountRow {
     let plugin = if plugin.is_empty() { "mysql_native_password".to_owned() } else { plugin };
     let native = plugin == "mysql_native_password";
-    let with_password = native || plugin == "caching_sha2_password";
+    let with_password =
+        native || ["caching_sha2_password", "sha256_password"].contains(&plugin.as_str());
     let facts = AccountFacts {
         double_sha1: (native && !authentication.is_empty())
             .then(|| double_sha1(&authentication).unwrap_or(NO_PASSWORD)),
         empty: with_password && authentication.is_empty(),
         plugin,
         authentication,
-        locked,
+        judged,
+        several: false,
+        socket: false,
         host: host.to_owned(),
     };
     AccountRow { anonymous: user.is_empty(), facts }
@@ -113,7 +145,7 @@ mod tests {
     const HASH: &str = "*5BCB3E6AC345B435C7C2E6B7949A04CE6F6563D3";
 
     fn mariadb(privileges: &str) -> AccountFacts {
-        of_mariadb("%", b"app", privileges).expect("an account").facts
+        of_mariadb("%", b"app", privileges, 0).expect("an account").facts
     }
 
     #[test]
@@ -123,7 +155,7 @@ mod tests {
                "authentication_string":"{HASH}","password_last_changed":1795407875}}"#
         ));
         assert_eq!(native.double_sha1.map(|hash| hash[0]), Some(0x5b));
-        assert!(!native.empty && !native.locked);
+        assert!(!native.empty && !native.judged && !native.several);
 
         let bare = mariadb(r#"{"access":18446744073709551615}"#);
         assert!(bare.empty, "an account without plugin and password");
@@ -141,10 +173,14 @@ mod tests {
             r#"{{"plugin":"mysql_native_password","authentication_string":"{HASH}",
                "auth_or":[{{"plugin":"unix_socket","authentication_string":""}},{{}}]}}"#
         ));
-        assert_eq!(
-            second.double_sha1, native.double_sha1,
-            "the first supported way, not the first"
-        );
+        assert_eq!(second.double_sha1, native.double_sha1, "the only way over a network");
+        assert!(!second.several);
+
+        let either = mariadb(&format!(
+            r#"{{"plugin":"mysql_native_password","authentication_string":"{HASH}",
+               "auth_or":[{{"plugin":"ed25519","authentication_string":"x"}},{{}}]}}"#
+        ));
+        assert!(either.several);
 
         let key = mariadb(
             r#"{"plugin":"ed25519","authentication_string":"ZIgUREUg5PVgQ6LskhXmO+eZLS0nC8be6HPjYWR4YJY"}"#,
@@ -153,10 +189,19 @@ mod tests {
 
         assert!(
             mariadb(r#"{"access":0,"plugin":"mysql_native_password","account_locked":true}"#)
-                .locked
+                .judged
         );
-        assert_eq!(of_mariadb("", b"PUBLIC", r#"{"access":0,"is_role":true}"#), None);
-        assert_eq!(of_mariadb("%", b"app", "not json"), None);
+        for expired in [r#"{"password_last_changed":0}"#, r#"{"password_lifetime":90}"#] {
+            assert!(mariadb(expired).judged, "{expired}");
+        }
+        let never = r#"{"password_last_changed":1,"password_lifetime":0}"#;
+        let default = r#"{"password_last_changed":1,"password_lifetime":-1}"#;
+        for (privileges, judged) in [(never, false), (default, true), ("{}", true)] {
+            let row = of_mariadb("%", b"app", privileges, 90).expect("an account");
+            assert_eq!(row.facts.judged, judged, "{privileges}");
+        }
+        assert_eq!(of_mariadb("", b"PUBLIC", r#"{"access":0,"is_role":true}"#, 0), None);
+        assert_eq!(of_mariadb("%", b"app", "not json", 0), None);
     }
 
     #[test]

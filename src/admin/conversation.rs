@@ -187,6 +187,8 @@ impl Conversation {
             | Step::Send(_)
             | Step::Tls
             | Step::NeedAccount
+            | Step::Relay
+            | Step::Answer(_)
             | Step::CheckPassword(_) => {
                 let user = String::from_utf8_lossy(&self.hello.user).into_owned();
                 self.door.console.metrics.console_login_failed();

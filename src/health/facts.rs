@@ -93,6 +93,9 @@ async fn log_in(
             LoginStep::Tls(_) => {
                 return Err(Failure::new(FailureKind::Puzzling, "TLS was not asked for"));
             }
+            LoginStep::Ask(_) => {
+                return Err(Failure::new(FailureKind::Puzzling, "a question for a client"));
+            }
         }
     }
 }

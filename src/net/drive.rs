@@ -477,6 +477,10 @@ impl Drive {
 
     async fn change_user(&mut self, payload: &[u8], out: &mut Outbox) -> Result<(), Gone> {
         let changed = crate::net::entrance::change_user(self, payload).await?;
+        let Some(changed) = changed else {
+            self.event(Event::UserKept, out);
+            return Ok(());
+        };
         if let Some((socket, facts)) = changed.link {
             self.worker.metrics(&self.seat.group).link_opened(facts.node);
             self.links[0] = Some(socket);

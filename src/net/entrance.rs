@@ -4,17 +4,16 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::accounts::Lookup;
+use crate::accounts::{AccountFacts, Lookup};
 use crate::metrics::ClientError;
 use crate::net::drive::{Drive, Gone};
 use crate::net::link::{self, LinkSocket};
-use crate::net::seat::Identity;
+use crate::net::seat::{Identity, Seat};
 use crate::protocol::auth::{self, Credential, Password};
 use crate::protocol::errno::SqlError;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities, Status};
 use crate::protocol::greet::{Account, Greet, Hello, Offer, Step};
 use crate::protocol::{packet, reply, session_track};
-use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, Login};
 use crate::session::{Session, state};
 use crate::topology::{Flavour, ServerFacts};
@@ -46,6 +45,28 @@ pub(super) struct Entered {
     pub(super) link: Option<(LinkSocket, LinkFacts)>,
 }
 
+/// Why a login did not succeed.
+#[derive(Debug)]
+enum Barred {
+    /// The client is gone, or must go.
+    Gone,
+    /// It was refused, and knows.
+    Refused,
+}
+
+impl From<Gone> for Barred {
+    fn from(Gone: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+/// A link that the login has opened, and whether its password has expired.
+type First = (LinkSocket, LinkFacts, bool);
+
+/// MariaDB takes the next command only this long after a change of user has failed, so that
+/// guessing passwords takes time.
+const FAILED_CHANGE_DELAY: Duration = Duration::from_secs(1);
+
 /// Lets a client in: header, greeting, dialogue, OK. `None` when it did not get in; it has been
 /// told, and counted.
 pub(super) async fn enter(mut drive: Drive, proxied: bool) -> Option<Drive> {
@@ -53,7 +74,7 @@ pub(super) async fn enter(mut drive: Drive, proxied: bool) -> Option<Drive> {
     let timeout = settings.handshake_timeout;
     let entered = match tokio::time::timeout(timeout, greet(&mut drive, proxied)).await {
         Ok(Ok(entered)) => entered,
-        Ok(Err(Gone)) => return None,
+        Ok(Err(Barred::Gone | Barred::Refused)) => return None,
         Err(_) => {
             drive.worker.client_error(&drive.seat.group, ClientError::HandshakeTimeout);
             return None;
@@ -73,7 +94,7 @@ pub(super) async fn enter(mut drive: Drive, proxied: bool) -> Option<Drive> {
     Some(drive)
 }
 
-async fn greet(drive: &mut Drive, proxied: bool) -> Result<Entered, Gone> {
+async fn greet(drive: &mut Drive, proxied: bool) -> Result<Entered, Barred> {
     if proxied {
         super::listen::read_proxy_header(drive).await?;
     }
@@ -86,7 +107,7 @@ async fn greet(drive: &mut Drive, proxied: bool) -> Result<Entered, Gone> {
         return refuse(drive, &error, 0, Capabilities::default()).await;
     };
     let (Ok(nonce), Some(offer)) = (auth::nonce(), offer(drive, &facts)) else {
-        return Err(Gone);
+        return Err(Barred::Gone);
     };
     let (machine, first) = Greet::new(offer, nonce);
     send(drive, &first).await?;
@@ -94,7 +115,11 @@ async fn greet(drive: &mut Drive, proxied: bool) -> Result<Entered, Gone> {
 }
 
 /// COM_CHANGE_USER: the dialogue again, with a new challenge, on the connection that is there.
-pub(super) async fn change_user(drive: &mut Drive, payload: &[u8]) -> Result<Entered, Gone> {
+/// `None` when it failed and the session goes on as it was, as it does on MariaDB.
+pub(super) async fn change_user(
+    drive: &mut Drive,
+    payload: &[u8],
+) -> Result<Option<Entered>, Gone> {
     let Some(facts) = drive.seat.group.topology.load().facts().cloned() else { return Err(Gone) };
     let Some(offer) = offer(drive, &facts) else { return Err(Gone) };
     let before = drive.seat.identity.borrow().clone();
@@ -102,14 +127,21 @@ pub(super) async fn change_user(drive: &mut Drive, payload: &[u8]) -> Result<Ent
     let raw = payload.get(1..).unwrap_or_default();
     let machine = match Greet::change_user(offer, &before.hello, raw, nonce) {
         Ok(machine) => machine,
-        Err(error) => return refuse(drive, &error, 1, before.hello.capabilities).await,
+        Err(error) => {
+            send(drive, &error.packet(1, before.hello.capabilities)).await?;
+            return Err(Gone);
+        }
     };
     let step = Step::NeedAccount;
     let settings = drive.seat.group.settings.load_full();
     let dialogue = steps(drive, machine, step, &facts);
     match tokio::time::timeout(settings.handshake_timeout, dialogue).await {
-        Ok(result) => result,
-        Err(_) => Err(Gone),
+        Ok(Ok(entered)) => Ok(Some(entered)),
+        Ok(Err(Barred::Refused)) if facts.flavour == Flavour::MariaDb => {
+            tokio::time::sleep(FAILED_CHANGE_DELAY).await;
+            Ok(None)
+        }
+        Ok(Err(Barred::Gone | Barred::Refused)) | Err(_) => Err(Gone),
     }
 }
 
@@ -150,7 +182,11 @@ fn offer(drive: &Drive, facts: &ServerFacts) -> Option<Offer> {
     })
 }
 
-async fn dialogue(drive: &mut Drive, machine: Greet, facts: &ServerFacts) -> Result<Entered, Gone> {
+async fn dialogue(
+    drive: &mut Drive,
+    machine: Greet,
+    facts: &ServerFacts,
+) -> Result<Entered, Barred> {
     let mut machine = machine;
     loop {
         let (seq, payload) = read_packet(drive).await?;
@@ -194,10 +230,11 @@ async fn steps(
     mut machine: Greet,
     first: Step,
     facts: &ServerFacts,
-) -> Result<Entered, Gone> {
+) -> Result<Entered, Barred> {
     let mut step = first;
     let mut link = None;
-    let mut locked = false;
+    let mut judged = false;
+    let mut socket = false;
     loop {
         let next = match step {
             Step::Send(bytes) => {
@@ -208,16 +245,22 @@ async fn steps(
             Step::NeedAccount if !is_transport_enough(drive, &machine.hello().user) => {
                 match facts.flavour {
                     Flavour::MySql => Err(SqlError::secure_transport_required()),
-                    Flavour::MariaDb => return deny(drive, &machine).await,
+                    Flavour::MariaDb => return deny(drive, &machine, false).await,
                 }
             }
             Step::NeedAccount => match account(drive, machine.hello(), facts).await {
-                Ok((account, is_locked)) => {
-                    locked = is_locked;
+                Ok((account, facts)) => {
+                    judged = facts.as_ref().is_some_and(|facts| facts.judged);
+                    socket = facts.is_some_and(|facts| facts.socket);
                     machine.account(account)
                 }
                 Err(error) => Err(error),
             },
+            Step::Relay => {
+                let first = Box::pin(relay(drive, &mut machine)).await?;
+                let credential = Credential::Relayed { private: false };
+                return admit(drive, &machine, credential, Some(first), judged).await;
+            }
             Step::CheckPassword(password) => {
                 let accepted = check(drive, &machine, password).await?;
                 let found = accepted.is_some();
@@ -226,9 +269,10 @@ async fn steps(
             }
             Step::Done { send: bytes, credential } => {
                 send(drive, &bytes).await?;
-                return admit(drive, &machine, credential, link, locked).await;
+                return admit(drive, &machine, credential, link, judged).await;
             }
-            Step::Denied => return deny(drive, &machine).await,
+            Step::Denied => return deny(drive, &machine, socket).await,
+            Step::Answer(_) => Err(SqlError::bad_handshake("an answer out of turn")),
             Step::Tls => Err(SqlError::bad_handshake("TLS was not offered")),
         };
         step = match next {
@@ -236,7 +280,9 @@ async fn steps(
             Err(error) => {
                 drive.worker.client_error(&drive.seat.group, ClientError::Protocol);
                 let caps = machine.hello().capabilities;
-                return refuse(drive, &error, machine.next_seq(), caps).await;
+                let refused = refuse(drive, &error, machine.next_seq(), caps).await;
+                // A client without plugins has done nothing wrong: other logins may do.
+                return if error.code == 1251 { refused } else { Err(Barred::Gone) };
             }
         };
     }
@@ -246,7 +292,7 @@ async fn account(
     drive: &Drive,
     hello: &Hello,
     facts: &ServerFacts,
-) -> Result<(Account, bool), SqlError> {
+) -> Result<(Account, Option<AccountFacts>), SqlError> {
     let accounts = &drive.seat.group.accounts;
     let peer = drive.seat.peer.get().map(|peer| peer.ip());
     let default = facts.auth_plugin.to_string();
@@ -258,11 +304,11 @@ async fn account(
     }
     let found = match answer {
         Lookup::Found(found) => found,
-        Lookup::Unknown => return Ok((Account::Unknown { plugin: default.into_bytes() }, false)),
+        Lookup::Unknown => return Ok((Account::Unknown { plugin: default.into_bytes() }, None)),
         Lookup::Unavailable(_) if default == "caching_sha2_password" => {
             // The full exchange gives the password, and the primary is the judge of it.
             let cached = accounts.password(&hello.user);
-            return Ok((Account::CachingSha2 { cached, empty: false }, false));
+            return Ok((Account::CachingSha2 { cached, empty: false }, None));
         }
         Lookup::Unavailable(why) => {
             let text = format!("pointsman: cannot look up accounts: {why}");
@@ -270,13 +316,15 @@ async fn account(
         }
     };
     let account = match found.plugin.as_str() {
+        _ if found.several => Account::Relayed,
         "mysql_native_password" | "" => Account::Native { double_sha1: found.double_sha1 },
         "caching_sha2_password" => {
             Account::CachingSha2 { cached: accounts.password(&hello.user), empty: found.empty }
         }
-        other => Account::Unsupported { plugin: other.to_owned() },
+        "sha256_password" => Account::Sha256 { empty: found.empty },
+        _ => Account::Relayed,
     };
-    Ok((account, found.locked))
+    Ok((account, Some(found)))
 }
 
 /// Asks the primary whether a password is right. `Some(link)` when it is; the link is there
@@ -285,13 +333,13 @@ async fn check(
     drive: &mut Drive,
     machine: &Greet,
     password: Password,
-) -> Result<Option<Option<(LinkSocket, LinkFacts)>>, Gone> {
+) -> Result<Option<Option<First>>, Barred> {
     let hello = machine.hello();
     let identity = identity(hello, Credential::Password(password.clone()));
-    match open_on_primary(drive, &identity, hello.database.as_deref()).await {
-        Ok((socket, facts, _)) => {
+    match open_on_primary(&drive.seat, &identity, nobody).await {
+        Ok(first) => {
             drive.seat.group.accounts.remember_password(&hello.user, password);
-            Ok(Some(Some((socket, facts))))
+            Ok(Some(Some(first)))
         }
         Err(DialError::Refused(payload)) if reply::Err::code_of(&payload) == 1045 => {
             drive.seat.group.accounts.forget_password(&hello.user);
@@ -299,7 +347,7 @@ async fn check(
         }
         Err(DialError::Refused(payload)) => {
             pass_on(drive, &payload, machine.next_seq()).await?;
-            Err(Gone)
+            Err(Barred::Refused)
         }
         Err(_) => {
             let known = drive.seat.group.accounts.password(&hello.user);
@@ -309,26 +357,18 @@ async fn check(
 }
 
 async fn open_on_primary(
-    drive: &Drive,
+    seat: &Seat,
     identity: &Identity,
-    schema: Option<&[u8]>,
-) -> Result<(LinkSocket, LinkFacts, Vec<u8>), DialError> {
-    let settings = drive.seat.group.settings.load_full();
-    let mut generation = drive.seat.group.topology.subscribe();
+    mut ask: impl AsyncFnMut(Vec<u8>) -> Result<Vec<u8>, DialError>,
+) -> Result<First, DialError> {
+    let settings = seat.group.settings.load_full();
+    let mut generation = seat.group.topology.subscribe();
     let until = tokio::time::Instant::now() + settings.hold;
     loop {
-        let topology = drive.seat.group.topology.load();
+        let topology = seat.group.topology.load();
         if let Some(primary) = topology.primary {
-            let opened = link::open(
-                &drive.seat,
-                identity,
-                &topology,
-                &settings,
-                primary,
-                Held::Primary,
-                schema,
-            )
-            .await;
+            let opened =
+                link::open_first(seat, identity, &topology, &settings, primary, &mut ask).await;
             match opened {
                 Err(DialError::Unreachable(_) | DialError::TimedOut(_)) => {}
                 other => return other,
@@ -341,26 +381,63 @@ async fn open_on_primary(
     }
 }
 
+/// For logins that need no answer of the client's.
+async fn nobody(_: Vec<u8>) -> Result<Vec<u8>, DialError> {
+    Err(DialError::Malformed("a question that nobody answers"))
+}
+
+/// Logs in to the primary with the client's own answers to the primary's questions.
+async fn relay(drive: &mut Drive, machine: &mut Greet) -> Result<First, Barred> {
+    let private = drive.client.is_private() || drive.client.is_local();
+    let identity = identity(machine.hello(), Credential::Relayed { private });
+    let seat = drive.seat.clone();
+    let opened = open_on_primary(&seat, &identity, async |question| {
+        let gone = |_: Gone| DialError::Malformed("the client has gone away");
+        let bytes = machine.question(&question);
+        send(drive, &bytes).await.map_err(gone)?;
+        let (seq, payload) = read_packet(drive).await.map_err(gone)?;
+        match machine.on_packet(seq, &payload) {
+            Ok(Step::Answer(answer)) => Ok(answer),
+            Ok(_) | Err(_) => Err(DialError::Malformed("the client's answer makes no sense")),
+        }
+    });
+    let error = match opened.await {
+        Ok(first) => return Ok(first),
+        Err(DialError::Refused(payload)) => {
+            drive.worker.metrics(&drive.seat.group).login_failed();
+            pass_on(drive, &payload, machine.next_seq()).await?;
+            return Err(Barred::Refused);
+        }
+        Err(error) => error,
+    };
+    let text = format!(
+        "pointsman: this account's authentication plugin is answered by the client itself, and \
+         the login to the primary failed: {error}"
+    );
+    let error = SqlError::new(1251, b"08004", text);
+    refuse(drive, &error, machine.next_seq(), machine.hello().capabilities).await
+}
+
 /// The client is who it says.
 async fn admit(
     drive: &mut Drive,
     machine: &Greet,
     credential: Credential,
-    link: Option<(LinkSocket, LinkFacts)>,
-    locked: bool,
-) -> Result<Entered, Gone> {
+    link: Option<First>,
+    judged: bool,
+) -> Result<Entered, Barred> {
     let hello = machine.hello();
     let identity = identity(hello, credential);
     let mut link = link;
-    // A schema named at login, and an account that may not log in at all, are the primary's to
+    // A schema named at login, and an account that may not be let in now, are the primary's to
     // judge; its words are the client's answer.
-    if link.is_none() && (hello.database.is_some() || locked) {
-        match open_on_primary(drive, &identity, hello.database.as_deref()).await {
-            Ok((socket, facts, _)) => link = Some((socket, facts)),
+    if link.is_none() && (hello.database.is_some() || judged) {
+        match open_on_primary(&drive.seat, &identity, nobody).await {
+            Ok(first) => link = Some(first),
             Err(DialError::Refused(payload)) => {
                 drive.seat.group.accounts.invalidate(Some(&hello.user));
                 pass_on(drive, &payload, machine.next_seq()).await?;
-                return Err(Gone);
+                return Err(Barred::Refused);
             }
             Err(error) => {
                 let text = format!("pointsman: no primary to log in to: {error}");
@@ -370,7 +447,7 @@ async fn admit(
         }
     }
     let greeted = drive.seat.group.topology.load().facts().map_or(2, |facts| facts.status);
-    let status = link.as_ref().map_or(greeted, |(_, facts)| facts.status);
+    let status = link.as_ref().map_or(greeted, |(_, facts, _)| facts.status);
     let mut tracks = Vec::new();
     if let Some(schema) = hello.database.as_deref().filter(|schema| !schema.is_empty()) {
         session_track::push(&mut tracks, &session_track::Change::Schema(schema));
@@ -392,7 +469,10 @@ async fn admit(
         collation: hello.collation,
         schema: hello.database.clone(),
         status,
+        sole: matches!(identity.credential, Credential::Relayed { .. })
+            || link.as_ref().is_some_and(|(.., sandboxed)| *sandboxed),
     };
+    let link = link.map(|(socket, facts, _)| (socket, facts));
     *drive.seat.identity.borrow_mut() = Some(Rc::new(identity));
     Ok(Entered { login, link })
 }
@@ -402,7 +482,7 @@ fn identity(hello: &Hello, credential: Credential) -> Identity {
 }
 
 /// Unknown user and wrong password: one answer.
-async fn deny<T>(drive: &mut Drive, machine: &Greet) -> Result<T, Gone> {
+async fn deny<T>(drive: &mut Drive, machine: &Greet, socket: bool) -> Result<T, Barred> {
     let hello = machine.hello();
     drive.worker.metrics(&drive.seat.group).login_failed();
     let user = String::from_utf8_lossy(&hello.user).into_owned();
@@ -412,7 +492,11 @@ async fn deny<T>(drive: &mut Drive, machine: &Greet) -> Result<T, Gone> {
     let local = seen_as.filter(|host| !host.is_empty()).unwrap_or_else(|| "localhost".to_owned());
     let peer = drive.seat.peer.get().map(|peer| peer.ip().to_canonical());
     let host = peer.filter(|ip| !ip.is_loopback()).map_or(local, |ip| ip.to_string());
-    let error = SqlError::access_denied(&user, &host, machine.used_password());
+    let error = match socket && !machine.used_password() {
+        // An account that may come without a password, through the system's own socket.
+        true => SqlError::access_denied_no_password(&user, &host),
+        false => SqlError::access_denied(&user, &host, machine.used_password()),
+    };
     refuse(drive, &error, machine.next_seq(), hello.capabilities).await
 }
 
@@ -421,9 +505,9 @@ async fn refuse<T>(
     error: &SqlError,
     seq: u8,
     caps: Capabilities,
-) -> Result<T, Gone> {
+) -> Result<T, Barred> {
     send(drive, &error.packet(seq, caps)).await?;
-    Err(Gone)
+    Err(Barred::Refused)
 }
 
 /// The server's own refusal, as it is.
@@ -442,8 +526,9 @@ async fn read_packet(drive: &mut Drive) -> Result<(u8, Vec<u8>), Gone> {
         if let Some((len, seq)) = packet::header(&drive.client_tail) {
             if len > LOGIN_PACKET_MAX {
                 drive.worker.client_error(&drive.seat.group, ClientError::Protocol);
-                return refuse(drive, &SqlError::malformed_packet(), 1, Capabilities::PROTOCOL_41)
-                    .await;
+                let error = SqlError::malformed_packet().packet(1, Capabilities::PROTOCOL_41);
+                send(drive, &error).await?;
+                return Err(Gone);
             }
             let end = packet::HEADER_LEN + len;
             if drive.client_tail.len() >= end {

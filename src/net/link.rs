@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::Group;
 use crate::net::seat::{Identity, Seat};
+use crate::protocol::auth::Credential;
 use crate::protocol::flags::Capabilities;
 use crate::protocol::login::{LoginRequest, RsaPolicy};
 use crate::protocol::reply;
@@ -56,10 +57,49 @@ pub(super) async fn open(
         session::setup_statement(facts, slot)
     })?;
     let dialed = dial::dial(&seat.reactor, target, request).await?;
+    fits(identity, &dialed)?;
+    Ok(split(dialed, node, schema))
+}
+
+/// Opens the first link of a client on the primary during its login, which only the primary can
+/// judge; a password that has expired will do. The client answers through `ask` where
+/// pointsman cannot. Says whether the password has expired.
+///
+/// # Errors
+/// As [`open`], and what `ask` answers instead of an answer.
+pub(super) async fn open_first(
+    seat: &Seat,
+    identity: &Identity,
+    topology: &Arc<Topology>,
+    settings: &Group,
+    node: NodeId,
+    ask: impl AsyncFnMut(Vec<u8>) -> Result<Vec<u8>, DialError>,
+) -> Result<(LinkSocket, LinkFacts, bool), DialError> {
+    let schema = identity.hello.database.as_deref();
+    let (mut target, request) =
+        prepare(seat, identity, topology, settings, node, schema, |facts| {
+            session::setup_statement(facts, Held::Primary)
+        })?;
+    target.sandbox_will_do = true;
+    if matches!(identity.credential, Credential::Relayed { .. }) {
+        // The client has its part in it.
+        target.timeout = settings.handshake_timeout;
+        if target.address.starts_with('/') {
+            return Err(DialError::Malformed("a login is not relayed over a unix socket"));
+        }
+    }
+    let dialed = dial::dial_asking(&seat.reactor, target, request, ask).await?;
+    fits(identity, &dialed)?;
+    let sandboxed = dialed.sandboxed;
+    let (socket, facts, _) = split(dialed, node, schema);
+    Ok((socket, facts, sandboxed))
+}
+
+fn fits(identity: &Identity, dialed: &Dialed) -> Result<(), DialError> {
     if identity.hello.capabilities.and(FRAMING).0 & !dialed.capabilities.0 != 0 {
         return Err(DialError::Malformed("it lacks capabilities that the primary offers"));
     }
-    Ok(split(dialed, node, schema))
+    Ok(())
 }
 
 /// Where to dial, and as whom.
@@ -88,6 +128,7 @@ fn prepare<'a>(
         timeout: settings.connect_timeout,
         proxied,
         setup: Some(setup(facts)),
+        sandbox_will_do: false,
     };
     let mut wanted = identity.hello.capabilities.without(OWN_TRANSPORT);
     wanted = wanted
@@ -130,7 +171,7 @@ pub(super) async fn run_once(
 }
 
 fn split(dialed: Dialed, node: NodeId, schema: Option<&[u8]>) -> (LinkSocket, LinkFacts, Vec<u8>) {
-    let Dialed { stream, capabilities, mariadb, thread_id, ok } = dialed;
+    let Dialed { stream, capabilities, mariadb, thread_id, ok, sandboxed: _ } = dialed;
     let status = reply::Ok::parse(&ok, capabilities).map_or(2, |ok| ok.status.0);
     let facts = LinkFacts {
         node,

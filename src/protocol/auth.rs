@@ -72,6 +72,11 @@ pub enum Credential {
     Sha1([u8; 20]),
     /// The password itself.
     Password(Password),
+    /// Nothing: the client answers the server itself, once.
+    Relayed {
+        /// Whether nobody can listen between the client and us.
+        private: bool,
+    },
 }
 
 impl fmt::Debug for Credential {
@@ -80,6 +85,7 @@ impl fmt::Debug for Credential {
             Self::Empty => "Credential::Empty",
             Self::Sha1(_) => "Credential::Sha1(..)",
             Self::Password(_) => "Credential::Password(..)",
+            Self::Relayed { .. } => "Credential::Relayed",
         })
     }
 }

@@ -52,6 +52,12 @@ impl SqlError {
         Self::new(1045, b"28000", text)
     }
 
+    /// 1698: the same where no password was expected (MariaDB, unix_socket).
+    #[must_use]
+    pub fn access_denied_no_password(user: &str, host: &str) -> Self {
+        Self::new(1698, b"28000", format!("Access denied for user '{user}'@'{host}'"))
+    }
+
     /// 1047: a command that is not known or not carried out.
     #[must_use]
     pub fn unknown_command() -> Self {

@@ -10,14 +10,14 @@
 
 use std::sync::Arc;
 
-use super::Malformed;
-use super::auth::{self, CACHING_SHA2, Credential, NATIVE, Password, RsaKey};
+use super::auth::{self, CACHING_SHA2, Credential, NATIVE, Password, RsaKey, SHA256};
 use super::errno::SqlError;
 use super::flags::{Capabilities, MariadbCapabilities, Status};
 use super::handshake::{
     AuthMoreData, AuthSwitch, ChangeUser, Greeting, HandshakeResponse, LOGIN_PACKET_MAX, NONCE_LEN,
     SslRequest,
 };
+use super::{Malformed, packet};
 
 /// AuthMoreData of caching_sha2_password: the fast answer was right.
 const FAST_OK: &[u8] = &[3];
@@ -25,6 +25,8 @@ const FAST_OK: &[u8] = &[3];
 const FULL_NEEDED: &[u8] = &[4];
 /// A client without TLS asks for the public key.
 const KEY_REQUEST: &[u8] = &[2];
+/// The same of sha256_password.
+const SHA256_KEY_REQUEST: &[u8] = &[1];
 
 /// What the server side offers.
 #[derive(Debug, Clone)]
@@ -108,11 +110,13 @@ pub enum Account {
         /// Whether the account has the empty password.
         empty: bool,
     },
-    /// A plugin that pointsman can not stand in for.
-    Unsupported {
-        /// Its name.
-        plugin: String,
+    /// sha256_password: the password itself is always needed.
+    Sha256 {
+        /// Whether the account has the empty password.
+        empty: bool,
     },
+    /// A plugin that pointsman can not stand in for: the client answers the server itself.
+    Relayed,
 }
 
 /// What the owner does next.
@@ -134,6 +138,11 @@ pub enum Step {
         /// With what to log in to servers.
         credential: Credential,
     },
+    /// Log in to the primary with the client's own answers: put each of the server's questions
+    /// into [`Greet::question`], and hand over each [`Step::Answer`].
+    Relay,
+    /// The client's answer to the server's question.
+    Answer(Vec<u8>),
     /// Refuse with 1045 and close.
     Denied,
 }
@@ -150,6 +159,8 @@ enum State {
     Full { key_sent: bool },
     /// The owner checks the password.
     Checking(Password),
+    /// The client's answer to a server comes next.
+    Relaying,
     /// Done or denied.
     Over,
 }
@@ -159,6 +170,7 @@ enum State {
 enum Target {
     Native { stored: Option<[u8; 20]> },
     CachingSha2 { cached: Option<Password>, empty: bool },
+    Sha256 { empty: bool },
 }
 
 impl Target {
@@ -166,6 +178,7 @@ impl Target {
         match self {
             Self::Native { .. } => NATIVE,
             Self::CachingSha2 { .. } => CACHING_SHA2,
+            Self::Sha256 { .. } => SHA256,
         }
     }
 }
@@ -292,6 +305,7 @@ impl Greet {
             State::Greeted => self.on_response(payload),
             State::Switched(target) => Ok(self.compare(target, payload)),
             State::Full { key_sent } => Ok(self.on_password(key_sent, payload)),
+            State::Relaying => Ok(Step::Answer(payload.to_vec())),
             State::NeedAccount | State::Checking(_) | State::Over => {
                 Err(SqlError::bad_handshake("a packet out of turn"))
             }
@@ -348,10 +362,8 @@ impl Greet {
                     false => Target::Native { stored: Some([0; 20]) },
                 }
             }
-            Account::Unsupported { plugin } => {
-                let why = format!("the account uses {plugin}, which pointsman does not relay");
-                return Err(SqlError::unsupported_authentication(&why));
-            }
+            Account::Sha256 { empty } => Target::Sha256 { empty },
+            Account::Relayed => return self.relay(),
         };
         let began_with = self.hello.plugin.as_deref().unwrap_or(NATIVE);
         let answer = std::mem::take(&mut self.answer);
@@ -366,8 +378,7 @@ impl Greet {
             if target.plugin() == NATIVE {
                 return Ok(self.compare(target, &answer));
             }
-            let why = "consider upgrading the client";
-            return Err(SqlError::unsupported_authentication(why));
+            return Err(self.too_old());
         }
         if !self.again {
             self.hello.nonce = self.offer.switch_nonce;
@@ -376,6 +387,30 @@ impl Greet {
         self.seq = AuthSwitch::encode(&mut out, self.seq, target.plugin(), &self.hello.nonce);
         self.state = State::Switched(target);
         Ok(Step::Send(out))
+    }
+
+    fn relay(&mut self) -> Result<Step, SqlError> {
+        if !self.hello.capabilities.has(Capabilities::PLUGIN_AUTH) {
+            return Err(self.too_old());
+        }
+        self.used_password = !matches!(self.answer.as_slice(), [] | [0]);
+        self.state = State::Relaying;
+        Ok(Step::Relay)
+    }
+
+    /// A question of the server's as a packet for the client, whose next packet is the answer.
+    pub fn question(&mut self, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.seq = packet::write(&mut out, self.seq, payload);
+        self.state = State::Relaying;
+        out
+    }
+
+    /// The client has no plugins and the account needs one; each family says it in its way.
+    fn too_old(&self) -> SqlError {
+        let mariadb = self.offer.version.windows(7).any(|part| part == b"MariaDB");
+        let family = if mariadb { "MariaDB" } else { "MySQL" };
+        SqlError::unsupported_authentication(&format!("consider upgrading {family} client"))
     }
 
     /// Goes on with the owner's judgement of the password.
@@ -406,10 +441,12 @@ impl Greet {
                     (None | Some(_), _) => Step::Denied,
                 }
             }
-            Target::CachingSha2 { empty, .. } if blank => match empty {
+            Target::CachingSha2 { empty, .. } | Target::Sha256 { empty } if blank => match empty {
                 true => self.done(Credential::Empty),
                 false => Step::Denied,
             },
+            // The answer is the password already, or the request for the key.
+            Target::Sha256 { .. } => self.on_password(false, answer),
             Target::CachingSha2 { .. } if answer.len() != 32 => Step::Denied,
             Target::CachingSha2 { cached, .. } => {
                 let known = cached.filter(|known| {
@@ -437,7 +474,7 @@ impl Greet {
     }
 
     fn on_password(&mut self, key_sent: bool, payload: &[u8]) -> Step {
-        if payload == KEY_REQUEST && !key_sent {
+        if matches!(payload, KEY_REQUEST | SHA256_KEY_REQUEST) && !key_sent {
             self.state = State::Full { key_sent: true };
             let pem = self.offer.rsa.public_pem().to_owned();
             return Step::Send(self.more(pem.as_bytes()));

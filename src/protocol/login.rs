@@ -5,14 +5,22 @@
 //! a secure transport, no scheme before 4.1, an RSA key only as [`RsaPolicy`] says.
 
 use super::auth::{self, CACHING_SHA2, Credential, CryptoFailed, NATIVE, Password, SHA256};
+use super::ed25519::{self, CLIENT_ED25519, ED25519_NONCE_LEN};
 use super::flags::{Capabilities, MariadbCapabilities};
 use super::handshake::{
     AuthMoreData, AuthSwitch, Greeting, HandshakeResponse, NONCE_LEN, SslRequest,
 };
 use super::{Malformed, packet, reply};
 
-/// A server may change its mind about the plugin this often.
-const SWITCHES_MAX: u8 = 2;
+/// A server may change its mind about the plugin this often (MariaDB: accounts with several).
+const SWITCHES_MAX: u8 = 4;
+
+/// What a relayed login names as its plugin.
+const RELAYED: &[u8] = b"relayed";
+
+/// Plugins of clients that prove the knowledge of a secret without showing it.
+const PROOFS: [&[u8]; 5] =
+    [NATIVE, CLIENT_ED25519, b"parsec", b"auth_gssapi_client", b"authentication_kerberos_client"];
 
 /// With what to log in, and as whom.
 #[derive(Debug, Clone)]
@@ -60,6 +68,9 @@ pub enum LoginStep {
     Tls(Vec<u8>),
     /// Nothing to send; go on with the server's next packet.
     Wait,
+    /// Only for [`Credential::Relayed`]: have the client answer this payload of the server's
+    /// and call [`Login::answered`].
+    Ask(Vec<u8>),
     /// Logged in.
     Done {
         /// The server's greeting.
@@ -111,6 +122,12 @@ pub enum LoginError {
          public key of the server known; use TLS or pin the key"
     )]
     Insecure,
+    /// Only the client itself can answer, and it was asked already.
+    #[error("only the client can answer the server's {plugin}, and not a second time")]
+    OnlyTheClient {
+        /// The plugin's name.
+        plugin: String,
+    },
     /// The server switches plugins again and again.
     #[error("the server switches authentication plugins again and again")]
     TooManySwitches,
@@ -129,6 +146,8 @@ enum Stage {
     Answered(Exchange),
     /// The server's public key comes next.
     KeyAsked(Exchange),
+    /// The client's answer to the server comes next.
+    Asked(Exchange),
     /// Over.
     Over,
 }
@@ -176,7 +195,22 @@ impl Login {
             Stage::Start => self.on_greeting(payload),
             Stage::Answered(exchange) => self.on_verdict(exchange, payload),
             Stage::KeyAsked(exchange) => self.on_key(exchange, payload),
-            Stage::Tls(_) | Stage::Over => Err(LoginError::OutOfOrder),
+            Stage::Tls(_) | Stage::Asked(_) | Stage::Over => Err(LoginError::OutOfOrder),
+        }
+    }
+
+    /// Goes on with the client's answer to [`LoginStep::Ask`].
+    ///
+    /// # Errors
+    /// [`LoginError::OutOfOrder`] when nothing was asked.
+    pub fn answered(&mut self, payload: &[u8]) -> Result<LoginStep, LoginError> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Asked(exchange) => Ok(self.answer(exchange, payload)),
+            Stage::Start
+            | Stage::Tls(_)
+            | Stage::Answered(_)
+            | Stage::KeyAsked(_)
+            | Stage::Over => Err(LoginError::OutOfOrder),
         }
     }
 
@@ -190,9 +224,11 @@ impl Login {
                 self.request.secure = true;
                 Ok(self.respond(greeting))
             }
-            Stage::Start | Stage::Answered(_) | Stage::KeyAsked(_) | Stage::Over => {
-                Err(LoginError::OutOfOrder)
-            }
+            Stage::Start
+            | Stage::Answered(_)
+            | Stage::KeyAsked(_)
+            | Stage::Asked(_)
+            | Stage::Over => Err(LoginError::OutOfOrder),
         }
     }
 
@@ -249,6 +285,9 @@ impl Login {
         // A default plugin that this credential can not answer is answered with the one that
         // it can; the server switches to the account's own.
         let (plugin, auth) = match (&self.request.credential, greeting.plugin.as_slice()) {
+            // A plugin that no server has: it switches to the account's own, with a nonce that
+            // the client answers.
+            (Credential::Relayed { .. }, _) => (RELAYED, Vec::new()),
             (Credential::Empty, CACHING_SHA2) => (CACHING_SHA2, Vec::new()),
             (Credential::Empty, _) => (NATIVE, Vec::new()),
             (Credential::Sha1(stage1), _) => (NATIVE, auth::native_token(stage1, &nonce).to_vec()),
@@ -287,17 +326,52 @@ impl Login {
                 let greeting = exchange.greeting;
                 Ok(LoginStep::Done { greeting, ok_payload, capabilities, mariadb })
             }
-            Some(&reply::EOF) => self.on_switch(exchange.greeting, payload),
-            _ => self.on_more(exchange, AuthMoreData::parse(payload)?.data),
+            first => match (&self.request.credential, first) {
+                (Credential::Relayed { private }, _) => {
+                    let private = *private && self.request.secure;
+                    self.on_question(exchange, payload, private)
+                }
+                (_, Some(&reply::EOF)) => self.on_switch(exchange.greeting, payload),
+                (_, _) => self.on_more(exchange, AuthMoreData::parse(payload)?.data),
+            },
+        }
+    }
+
+    /// A question that the client answers, when it reveals nothing to those who listen.
+    fn on_question(
+        &mut self,
+        mut exchange: Exchange,
+        payload: &[u8],
+        private: bool,
+    ) -> Result<LoginStep, LoginError> {
+        if payload.first() == Some(&reply::EOF) {
+            self.switched()?;
+            exchange.plugin = AuthSwitch::parse(payload)?.plugin;
+            let proof = PROOFS.contains(&exchange.plugin.as_slice());
+            if !proof && !private {
+                return Err(LoginError::Insecure);
+            }
+        } else if exchange.plugin == RELAYED {
+            return Err(Malformed::new("a question before a switch of plugins", 0).into());
+        }
+        self.stage = Stage::Asked(exchange);
+        Ok(LoginStep::Ask(payload.to_vec()))
+    }
+
+    fn switched(&mut self) -> Result<(), LoginError> {
+        self.switches = self.switches.saturating_add(1);
+        match self.switches > SWITCHES_MAX {
+            true => Err(LoginError::TooManySwitches),
+            false => Ok(()),
         }
     }
 
     fn on_switch(&mut self, greeting: Greeting, payload: &[u8]) -> Result<LoginStep, LoginError> {
-        self.switches = self.switches.saturating_add(1);
-        if self.switches > SWITCHES_MAX {
-            return Err(LoginError::TooManySwitches);
-        }
+        self.switched()?;
         let switch = AuthSwitch::parse(payload)?;
+        if switch.plugin == CLIENT_ED25519 {
+            return self.on_ed25519(greeting, switch);
+        }
         if ![NATIVE, CACHING_SHA2, SHA256].contains(&switch.plugin.as_slice()) {
             return Err(LoginError::Plugin { plugin: lossy(&switch.plugin) });
         }
@@ -316,8 +390,28 @@ impl Login {
                 auth::caching_sha2_token(password.expose(), &nonce).to_vec()
             }
             (Credential::Password(_), _) => return self.full(exchange),
+            (Credential::Relayed { .. }, plugin) => {
+                return Err(LoginError::OnlyTheClient { plugin: lossy(plugin) });
+            }
         };
         Ok(self.answer(exchange, &answer))
+    }
+
+    fn on_ed25519(
+        &mut self,
+        greeting: Greeting,
+        switch: AuthSwitch,
+    ) -> Result<LoginStep, LoginError> {
+        let nonce = switch.data.first_chunk::<ED25519_NONCE_LEN>();
+        let nonce = *nonce.ok_or(Malformed::new("nonce of ed25519", 0))?;
+        let exchange = Exchange { greeting, plugin: switch.plugin, nonce: [0; NONCE_LEN] };
+        let signature = match &self.request.credential {
+            Credential::Empty => ed25519::sign(b"", &nonce),
+            Credential::Password(password) => ed25519::sign(password.expose(), &nonce),
+            // No signature: the server goes on with another plugin of the account, or refuses.
+            Credential::Sha1(_) | Credential::Relayed { .. } => [0; ed25519::SIGNATURE_LEN],
+        };
+        Ok(self.answer(exchange, &signature))
     }
 
     fn on_more(&mut self, exchange: Exchange, data: &[u8]) -> Result<LoginStep, LoginError> {
@@ -363,7 +457,7 @@ impl Login {
     fn password(&self, exchange: &Exchange) -> Result<Password, LoginError> {
         match &self.request.credential {
             Credential::Password(password) => Ok(password.clone()),
-            Credential::Empty | Credential::Sha1(_) => {
+            Credential::Empty | Credential::Sha1(_) | Credential::Relayed { .. } => {
                 Err(LoginError::PasswordUnknown { plugin: lossy(&exchange.plugin) })
             }
         }

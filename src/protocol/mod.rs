@@ -24,6 +24,7 @@
 pub mod auth;
 pub mod command;
 pub mod cursor;
+pub mod ed25519;
 pub mod errno;
 pub mod execute;
 pub mod flags;

@@ -171,6 +171,8 @@ pub enum Event {
     Deadline,
     /// The client proved to be somebody (or failed: `None`, already answered).
     UserChanged(Option<Login>),
+    /// It failed, and stays who it was, with a session reset (MariaDB).
+    UserKept,
     /// The outcome of a kill: what the client is to be told.
     Killed(KillOutcome),
 }
@@ -216,6 +218,8 @@ pub struct Login {
     pub schema: Option<Vec<u8>>,
     /// Status flags that the client was greeted with.
     pub status: u16,
+    /// It cannot be repeated on another link.
+    pub sole: bool,
 }
 
 /// What a session waits for; the shell polls for exactly these.

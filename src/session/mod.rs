@@ -227,6 +227,7 @@ impl Session {
             phase_since: now,
             redial_at: None,
         };
+        session.pin_login();
         if let Some(facts) = link {
             session.links[0] = Some(Link::new(facts));
         }
@@ -305,6 +306,12 @@ impl Session {
             Event::TopologyMoved => self.topology_moved(world, out),
             Event::Deadline => self.deadline_passed(world, out),
             Event::UserChanged(login) => self.user_changed(world, login),
+            Event::UserKept if self.login.sole => self.close(world.now, out),
+            Event::UserKept => {
+                let schema = self.state.schema().map(<[u8]>::to_vec);
+                let login = Login { schema, ..self.login.clone() };
+                self.user_changed(world, Some(login));
+            }
             Event::Killed(outcome) => self.answer_kill(world, outcome, out),
         }
     }
@@ -497,11 +504,18 @@ impl Session {
         self.enter(Phase::Idle, world.now);
     }
 
+    fn pin_login(&mut self) {
+        if self.login.sole {
+            self.pins.add(Pin::Login);
+        }
+    }
+
     /// What a reset or a change of user ends: statements, pins, trackers, a lost state. What
     /// COM_SET_OPTION said outlives both (measured with MariaDB 10.11 and MySQL 9.7).
     fn forget_everything(&mut self) {
         self.statements.clear();
         self.pins = Pins::default();
+        self.pin_login();
         self.tracking = Tracking::default();
         self.transaction = None;
         self.lost = None;

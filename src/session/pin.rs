@@ -30,6 +30,9 @@ pub enum Pin {
     Xa,
     /// The connection is a byte tunnel: a binary log dump, clone, replication commands.
     Tunnel,
+    /// The login cannot be repeated: only the client can answer the account's plugin, or its
+    /// password has expired.
+    Login,
 }
 
 /// A set of causes.
@@ -38,7 +41,7 @@ pub struct Pins(u16);
 
 impl Pin {
     /// All causes, in the order of their bits.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TemporaryTable,
         Self::TableLock,
         Self::UserLock,
@@ -52,6 +55,7 @@ impl Pin {
         Self::OpaqueState,
         Self::Xa,
         Self::Tunnel,
+        Self::Login,
     ];
 
     /// The word shown to operators and in metric labels.
@@ -71,6 +75,7 @@ impl Pin {
             Self::OpaqueState => "opaque_state",
             Self::Xa => "xa",
             Self::Tunnel => "tunnel",
+            Self::Login => "login",
         }
     }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::protocol::auth::Credential;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities};
 use crate::protocol::login::{Login, LoginError, LoginRequest, LoginStep, RsaPolicy};
 use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
@@ -15,6 +16,9 @@ use crate::upstream::stream::Stream;
 
 /// Largest packet of a server during the login, bytes.
 const LOGIN_PACKET_MAX: usize = 64 * 1024;
+
+/// ER_MUST_CHANGE_PASSWORD.
+const MUST_CHANGE_PASSWORD: u16 = 1820;
 
 /// Where to, and what goes before the login.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub struct Target<'a> {
     pub proxied: Option<(SocketAddr, SocketAddr)>,
     /// A statement to run before the link is handed over.
     pub setup: Option<Vec<u8>>,
+    /// A session whose password has expired, which may only change it, will do.
+    pub sandbox_will_do: bool,
 }
 
 /// A connection that has logged in.
@@ -42,6 +48,8 @@ pub struct Dialed {
     pub thread_id: u32,
     /// The payload of the login's OK.
     pub ok: Vec<u8>,
+    /// The password has expired: the set-up statement was refused.
+    pub sandboxed: bool,
 }
 
 /// Why there is no connection.
@@ -73,8 +81,22 @@ pub async fn dial(
     target: Target<'_>,
     request: LoginRequest,
 ) -> Result<Dialed, DialError> {
+    dial_asking(reactor, target, request, async |_| Err(LoginError::OutOfOrder.into())).await
+}
+
+/// The same, with somebody who answers the server's questions in the client's place: for
+/// [`Credential::Relayed`].
+///
+/// # Errors
+/// As [`dial`], and what `ask` answers instead of an answer.
+pub async fn dial_asking(
+    reactor: &Rc<Reactor>,
+    target: Target<'_>,
+    request: LoginRequest,
+    ask: impl AsyncFnMut(Vec<u8>) -> Result<Vec<u8>, DialError>,
+) -> Result<Dialed, DialError> {
     let timeout = target.timeout;
-    match tokio::time::timeout(timeout, dial_untimed(reactor, target, request)).await {
+    match tokio::time::timeout(timeout, dial_untimed(reactor, target, request, ask)).await {
         Ok(result) => result,
         Err(_) => Err(DialError::TimedOut(timeout)),
     }
@@ -84,9 +106,12 @@ async fn dial_untimed(
     reactor: &Rc<Reactor>,
     target: Target<'_>,
     mut request: LoginRequest,
+    mut ask: impl AsyncFnMut(Vec<u8>) -> Result<Vec<u8>, DialError>,
 ) -> Result<Dialed, DialError> {
     let mut stream = Stream::connect(reactor, target.address).await?;
-    request.secure = stream.is_private();
+    // A relayed password is as safe on loopback as on a unix socket.
+    let relayed = matches!(request.credential, Credential::Relayed { .. });
+    request.secure = stream.is_private() || (relayed && stream.is_local());
     if stream.is_local() && request.rsa == RsaPolicy::Never {
         // Nobody can be in between.
         request.rsa = RsaPolicy::AskServer;
@@ -98,7 +123,12 @@ async fn dial_untimed(
     let mut login = Login::new(request);
     let (greeting, ok, capabilities, mariadb) = loop {
         let (seq, payload) = read_packet(&mut stream, &mut input).await?;
-        match login.on_packet(seq, &payload)? {
+        let step = match login.on_packet(seq, &payload)? {
+            LoginStep::Ask(question) => login.answered(&ask(question).await?)?,
+            step => step,
+        };
+        match step {
+            LoginStep::Ask(_) => return Err(DialError::Malformed("a question to an answer")),
             LoginStep::Send(bytes) => stream.write_all(&bytes).await?,
             LoginStep::Wait => {}
             LoginStep::Tls(_) => return Err(DialError::Malformed("TLS was not asked for")),
@@ -109,9 +139,18 @@ async fn dial_untimed(
         }
     };
     let thread_id = greeting.connection_id;
-    let mut dialed = Dialed { stream, capabilities, mariadb, thread_id, ok };
+    let sandboxed = false;
+    let mut dialed = Dialed { stream, capabilities, mariadb, thread_id, ok, sandboxed };
     if let Some(sql) = target.setup {
-        run(&mut dialed, &mut input, &sql).await?;
+        match run(&mut dialed, &mut input, &sql).await {
+            Err(DialError::Refused(error))
+                if target.sandbox_will_do
+                    && reply::Err::code_of(&error) == MUST_CHANGE_PASSWORD =>
+            {
+                dialed.sandboxed = true;
+            }
+            done => done?,
+        }
     }
     if input.is_empty() { Ok(dialed) } else { Err(DialError::Malformed("bytes after the login")) }
 }

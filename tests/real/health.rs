@@ -287,7 +287,7 @@ async fn accounts_are_learnt(observed: &Observed) {
         "mysql_native_password" => assert_eq!(app.double_sha1, Some(hash)),
         plugin => assert_eq!((plugin, app.double_sha1), ("caching_sha2_password", None)),
     }
-    assert!(!app.empty && !app.locked && app.host == "%");
+    assert!(!app.empty && !app.judged && app.host == "%");
 
     // Unknown now, and known a second after it was created.
     assert_eq!(book.lookup(b"late", None).await, Lookup::Unknown);
@@ -320,7 +320,7 @@ async fn accounts_are_learnt(observed: &Observed) {
     primary.run(&["ALTER USER late@'%' ACCOUNT LOCK"]).await.expect("locked");
     book.invalidate(None);
     let Lookup::Found(late) = book.lookup(b"late", None).await else { panic!("still there") };
-    assert!(late.locked);
+    assert!(late.judged);
     assert_eq!(book.lookup(b"\xff\xfe", None).await, Lookup::Unknown, "a name that is no text");
 
     // A monitor that may not read accounts says which grant is missing.

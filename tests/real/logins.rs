@@ -11,6 +11,9 @@ use pointsman::provider::replication::APP;
 use crate::proxy::Proxy;
 use crate::{clients, raw, servers, wait};
 
+mod attempt;
+mod matrix;
+
 fn login(
     port: u16,
     account: (&str, &str),

@@ -52,7 +52,7 @@ pub(crate) fn login(
             LoginStep::Wait => {}
             LoginStep::Done { .. } => return Ok(()),
             LoginStep::Refused(error) => return Err(refusal(&error)),
-            other @ LoginStep::Tls(_) => panic!("{other:?}"),
+            other @ (LoginStep::Tls(_) | LoginStep::Ask(_)) => panic!("{other:?}"),
         }
     }
 }

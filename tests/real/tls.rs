@@ -118,7 +118,7 @@ fn login(
             LoginStep::Wait => {}
             LoginStep::Done { .. } => return Ok(stream),
             LoginStep::Refused(error) => return Err(raw::refusal(&error)),
-            LoginStep::Tls(_) => panic!("TLS again"),
+            LoginStep::Tls(_) | LoginStep::Ask(_) => panic!("TLS again, or a question"),
         }
         let (seq, payload) = raw::read_packet(&mut stream).ok_or_else(|| closed("closed"))?;
         step = login.on_packet(seq, &payload).expect("the server speaks the protocol");

@@ -142,7 +142,7 @@ fn converse(
                         to_client.extend(error.packet(greet.next_seq(), caps));
                         break;
                     }
-                    Step::Tls => panic!("nobody asked for TLS"),
+                    Step::Tls | Step::Relay | Step::Answer(_) => panic!("nobody asked for it"),
                 };
             }
         }
@@ -288,12 +288,65 @@ fn a_recovered_hash_is_good_for_native_accounts_only() {
     assert_eq!(end.0, End::ClientGaveUp(LoginError::PasswordUnknown { plugin }));
 }
 
+/// ed25519: the primary's nonce goes to the client, the client's signature to the primary.
 #[test]
-fn plugins_that_are_not_relayed_are_named() {
+fn the_client_answers_the_server_where_only_it_can() {
     let rsa = Arc::new(RsaKey::generate().unwrap());
-    let begun = Greet::new(offer(NATIVE, &rsa, false), NONCE);
-    let account = Account::Unsupported { plugin: "ed25519".into() };
-    assert_eq!(converse(begun, request("x"), &account, "").0, End::ServerRefused(1251));
+    let (mut greet, greeting) = Greet::new(offer(NATIVE, &rsa, false), NONCE);
+    let mut client = Login::new(request("secret"));
+    let Ok(LoginStep::Send(response)) = client.on_packet(0, &greeting[4..]) else { panic!() };
+    assert!(matches!(greet.on_packet(1, &response[4..]), Ok(Step::NeedAccount)));
+    assert!(matches!(greet.account(Account::Relayed), Ok(Step::Relay)));
+
+    let credential = Credential::Relayed { private: false };
+    let mut ours = Login::new(LoginRequest { credential, ..request("") });
+    let Ok(LoginStep::Send(response)) = ours.on_packet(0, &greeting[4..]) else { panic!() };
+    assert_ne!(response, b"", "and it names a plugin that no server has");
+    let nonce = [9; 32];
+    let question = [b"\xfeclient_ed25519\0", &nonce[..]].concat();
+    let Ok(LoginStep::Ask(asked)) = ours.on_packet(2, &question) else { panic!() };
+    assert_eq!(asked, question);
+
+    let relayed = greet.question(&asked);
+    let (seq, relayed) = packets(&relayed).remove(0);
+    let Ok(LoginStep::Send(answer)) = client.on_packet(seq, &relayed) else { panic!() };
+    let (seq, answer) = packets(&answer).remove(0);
+    let Ok(Step::Answer(answer)) = greet.on_packet(seq, &answer) else { panic!() };
+    assert_eq!(answer, crate::protocol::ed25519::sign(b"secret", &nonce));
+    let Ok(LoginStep::Send(sent)) = ours.answered(&answer) else { panic!() };
+    assert_eq!(packets(&sent), [(3, answer)]);
+    let ok = b"\0\0\0\x02\0\0\0";
+    assert!(matches!(ours.on_packet(4, ok), Ok(LoginStep::Done { .. })));
+}
+
+/// Passwords in clear are relayed only where nobody can listen on either side.
+#[test]
+fn a_relayed_login_reveals_nothing_to_who_listens() {
+    let rsa = Arc::new(RsaKey::generate().unwrap());
+    let (_, greeting) = Greet::new(offer(NATIVE, &rsa, false), NONCE);
+    let asks: [(&[u8], bool); 5] = [
+        (b"\xfemysql_clear_password\0", false),
+        (b"\xfedialog\0\x02Password: ", false),
+        (b"\xfecaching_sha2_password\0abcdefghijklmnopqrst\0", false),
+        (b"\xfeparsec\0abcdefghijklmnopqrstabcdefghijkl", true),
+        (b"\xfemysql_native_password\0abcdefghijklmnopqrst\0", true),
+    ];
+    for (ask, harmless) in asks {
+        for (private, secure) in [(false, false), (true, false), (false, true), (true, true)] {
+            let credential = Credential::Relayed { private };
+            let mut login = Login::new(LoginRequest { credential, secure, ..request("") });
+            login.on_packet(0, &greeting[4..]).unwrap();
+            let asked = login.on_packet(2, ask).is_ok();
+            assert_eq!(asked, harmless || (private && secure), "{ask:?} {private} {secure}");
+        }
+    }
+    // A question before the server has named a plugin, and the scheme before 4.1.
+    for ask in [&b"\x01Password: "[..], b"\xfe"] {
+        let credential = Credential::Relayed { private: true };
+        let mut login = Login::new(LoginRequest { credential, secure: true, ..request("") });
+        login.on_packet(0, &greeting[4..]).unwrap();
+        assert!(login.on_packet(2, ask).is_err(), "{ask:?}");
+    }
 }
 
 /// What a server that is not who it seems may ask for.
@@ -329,7 +382,9 @@ fn no_server_talks_a_client_into_giving_its_password_away() {
     login.on_packet(0, &greeting[4..]).unwrap();
     login.on_packet(2, &switch(NATIVE)).unwrap();
     login.on_packet(4, &switch(CACHING_SHA2)).unwrap();
-    assert_eq!(login.on_packet(6, &switch(NATIVE)).unwrap_err(), LoginError::TooManySwitches);
+    login.on_packet(6, &switch(NATIVE)).unwrap();
+    login.on_packet(8, &switch(CACHING_SHA2)).unwrap();
+    assert_eq!(login.on_packet(10, &switch(NATIVE)).unwrap_err(), LoginError::TooManySwitches);
 }
 
 #[test]

@@ -66,6 +66,7 @@ impl Rig {
             collation: 45,
             schema: None,
             status: AUTO.0,
+            sole: false,
         };
         let now = Instant::now();
         let dialect = state::initial_dialect(&facts(), 45, false);

@@ -295,6 +295,7 @@ fn a_change_of_user_drops_the_links_and_starts_anew() {
         collation: 45,
         schema: Some(b"app".to_vec()),
         status: AUTO.0,
+        sole: false,
     };
     rig.event(Event::UserChanged(Some(login)));
     assert!(rig.session.pins().is_empty());

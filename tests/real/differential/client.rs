@@ -99,7 +99,7 @@ impl Client {
             match login.on_packet(seq, &payload).expect("a login as it should be") {
                 LoginStep::Send(bytes) => wire.stream.write_all(&bytes).expect("sent"),
                 LoginStep::Wait => {}
-                LoginStep::Tls(_) => unreachable!("TLS was not asked for"),
+                LoginStep::Tls(_) | LoginStep::Ask(_) => unreachable!("it was not asked for"),
                 LoginStep::Refused(payload) => return Err(payload),
                 LoginStep::Done { greeting, ok_payload, capabilities, mariadb } => {
                     return Ok(Self {
