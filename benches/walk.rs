@@ -112,6 +112,7 @@ impl Stage {
             thread_id: 7,
             schema: None,
             status: 2,
+            names: None,
         };
         let dialect = Dialect::plain(Flavour::MariaDb, 101_119);
         Self {

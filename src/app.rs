@@ -329,6 +329,8 @@ fn start_group(
         health,
         accounts,
         loads: Default::default(),
+        budget: Default::default(),
+        accounts_at: Default::default(),
         rsa: rsa.clone(),
         clients: AtomicUsize::new(0),
         next_id: next_id.clone(),

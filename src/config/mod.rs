@@ -117,6 +117,8 @@ pub struct Group {
     pub idle_timeout: Duration,
     /// Time to connect and log in to a server.
     pub connect_timeout: Duration,
+    /// How links to servers are shared between clients, and how many there may be.
+    pub links: Links,
     /// Largest command that is inspected (and kept for a retry) whole; larger ones are streamed
     /// to the primary, bytes.
     pub inspect_limit: usize,
@@ -128,6 +130,44 @@ pub struct Group {
     pub proxy_protocol_to_servers: bool,
     /// Accounts stated here instead of being learnt from the primary.
     pub users: Vec<User>,
+}
+
+/// How links to servers are shared between clients, and how many there may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Links {
+    /// Whether an idle session gives its links up to others of the same user.
+    pub multiplexing: bool,
+    /// How long an idle session keeps a link that nobody waits for.
+    pub idle_release: Duration,
+    /// Most links to one server, of all workers together; 0 leaves a tenth of what the server
+    /// allows to others.
+    pub max_per_server: u32,
+    /// Most links to one server by one user; 0 for no bound of its own.
+    pub max_per_user: u32,
+    /// How long a request waits for a link when there is none to be had.
+    pub queue_timeout: Duration,
+    /// A link that nobody has used for this long is closed.
+    pub idle_timeout: Duration,
+    /// A link older than this is not handed over any more: it logged in with the global
+    /// privileges of that time.
+    pub max_age: Duration,
+    /// Idle links by user and server that are never closed for being idle.
+    pub keep: u32,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self {
+            multiplexing: true,
+            idle_release: Duration::from_secs(1),
+            max_per_server: 0,
+            max_per_user: 0,
+            queue_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            max_age: Duration::from_secs(3600),
+            keep: 1,
+        }
+    }
 }
 
 /// One server of a fixed list.

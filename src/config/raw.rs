@@ -92,6 +92,22 @@ pub struct Group {
     pub idle_timeout: Option<Scalar>,
     /// Server connection deadline.
     pub connect_timeout: Option<Scalar>,
+    /// Whether idle sessions give up their links.
+    pub multiplexing: Option<Scalar>,
+    /// When an idle session gives up a link that nobody waits for.
+    pub idle_release: Option<Scalar>,
+    /// Most links to one server.
+    pub max_server_links: Option<Scalar>,
+    /// Most links to one server by one user.
+    pub max_user_links: Option<Scalar>,
+    /// Longest wait for a link.
+    pub queue_timeout: Option<Scalar>,
+    /// When an unused link is closed.
+    pub link_idle_timeout: Option<Scalar>,
+    /// When a link is handed over no more.
+    pub link_max_age: Option<Scalar>,
+    /// Unused links that are kept.
+    pub keep_links: Option<Scalar>,
     /// Largest inspected command.
     pub inspect_limit: Option<Scalar>,
     /// Whether clients use TLS.

@@ -17,6 +17,7 @@ use crate::config::{
     User, address,
 };
 
+mod links;
 mod tls;
 
 /// Reads a password file; the error is a sentence for the operator.
@@ -197,6 +198,7 @@ impl Reader<'_> {
             time("handshake_timeout", &raw.handshake_timeout, millis(100), 10 * SECOND);
         let idle_timeout = time("idle_timeout", &raw.idle_timeout, Duration::ZERO, Duration::ZERO);
         let connect_timeout = time("connect_timeout", &raw.connect_timeout, millis(10), 3 * SECOND);
+        let links = self.links(name, raw);
         let percent = raw.primary_read_percent.as_ref();
         let to_servers = raw.proxy_protocol_to_servers.as_ref();
         let inspect = raw.inspect_limit.as_ref();
@@ -219,6 +221,7 @@ impl Reader<'_> {
             handshake_timeout,
             idle_timeout,
             connect_timeout,
+            links,
             inspect_limit: self.size(&at("inspect_limit"), inspect, 1 << 10..=1 << 30, 1 << 20),
             tls: self.client_tls(name, raw),
             proxy_protocol_from: self.networks(&at("proxy_protocol_from"), raw),

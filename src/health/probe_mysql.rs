@@ -23,11 +23,13 @@ const MYSQL_SAYS_REPLICA: u32 = 80_022;
 const MARIADB_VARIABLES: &str = "SELECT @@global.server_id, '', @@global.read_only, \
      @@global.gtid_binlog_pos, @@global.gtid_slave_pos, @@global.max_allowed_packet, \
      @@global.wait_timeout, @@global.interactive_timeout, @@global.sql_mode, USER(), \
-     @@hostname, @@port";
+     @@hostname, @@port, @@global.max_connections, @@global.max_prepared_stmt_count, \
+     @@global.init_connect";
 const MYSQL_VARIABLES: &str = "SELECT @@global.server_id, @@global.server_uuid, \
      (@@global.read_only OR @@global.super_read_only), @@global.gtid_executed, '', \
      @@global.max_allowed_packet, @@global.wait_timeout, @@global.interactive_timeout, \
-     @@global.sql_mode, USER(), @@hostname, @@port";
+     @@global.sql_mode, USER(), @@hostname, @@port, @@global.max_connections, \
+     @@global.max_prepared_stmt_count, @@global.init_connect";
 
 /// Probes one server over mysql_async.
 #[derive(Debug)]
@@ -217,6 +219,9 @@ fn seen(greeting: &Greeted, row: &Row, sources: Vec<Source>) -> Result<Seen, Fai
         wait_timeout: number(6),
         interactive_timeout: number(7),
         sql_mode: Arc::from(text(8)),
+        max_connections: u32::try_from(number(12)).unwrap_or(u32::MAX),
+        max_prepared: u32::try_from(number(13)).unwrap_or(u32::MAX),
+        init_connect: !text(14).is_empty(),
         sees_us_as: Arc::from(user.rsplit_once('@').map_or("", |(_, host)| host)),
     };
     Ok(Seen {

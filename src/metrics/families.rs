@@ -76,6 +76,14 @@ families! {
         "Logins refused: unknown account, wrong password, host not allowed.");
     LINKS = gauge("pointsman_server_links", &["group", "server"],
         "Open connections to a server.");
+    LINKS_IDLE = gauge("pointsman_server_links_idle", &["group", "server"],
+        "Open connections to a server that no session holds.");
+    LINKS_TAKEN = counter("pointsman_links_taken_total", &["group", "server", "how"],
+        "Links that sessions got: their own again, another session's (reset), a new one.");
+    LINK_WAITS = counter("pointsman_link_waits_total", &["group", "server", "outcome"],
+        "Requests that queued for a link to a server, by how the wait ended.");
+    LINK_WAIT_SECONDS = counter("pointsman_link_wait_seconds_total", &["group", "server"],
+        "Time that requests queued for a link to a server.");
     LINK_ERRORS = counter("pointsman_server_link_errors_total", &["group", "server", "kind"],
         "Connections to a server that failed or were lost.");
     RETRIES = counter("pointsman_retries_total", &["group", "kind"],

@@ -12,8 +12,8 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncode
 use crate::topology::{NodeId, Topology};
 
 pub use worker::{
-    BUCKETS_MICROS, Bytes, ClientError, ErrorClass, HoldOutcome, LinkError, MAX_NODES, QueryClass,
-    ReplicaWait, Retry, WorkerMetrics,
+    BUCKETS_MICROS, Bytes, ClientError, ErrorClass, HoldOutcome, LinkError, LinkWait, MAX_NODES,
+    QueryClass, ReplicaWait, Retry, Taken, WorkerMetrics,
 };
 
 pub mod families;

@@ -11,7 +11,7 @@ use crate::metrics::Sample;
 use crate::metrics::families::{self as known, Family, Kind};
 use crate::metrics::worker::{
     BUCKETS_MICROS, Bytes, ClientError, Counter, ErrorClass, HoldOutcome, Latency, LinkError,
-    NodeCounters, QueryClass, ReplicaWait, Retry, WorkerMetrics,
+    LinkWait, NodeCounters, QueryClass, ReplicaWait, Retry, Taken, WorkerMetrics,
 };
 use crate::router::Reason;
 use crate::topology::{Condition, Node, Role, Topology};
@@ -185,6 +185,19 @@ fn server_traffic(sheet: &mut Sheet, group: &str, node: &Node, counters: &[&Node
     }
     let links = counters.iter().map(|node| node.links.read()).sum();
     sheet.count(known::LINKS, &[group, server], links);
+    let parked = counters.iter().map(|node| node.parked.read()).sum();
+    sheet.count(known::LINKS_IDLE, &[group, server], parked);
+    for how in Taken::ALL {
+        let total = counters.iter().map(|node| at(&node.taken, how as usize)).sum();
+        sheet.count(known::LINKS_TAKEN, &[group, server, how.word()], total);
+    }
+    for outcome in LinkWait::ALL {
+        let total = counters.iter().map(|node| at(&node.waits, outcome as usize)).sum();
+        sheet.count(known::LINK_WAITS, &[group, server, outcome.word()], total);
+    }
+    let micros: u64 = counters.iter().map(|node| node.wait_micros.read()).sum();
+    let seconds = micros as f64 / MICROS_PER_SECOND;
+    sheet.add(known::LINK_WAIT_SECONDS, &[group, server], seconds);
     for error in LinkError::ALL {
         let total = counters.iter().map(|node| at(&node.link_errors, error as usize)).sum();
         sheet.count(known::LINK_ERRORS, &[group, server, error.word()], total);

@@ -38,6 +38,10 @@ pub struct WorkerMetrics {
 pub(super) struct NodeCounters {
     pub(super) latency: [Latency; QueryClass::ALL.len()],
     pub(super) links: Level,
+    pub(super) parked: Level,
+    pub(super) taken: [Counter; Taken::ALL.len()],
+    pub(super) waits: [Counter; LinkWait::ALL.len()],
+    pub(super) wait_micros: Counter,
     pub(super) link_errors: [Counter; LinkError::ALL.len()],
     pub(super) errors: [Counter; ErrorClass::ALL.len()],
 }
@@ -168,6 +172,30 @@ labels! {
 }
 
 labels! {
+    /// How a session came by a link.
+    Taken {
+        /// The one that it had given up, untouched.
+        Own = "own",
+        /// One that another session has used: it is reset first.
+        Other = "other",
+        /// A new one.
+        New = "new",
+    }
+}
+
+labels! {
+    /// How a wait for a link ended.
+    LinkWait {
+        /// There was one.
+        Served = "served",
+        /// None came free within `queue_timeout`.
+        Full = "full",
+        /// The server went out of use, or the client left.
+        Abandoned = "abandoned",
+    }
+}
+
+labels! {
     /// How a wait for a replica to catch up ended.
     ReplicaWait {
         /// It had applied what was asked for.
@@ -278,6 +306,35 @@ impl WorkerMetrics {
     pub fn link_closed(&self, node: NodeId) {
         if let Some(node) = self.node(node) {
             node.links.down.add(1);
+        }
+    }
+
+    /// Counts a link that went to the pool.
+    pub fn link_parked(&self, node: NodeId) {
+        if let Some(node) = self.node(node) {
+            node.parked.up.add(1);
+        }
+    }
+
+    /// Counts a link that left the pool, whatever became of it.
+    pub fn link_unparked(&self, node: NodeId) {
+        if let Some(node) = self.node(node) {
+            node.parked.down.add(1);
+        }
+    }
+
+    /// Counts a link that a session got.
+    pub fn link_taken(&self, node: NodeId, how: Taken) {
+        if let Some(node) = self.node(node) {
+            bump(&node.taken, how as usize);
+        }
+    }
+
+    /// Counts a wait in the queue for a link.
+    pub fn waited_for_link(&self, node: NodeId, outcome: LinkWait, waited: Duration) {
+        if let Some(node) = self.node(node) {
+            bump(&node.waits, outcome as usize);
+            node.wait_micros.add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
         }
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::accounts::{AccountFacts, Lookup};
 use crate::metrics::ClientError;
 use crate::net::drive::{Drive, Gone};
-use crate::net::link::{self, LinkSocket};
+use crate::net::link::{self, LinkSocket, Opening};
 use crate::net::seat::{Identity, Seat};
+use crate::net::worker::Worker;
 use crate::protocol::auth::{self, Credential, Password};
 use crate::protocol::errno::SqlError;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities, Status};
@@ -85,9 +86,9 @@ pub(super) async fn enter(mut drive: Drive, proxied: bool) -> Option<Drive> {
     let ignore_space = login.capabilities.has(Capabilities::IGNORE_SPACE);
     let dialect = state::initial_dialect(&facts, login.collation, ignore_space);
     let link_facts = entered.link.as_ref().map(|(_, facts)| facts.clone());
-    if let Some((socket, facts)) = entered.link {
-        drive.worker.metrics(&drive.seat.group).link_opened(facts.node);
+    if let Some((socket, _)) = entered.link {
         drive.links[0] = Some(socket);
+        drive.worker.holds(&drive.seat);
     }
     let session = Session::new(drive.seat.id, login, dialect, link_facts, drive.worker.now());
     *drive.seat.session.borrow_mut() = Some(session);
@@ -336,7 +337,7 @@ async fn check(
 ) -> Result<Option<Option<First>>, Barred> {
     let hello = machine.hello();
     let identity = identity(hello, Credential::Password(password.clone()));
-    match open_on_primary(&drive.seat, &identity, nobody).await {
+    match open_on_primary(&drive.worker, &drive.seat, &identity, nobody).await {
         Ok(first) => {
             drive.seat.group.accounts.remember_password(&hello.user, password);
             Ok(Some(Some(first)))
@@ -357,6 +358,7 @@ async fn check(
 }
 
 async fn open_on_primary(
+    worker: &Worker,
     seat: &Seat,
     identity: &Identity,
     mut ask: impl AsyncFnMut(Vec<u8>) -> Result<Vec<u8>, DialError>,
@@ -367,11 +369,22 @@ async fn open_on_primary(
     loop {
         let topology = seat.group.topology.load();
         if let Some(primary) = topology.primary {
-            let opened =
-                link::open_first(seat, identity, &topology, &settings, primary, &mut ask).await;
-            match opened {
-                Err(DialError::Unreachable(_) | DialError::TimedOut(_)) => {}
-                other => return other,
+            let place = worker.place(seat, identity, primary, &settings).await?;
+            if let Some(place) = place {
+                let opening = Opening {
+                    node: primary,
+                    slot: Held::Primary,
+                    schema: identity.hello.database.as_deref(),
+                    served: worker.served(&seat.group),
+                    place,
+                    now: worker.now(),
+                };
+                let opened =
+                    link::open_first(seat, identity, &topology, &settings, opening, &mut ask).await;
+                match opened {
+                    Err(DialError::Unreachable(_) | DialError::TimedOut(_)) => {}
+                    other => return other,
+                }
             }
         }
         match tokio::time::timeout_at(until, generation.changed()).await {
@@ -390,8 +403,8 @@ async fn nobody(_: Vec<u8>) -> Result<Vec<u8>, DialError> {
 async fn relay(drive: &mut Drive, machine: &mut Greet) -> Result<First, Barred> {
     let private = drive.client.is_private() || drive.client.is_local();
     let identity = identity(machine.hello(), Credential::Relayed { private });
-    let seat = drive.seat.clone();
-    let opened = open_on_primary(&seat, &identity, async |question| {
+    let (worker, seat) = (drive.worker.clone(), drive.seat.clone());
+    let opened = open_on_primary(&worker, &seat, &identity, async |question| {
         let gone = |_: Gone| DialError::Malformed("the client has gone away");
         let bytes = machine.question(&question);
         send(drive, &bytes).await.map_err(gone)?;
@@ -432,7 +445,7 @@ async fn admit(
     // A schema named at login, and an account that may not be let in now, are the primary's to
     // judge; its words are the client's answer.
     if link.is_none() && (hello.database.is_some() || judged) {
-        match open_on_primary(&drive.seat, &identity, nobody).await {
+        match open_on_primary(&drive.worker, &drive.seat, &identity, nobody).await {
             Ok(first) => link = Some(first),
             Err(DialError::Refused(payload)) => {
                 drive.seat.group.accounts.invalidate(Some(&hello.user));
@@ -473,6 +486,7 @@ async fn admit(
             || link.as_ref().is_some_and(|(.., sandboxed)| *sandboxed),
     };
     let link = link.map(|(socket, facts, _)| (socket, facts));
+    *drive.seat.who.borrow_mut() = Some(drive.worker.principal(&drive.seat, &identity));
     *drive.seat.identity.borrow_mut() = Some(Rc::new(identity));
     Ok(Entered { login, link })
 }

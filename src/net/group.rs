@@ -11,6 +11,7 @@ use crate::config::Group;
 use crate::health::Health;
 use crate::health::cell::TopologyCell;
 use crate::protocol::auth::RsaKey;
+use crate::upstream::budget::Budget;
 use crate::upstream::load::Loads;
 
 /// One group as the data path sees it.
@@ -30,6 +31,10 @@ pub struct GroupHandle {
     pub accounts: AccountBook,
     /// Statements in flight by server.
     pub loads: Loads,
+    /// How many links to servers there may be.
+    pub budget: Budget,
+    /// Counts changes of accounts that were seen: an older link has the rights of before.
+    pub accounts_at: AtomicU32,
     /// The key with which clients without TLS send their password.
     pub rsa: Arc<RsaKey>,
     /// Clients connected now.

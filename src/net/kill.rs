@@ -46,6 +46,10 @@ impl Worker {
         }
         let running = victim.session.borrow().as_ref().and_then(Session::running_thread);
         if let Some((node, thread)) = running {
+            // It may come late: whoever has the link next must not be hit.
+            if let Some(session) = victim.session.borrow_mut().as_mut() {
+                session.link_is_shot_at();
+            }
             self.kill_thread(&victim, &identity, node, thread, connection).await;
         }
         if connection {

@@ -1,19 +1,28 @@
 //! A link of a session: the socket, what was read of it and not yet used, and how it is opened.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::config::Group;
+use crate::metrics::WorkerMetrics;
 use crate::net::seat::{Identity, Seat};
+use crate::net::worker::Served;
 use crate::protocol::auth::Credential;
 use crate::protocol::flags::Capabilities;
 use crate::protocol::login::{LoginRequest, RsaPolicy};
-use crate::protocol::reply;
+use crate::protocol::session_track::Change;
+use crate::protocol::{reply, session_track};
 use crate::router::policy::Held;
 use crate::session;
 use crate::session::action::LinkFacts;
-use crate::topology::{NodeId, ServerFacts, Topology};
+use crate::topology::{Flavour, NodeId, ServerFacts, Topology};
+use crate::upstream::budget::Place;
 use crate::upstream::dial::{self, DialError, Dialed, Target};
+use crate::upstream::load::NODES;
 use crate::upstream::stream::Stream;
 
 /// A link as the shell holds it.
@@ -23,6 +32,29 @@ pub(super) struct LinkSocket {
     /// Bytes that the session has not used yet.
     pub(super) tail: Vec<u8>,
     pub(super) node: NodeId,
+    /// When it logged in.
+    pub(super) since: Instant,
+    /// The count of changes of accounts then.
+    pub(super) accounts_at: u32,
+    pub(super) opened: Opened,
+    /// Counted as parked, while it is.
+    pub(super) parked: Option<ParkedCount>,
+    _place: Place,
+}
+
+/// Counts a link as long as it is in the pool.
+#[derive(Debug)]
+pub(super) struct ParkedCount {
+    metrics: Arc<WorkerMetrics>,
+    node: NodeId,
+}
+
+/// Counts a link as long as it is open.
+#[derive(Debug)]
+pub(super) struct Opened {
+    metrics: Arc<WorkerMetrics>,
+    open: Rc<[Cell<u32>; NODES]>,
+    node: NodeId,
 }
 
 /// Flags that decide what bytes mean; a link that lacks one of the client's is useless.
@@ -31,7 +63,7 @@ const FRAMING: Capabilities = Capabilities(
 );
 
 /// Flags that are never passed on: each side has its own transport.
-const OWN_TRANSPORT: Capabilities = Capabilities(
+pub(super) const OWN_TRANSPORT: Capabilities = Capabilities(
     Capabilities::SSL.0
         | Capabilities::COMPRESS.0
         | Capabilities::ZSTD_COMPRESSION.0
@@ -49,16 +81,16 @@ pub(super) async fn open(
     identity: &Identity,
     topology: &Arc<Topology>,
     settings: &Group,
-    node: NodeId,
-    slot: Held,
-    schema: Option<&[u8]>,
+    opening: Opening<'_>,
 ) -> Result<(LinkSocket, LinkFacts, Vec<u8>), DialError> {
-    let (target, request) = prepare(seat, identity, topology, settings, node, schema, |facts| {
-        session::setup_statement(facts, slot)
-    })?;
+    let accounts_at = opening.accounts_at();
+    let (node, schema) = (opening.node, opening.schema);
+    let setup = |facts: &ServerFacts| opening.setup(facts);
+    let (target, request) = prepare(seat, identity, topology, settings, node, schema, setup)?;
     let dialed = dial::dial(&seat.reactor, target, request).await?;
     fits(identity, &dialed)?;
-    Ok(split(dialed, node, schema))
+    let (stream, facts, ok) = split(dialed, node, schema);
+    Ok((opening.done(stream, accounts_at), facts, ok))
 }
 
 /// Opens the first link of a client on the primary during its login, which only the primary can
@@ -72,14 +104,13 @@ pub(super) async fn open_first(
     identity: &Identity,
     topology: &Arc<Topology>,
     settings: &Group,
-    node: NodeId,
+    opening: Opening<'_>,
     ask: impl AsyncFnMut(Vec<u8>) -> Result<Vec<u8>, DialError>,
 ) -> Result<(LinkSocket, LinkFacts, bool), DialError> {
-    let schema = identity.hello.database.as_deref();
-    let (mut target, request) =
-        prepare(seat, identity, topology, settings, node, schema, |facts| {
-            session::setup_statement(facts, Held::Primary)
-        })?;
+    let accounts_at = opening.accounts_at();
+    let (node, schema) = (opening.node, opening.schema);
+    let setup = |facts: &ServerFacts| opening.setup(facts);
+    let (mut target, request) = prepare(seat, identity, topology, settings, node, schema, setup)?;
     target.sandbox_will_do = true;
     if matches!(identity.credential, Credential::Relayed { .. }) {
         // The client has its part in it.
@@ -91,8 +122,8 @@ pub(super) async fn open_first(
     let dialed = dial::dial_asking(&seat.reactor, target, request, ask).await?;
     fits(identity, &dialed)?;
     let sandboxed = dialed.sandboxed;
-    let (socket, facts, _) = split(dialed, node, schema);
-    Ok((socket, facts, sandboxed))
+    let (stream, facts, _) = split(dialed, node, schema);
+    Ok((opening.done(stream, accounts_at), facts, sandboxed))
 }
 
 fn fits(identity: &Identity, dialed: &Dialed) -> Result<(), DialError> {
@@ -100,6 +131,86 @@ fn fits(identity: &Identity, dialed: &Dialed) -> Result<(), DialError> {
         return Err(DialError::Malformed("it lacks capabilities that the primary offers"));
     }
     Ok(())
+}
+
+/// Which link is opened, and what it needs on the worker's side.
+pub(super) struct Opening<'a> {
+    pub(super) node: NodeId,
+    pub(super) slot: Held,
+    pub(super) schema: Option<&'a [u8]>,
+    pub(super) served: &'a Served,
+    pub(super) place: Place,
+    pub(super) now: Instant,
+}
+
+impl Opening<'_> {
+    /// The link, once it has logged in; `accounts_at` is the count from before.
+    fn done(self, stream: Stream, accounts_at: u32) -> LinkSocket {
+        LinkSocket {
+            stream,
+            tail: Vec::new(),
+            node: self.node,
+            since: self.now,
+            accounts_at,
+            opened: Opened::new(self.served, self.node),
+            parked: None,
+            _place: self.place,
+        }
+    }
+
+    fn accounts_at(&self) -> u32 {
+        self.served.group.accounts_at.load(Ordering::Relaxed)
+    }
+
+    /// What a fresh link is told.
+    fn setup(&self, facts: &ServerFacts) -> Vec<u8> {
+        let mut sql = session::setup_statement(facts, self.slot);
+        if facts.flavour == Flavour::MySql {
+            // So that the trackers tell it: a reset returns to the server's own (measured).
+            sql.extend_from_slice(b", collation_connection=@@collation_connection");
+        }
+        sql
+    }
+}
+
+impl ParkedCount {
+    pub(super) fn new(served: &Served, node: NodeId) -> Self {
+        served.metrics.link_parked(node);
+        Self { metrics: served.metrics.clone(), node }
+    }
+}
+
+impl Drop for ParkedCount {
+    fn drop(&mut self) {
+        self.metrics.link_unparked(self.node);
+    }
+}
+
+impl Opened {
+    fn new(served: &Served, node: NodeId) -> Self {
+        let opened = Self { metrics: served.metrics.clone(), open: served.open.clone(), node };
+        opened.metrics.link_opened(node);
+        opened.change(|count| count + 1);
+        opened
+    }
+
+    /// How many links to this server the worker has.
+    pub(super) fn count(&self) -> u32 {
+        self.open.get(usize::from(self.node.0)).map_or(0, Cell::get)
+    }
+
+    fn change(&self, change: impl FnOnce(u32) -> u32) {
+        if let Some(count) = self.open.get(usize::from(self.node.0)) {
+            count.set(change(count.get()));
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.metrics.link_closed(self.node);
+        self.change(|count| count.saturating_sub(1));
+    }
 }
 
 /// Where to dial, and as whom.
@@ -170,8 +281,8 @@ pub(super) async fn run_once(
     dial::dial(&seat.reactor, target, request).await.map(|_| ())
 }
 
-fn split(dialed: Dialed, node: NodeId, schema: Option<&[u8]>) -> (LinkSocket, LinkFacts, Vec<u8>) {
-    let Dialed { stream, capabilities, mariadb, thread_id, ok, sandboxed: _ } = dialed;
+fn split(dialed: Dialed, node: NodeId, schema: Option<&[u8]>) -> (Stream, LinkFacts, Vec<u8>) {
+    let Dialed { stream, capabilities, mariadb, thread_id, ok, sandboxed: _, set_up } = dialed;
     let status = reply::Ok::parse(&ok, capabilities).map_or(2, |ok| ok.status.0);
     let facts = LinkFacts {
         node,
@@ -180,8 +291,23 @@ fn split(dialed: Dialed, node: NodeId, schema: Option<&[u8]>) -> (LinkSocket, Li
         thread_id,
         schema: schema.map(<[u8]>::to_vec),
         status,
+        names: names(&set_up, capabilities),
     };
-    (LinkSocket { stream, tail: Vec::new(), node }, facts, ok)
+    (stream, facts, ok)
+}
+
+/// The character sets of the login, as SET NAMES has them, where the set-up's OK tells its
+/// collation.
+fn names(set_up: &[u8], capabilities: Capabilities) -> Option<Vec<u8>> {
+    let ok = reply::Ok::parse(set_up, capabilities).ok()?;
+    let collation =
+        session_track::changes(ok.tracks).flatten().find_map(|change| match change {
+            Change::Variable { name: b"collation_connection", value } => Some(value.to_vec()),
+            _ => None,
+        })?;
+    // A collation bears the name of its character set.
+    let charset = collation.split(|byte| *byte == b'_').next()?;
+    Some([charset, b" COLLATE ", &collation].concat())
 }
 
 /// A PROXY header names two addresses of one family.

@@ -10,6 +10,8 @@ pub mod group;
 mod kill;
 mod link;
 pub mod listen;
+mod obtain;
+mod pool;
 mod report;
 mod seat;
 pub mod worker;

@@ -1,9 +1,11 @@
 //! What a worker tells operators: its sessions, its links, its statistics; and what it counts.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::control::{GroupDigests, LinkRow, SessionRow, WorkerRequest};
 use crate::metrics::{ReplicaWait, Retry};
+use crate::net::group::GroupHandle;
 use crate::net::seat::{Ring, Seat};
 use crate::net::worker::{Served, Worker};
 use crate::session::action::WaitOutcome;
@@ -39,23 +41,23 @@ impl Worker {
         self.seats.borrow().values().map(|seat| session_row(seat, self.now())).collect()
     }
 
-    /// Every link belongs to a session until links are pooled.
+    /// Links that sessions hold, and those in the pools.
     fn link_rows(&self) -> Vec<LinkRow> {
         let mut rows = Vec::new();
+        let row = |group: &Arc<GroupHandle>, node, user, (idle, used)| {
+            let topology = group.topology.load();
+            let server = topology.node(node)?.name.clone();
+            Some(LinkRow { group: group.name.clone(), server, user, idle, used })
+        };
         for seat in self.seats.borrow().values() {
             let session = seat.session.borrow();
-            let Some(session) = session.as_ref() else { continue };
-            let topology = seat.group.topology.load();
-            for node in session.nodes().into_iter().flatten() {
-                let Some(node) = topology.node(node) else { continue };
-                rows.push(LinkRow {
-                    group: seat.group.name.clone(),
-                    server: node.name.clone(),
-                    user: user_of(seat),
-                    idle: 0,
-                    used: 1,
-                });
-            }
+            let nodes = session.as_ref().map_or([None, None], Session::nodes);
+            let held = nodes.into_iter().flatten();
+            rows.extend(held.filter_map(|node| row(&seat.group, node, user_of(seat), (0, 1))));
+        }
+        for served in &self.groups {
+            let parked = served.parked_links().into_iter();
+            rows.extend(parked.filter_map(|(node, user)| row(&served.group, node, user, (1, 0))));
         }
         rows
     }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::metrics::WorkerMetrics;
 use crate::net::group::GroupHandle;
+use crate::net::pool::Principal;
 use crate::protocol::auth::Credential;
 use crate::protocol::greet::Hello;
 use crate::reactor::Reactor;
@@ -31,6 +32,8 @@ pub(super) struct Seat {
     pub(super) reactor: Rc<Reactor>,
     /// Who it is, once it has logged in.
     pub(super) identity: RefCell<Option<Rc<Identity>>>,
+    /// Whose links it may have, once it has logged in.
+    pub(super) who: RefCell<Option<Rc<Principal>>>,
     /// Its session, once it has logged in.
     pub(super) session: RefCell<Option<Session>>,
     pub(super) bell: Bell,
@@ -71,6 +74,8 @@ impl Ring {
     pub(super) const DRAIN: Self = Self(8);
     /// Close now.
     pub(super) const KILL: Self = Self(16);
+    /// Give up links that are not needed.
+    pub(super) const RELEASE: Self = Self(32);
 
     /// Whether `other` is in the set.
     pub(super) fn has(self, other: Self) -> bool {

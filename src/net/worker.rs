@@ -24,6 +24,7 @@ use crate::metrics::{
 use crate::net::drive::Drive;
 use crate::net::entrance;
 use crate::net::group::{Admission, GroupHandle};
+use crate::net::pool::Links;
 use crate::net::seat::{Bell, Ring, Seat};
 use crate::reactor::Reactor;
 use crate::reactor::polled::Polled;
@@ -34,6 +35,7 @@ use crate::session::Session;
 use crate::session::action::{Finished, KillOutcome, Outbox};
 use crate::topology::NodeId;
 use crate::upstream::dial::DialError;
+use crate::upstream::load::NODES;
 use crate::upstream::stream::Stream;
 
 /// Bytes read at once; shared by all sessions of a worker, since only one runs at a time.
@@ -64,6 +66,13 @@ pub enum Message {
         by: Vec<u8>,
         /// The answer.
         reply: oneshot::Sender<KillOutcome>,
+    },
+    /// Another worker's clients wait for links to this server.
+    LinksWanted {
+        /// The group.
+        group: Arc<GroupHandle>,
+        /// The server.
+        node: NodeId,
     },
     /// The process is leaving: clients are sent away as soon as nothing is lost by it.
     Drain,
@@ -109,7 +118,10 @@ pub struct WorkerHandle {
 #[derive(Debug)]
 pub(super) struct Served {
     pub(super) group: Arc<GroupHandle>,
-    metrics: Arc<WorkerMetrics>,
+    pub(super) metrics: Arc<WorkerMetrics>,
+    pub(super) links: Links,
+    /// Links open to each server, of this worker.
+    pub(super) open: Rc<[Cell<u32>; NODES]>,
     pub(super) digests: RefCell<DigestTable>,
     current: RefCell<Current>,
 }
@@ -222,6 +234,9 @@ async fn work(
                     let _ = reply.send(outcome);
                 });
             }
+            Message::LinksWanted { group, node } => {
+                worker.call_in_here(worker.served(&group), node);
+            }
             Message::Drain => {
                 if !worker.draining.replace(true) {
                     worker.ring_all(Ring::DRAIN);
@@ -239,6 +254,7 @@ async fn work(
 async fn ring_on_change(worker: Rc<Worker>, group: Arc<GroupHandle>) {
     let mut generation = group.topology.subscribe();
     while generation.changed().await.is_ok() {
+        worker.links_on_change(&group);
         for seat in worker.seats.borrow().values() {
             let waits =
                 seat.session.borrow().as_ref().is_some_and(|session| session.interest().topology);
@@ -267,6 +283,9 @@ fn start_ticking() -> watch::Receiver<()> {
 async fn ring_on_deadline(worker: Rc<Worker>, mut ticks: watch::Receiver<()>) {
     while ticks.changed().await.is_ok() {
         let now = worker.now();
+        for served in &worker.groups {
+            worker.look_after_links(served);
+        }
         for seat in worker.seats.borrow().values() {
             let session = seat.session.borrow();
             let Some(session) = session.as_ref() else { continue };
@@ -276,6 +295,8 @@ async fn ring_on_deadline(worker: Rc<Worker>, mut ticks: watch::Receiver<()>) {
             let idle = now.saturating_duration_since(session.phase_since());
             if session.is_idle() && idle >= worker.idle_limit(seat, session) {
                 seat.bell.ring(Ring::IDLE);
+            } else if idle >= worker.release_after(seat) && session.can_release() {
+                seat.bell.ring(Ring::RELEASE);
             }
         }
     }
@@ -295,6 +316,8 @@ impl Worker {
             }),
             group,
             metrics,
+            links: Links::default(),
+            open: Rc::new([const { Cell::new(0) }; NODES]),
             digests: RefCell::new(DigestTable::new(DIGESTS)),
         };
         let groups = groups.into_iter().map(serve).collect();
@@ -351,7 +374,7 @@ impl Worker {
         *self.outbox.borrow_mut() = Some(out);
     }
 
-    fn served(&self, group: &Arc<GroupHandle>) -> &Served {
+    pub(super) fn served(&self, group: &Arc<GroupHandle>) -> &Served {
         let known = self.groups.iter().find(|served| Arc::ptr_eq(&served.group, group));
         known.or_else(|| self.groups.first()).expect("invariant: a worker serves its seats' groups")
     }
@@ -389,6 +412,12 @@ impl Worker {
         Duration::from_secs(seconds.filter(|seconds| *seconds > 0).unwrap_or(28_800))
     }
 
+    /// How long an idle session keeps a link that nobody waits for.
+    fn release_after(&self, seat: &Seat) -> Duration {
+        let settings = seat.group.settings.load();
+        if settings.links.multiplexing { settings.links.idle_release } else { Duration::MAX }
+    }
+
     fn admit(self: &Rc<Self>, new: NewClient) {
         let NewClient { socket, peer, local, admission, proxied } = new;
         let stream = match self.take_over(socket) {
@@ -408,6 +437,7 @@ impl Worker {
             since: self.now(),
             reactor: self.reactor.clone(),
             identity: RefCell::new(None),
+            who: RefCell::new(None),
             session: RefCell::new(None),
             bell: Bell::default(),
             running: Cell::new(None),

@@ -139,7 +139,7 @@ impl SqlError {
     #[must_use]
     pub fn idle_timeout() -> Self {
         let text = "The client was disconnected by the server because of inactivity. See \
-                    wait_timeout and interactive_timeout for configuring this behavior";
+                    wait_timeout and interactive_timeout for configuring this behavior.";
         Self::new(4031, b"HY000", text)
     }
 

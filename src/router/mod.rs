@@ -240,6 +240,9 @@ impl Effects {
     /// SET STATEMENT ... FOR: what its variables are told to be holds for this statement only.
     pub const SET_STATEMENT: Self = Self(1 << 27);
 
+    /// Asks for the row counts or the warnings of the previous statement.
+    pub const DIAGNOSTICS: Self = Self(1 << 28);
+
     /// The set with nothing in it.
     pub const NONE: Self = Self(0);
 

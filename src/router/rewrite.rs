@@ -1,5 +1,6 @@
 //! Puts the session's own answers in place of what a server would say about its link:
-//! CONNECTION_ID(), `@@pseudo_thread_id` and `@@socket`.
+//! CONNECTION_ID(), `@@pseudo_thread_id` and `@@socket`; FOUND_ROWS() and ROW_COUNT() of a
+//! statement whose link has been given up.
 //!
 //! Drivers on the same host ask `@@socket` and go on there, past the proxy; KILL takes the
 //! number that the client was greeted with. The columns keep their names.
@@ -18,6 +19,33 @@ const ALIAS_LIMIT: usize = 256;
 /// Strings, comments and bodies of stored programs are left alone.
 #[must_use]
 pub fn virtualise(sql: &[u8], dialect: &Dialect, connection_id: u32) -> Option<Vec<u8>> {
+    rewrite(sql, dialect, Put::Session { connection_id })
+}
+
+/// Numbers of a session's previous statements whose link it has given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// In place of FOUND_ROWS().
+    pub found: Option<u64>,
+    /// In place of ROW_COUNT().
+    pub rows: Option<i64>,
+}
+
+/// The text with the session's own numbers in place of FOUND_ROWS() and ROW_COUNT(); `None` when
+/// there is nothing to replace.
+#[must_use]
+pub fn counts(sql: &[u8], dialect: &Dialect, counts: Counts) -> Option<Vec<u8>> {
+    rewrite(sql, dialect, Put::Counts(counts))
+}
+
+/// Whether the word ROW_COUNT stands somewhere in the text outside of strings and comments.
+#[must_use]
+pub fn names_row_count(sql: &[u8], dialect: &Dialect) -> bool {
+    let mut lexer = Lexer::new(sql, dialect, Gate::Server);
+    std::iter::from_fn(|| lexer.token()).any(|token| token.is_word(kw::ROW_COUNT))
+}
+
+fn rewrite(sql: &[u8], dialect: &Dialect, put: Put) -> Option<Vec<u8>> {
     if sql.len() > SCAN_LIMIT {
         return None;
     }
@@ -26,9 +54,10 @@ pub fn virtualise(sql: &[u8], dialect: &Dialect, connection_id: u32) -> Option<V
     while let Some(token) = lexer.token() {
         tokens.push(token);
     }
-    let mut pass = Pass { sql, connection_id, edits: Vec::new() };
+    let mut pass = Pass { sql, put, edits: Vec::new() };
     for statement in tokens.split(|token| token.is_punct(b';')) {
-        if !pass.statement(statement) {
+        // What follows a semicolon asks about the statement before it.
+        if !pass.statement(statement) || matches!(put, Put::Counts(_)) {
             break;
         }
     }
@@ -41,9 +70,18 @@ struct Edit {
     text: Vec<u8>,
 }
 
+/// What is put in.
+#[derive(Clone, Copy)]
+enum Put {
+    /// Answers about the session's own connection.
+    Session { connection_id: u32 },
+    /// Numbers of previous statements.
+    Counts(Counts),
+}
+
 struct Pass<'a> {
     sql: &'a [u8],
-    connection_id: u32,
+    put: Put,
     edits: Vec<Edit>,
 }
 
@@ -72,6 +110,7 @@ impl Pass<'_> {
             | kw::INSERT
             | kw::REPLACE
             | kw::UPDATE
+            | kw::CALL
             | kw::DELETE => {}
             kw::CREATE
             | kw::ALTER
@@ -133,12 +172,29 @@ impl Pass<'_> {
         in_set: bool,
         in_list: bool,
     ) -> Option<(usize, Vec<u8>)> {
+        let connection_id = match self.put {
+            Put::Session { connection_id } => connection_id,
+            Put::Counts(counts) => {
+                let [name, open, close, ..] = rest else { return None };
+                let called = open.is_punct(b'(')
+                    && close.is_punct(b')')
+                    && !before.is_some_and(|token| token.is_punct(b'.'));
+                let found = counts.found.filter(|_| name.is_word(kw::FOUND_ROWS));
+                let rows = counts.rows.filter(|_| name.is_word(kw::ROW_COUNT));
+                let value = found.map(i128::from).or_else(|| rows.map(i128::from));
+                let call = self.sql.get(name.start..close.end).unwrap_or_default();
+                // The column's type stays that of the function: both families, measured.
+                let put = |n: i128| [format!("IF(1,({n}),").as_bytes(), call, b")"].concat();
+                return value.filter(|_| called).map(|value| (3, put(value)));
+            }
+        };
         let number = if in_list || in_set {
-            self.connection_id.to_string()
+            connection_id.to_string()
         } else {
             // Not a literal: ORDER BY and GROUP BY take that for a column's position.
-            format!("({}+0)", self.connection_id)
-        };
+            format!("({connection_id}+0)")
+        }
+        .into_bytes();
         match rest {
             [name, open, close, ..]
                 if name.is_word(kw::CONNECTION_ID)
@@ -146,7 +202,7 @@ impl Pass<'_> {
                     && close.is_punct(b')')
                     && !before.is_some_and(|token| token.is_punct(b'.')) =>
             {
-                Some((3, number.into_bytes()))
+                Some((3, number))
             }
             [at, rest @ ..] if at.kind == TokenKind::AtAt => {
                 let (scope, name) = match rest {
@@ -164,7 +220,7 @@ impl Pass<'_> {
                 } else if is(kw::SOCKET) {
                     Some((length, b"''".to_vec()))
                 } else if is(kw::PSEUDO_THREAD_ID) {
-                    Some((length, number.into_bytes()))
+                    Some((length, number))
                 } else {
                     None
                 }
@@ -339,6 +395,32 @@ mod tests {
         ] {
             assert_eq!(rewritten(sql).as_deref(), Some(expected), "{sql}");
         }
+    }
+
+    #[test]
+    fn numbers_of_previous_statements_are_written_in() {
+        let both = Counts { found: Some(3), rows: Some(-1) };
+        for (sql, counts, expected) in [
+            ("SELECT FOUND_ROWS()", both, Some("SELECT IF(1,(3),FOUND_ROWS()) AS `FOUND_ROWS()`")),
+            ("SELECT ROW_COUNT() n", both, Some("SELECT IF(1,(-1),ROW_COUNT()) n")),
+            (
+                "SELECT 1 - row_count ( )",
+                both,
+                Some("SELECT 1 - IF(1,(-1),row_count ( )) AS `1 - row_count ( )`"),
+            ),
+            ("SET @a = ROW_COUNT()", both, Some("SET @a = IF(1,(-1),ROW_COUNT())")),
+            ("UPDATE t SET a = 0; SELECT ROW_COUNT()", both, None),
+            ("SELECT ROW_COUNT()", Counts { rows: None, ..both }, None),
+            ("SELECT 'FOUND_ROWS()', x.FOUND_ROWS()", both, None),
+        ] {
+            let out = counts_of(sql, counts);
+            assert_eq!(out.as_deref(), expected, "{sql}");
+        }
+    }
+
+    fn counts_of(sql: &str, numbers: Counts) -> Option<String> {
+        let out = counts(sql.as_bytes(), &dialect(Flavour::MariaDb), numbers)?;
+        Some(String::from_utf8(out).expect("text"))
     }
 
     #[test]

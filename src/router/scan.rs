@@ -345,7 +345,10 @@ impl<'a> Scan<'a> {
             // One inside another is not worth following.
             Effect::Point if self.point.is_some() => self.note(Reason::Function),
             Effect::Point => self.point = Some((self.depth.saturating_add(1), 0)),
-            Effect::Diagnostics => self.diagnostics = true,
+            Effect::Diagnostics => {
+                self.diagnostics = true;
+                self.effect(Effects::DIAGNOSTICS);
+            }
             Effect::LastInsertId => {
                 self.effect(Effects::LAST_INSERT_ID);
                 self.note(Reason::SessionState);
@@ -412,6 +415,7 @@ impl<'a> Scan<'a> {
             kw::SESSION | kw::LOCAL if !scoped => return,
             kw::WARNING_COUNT | kw::ERROR_COUNT => {
                 self.diagnostics = true;
+                self.effect(Effects::DIAGNOSTICS);
                 return;
             }
             kw::LAST_INSERT_ID | kw::IDENTITY => {

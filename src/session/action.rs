@@ -13,6 +13,7 @@ use crate::router::cache::ClassCache;
 use crate::router::policy::Held;
 use crate::router::refused::RefusedDigests;
 use crate::router::{Dialect, Kind, Reason};
+use crate::session::links::Kept;
 use crate::topology::{NodeId, Topology};
 
 /// What a session may see of the world while it handles one input.
@@ -47,15 +48,25 @@ pub struct Outbox {
 /// Something that only the shell can do.
 #[derive(Debug)]
 pub enum Request {
-    /// Open a link; answered by [`Event::Dialed`] or [`Event::DialFailed`].
+    /// Get a link; answered by [`Event::Dialed`], [`Event::Attached`], [`Event::NoLink`] or
+    /// [`Event::DialFailed`].
     Dial {
         /// Which of the two it will be.
         slot: Held,
         /// Where to.
         node: NodeId,
+        /// When to give up waiting for a place among the links to it.
+        until: Instant,
     },
     /// Close a link. No event follows.
     Drop(Held),
+    /// Give a link to the pool. No event follows.
+    Release {
+        /// Which of the two it was.
+        slot: Held,
+        /// What is to be known of it.
+        link: Box<Kept>,
+    },
     /// Tell health what a link showed.
     Signal(NodeId, Trouble),
     /// A client's command is over: for metrics and digests.
@@ -154,6 +165,26 @@ pub struct Finished {
 pub enum Event {
     /// A link is there, logged in, its trackers on.
     Dialed(Held, LinkFacts),
+    /// A link out of the pool is there.
+    Attached {
+        /// Which of the two it is.
+        slot: Held,
+        /// The link, as its last session left it.
+        link: Box<Kept>,
+        /// That was this session.
+        own: bool,
+    },
+    /// No link could be had.
+    NoLink {
+        /// Which of the two it would have been.
+        slot: Held,
+        /// Where to.
+        node: NodeId,
+        /// Why not.
+        why: NoLink,
+    },
+    /// The links of an idle session are wanted elsewhere, or have been idle for long enough.
+    Release,
     /// No link could be opened.
     DialFailed {
         /// Which of the two it would have been.
@@ -175,6 +206,15 @@ pub enum Event {
     UserKept,
     /// The outcome of a kill: what the client is to be told.
     Killed(KillOutcome),
+}
+
+/// Why no link could be had, other than by the server's doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoLink {
+    /// None came free in time; so many there may be.
+    Full(u32),
+    /// The server takes no requests any more: decide anew.
+    Moved,
 }
 
 /// The outcome of a KILL.
@@ -203,6 +243,8 @@ pub struct LinkFacts {
     pub schema: Option<Vec<u8>>,
     /// Status flags of the login's OK.
     pub status: u16,
+    /// `charset COLLATE collation` of the login, where a reset returns to other ones (MySQL).
+    pub names: Option<Vec<u8>>,
 }
 
 /// Who the client is and what it negotiated.

@@ -10,6 +10,7 @@ use crate::router::policy::{self, Decision, Freshness, Held, Target, View};
 use crate::router::{Class, Effects, Kind, Reason, Verb, is_host_local_schema, rewrite};
 use crate::session::action::{Outbox, Request, World, index};
 use crate::session::failure::Failure;
+use crate::session::statements::OnLink;
 use crate::session::sync::Step;
 use crate::session::{Ask, Exchange, Phase, Session};
 use crate::topology::NodeId;
@@ -23,7 +24,7 @@ impl Session {
             self.say_ok(out);
             return self.finished_here(world, 0, out);
         }
-        if pending.class.kind == Kind::Last && self.last_lost {
+        if (pending.class.kind == Kind::Last && self.last_lost) || self.counts_are_out_of_reach() {
             return self.fail(world, &Failure::DiagnosticsLost, 1, out);
         }
         let decision = match pending.decision {
@@ -60,8 +61,8 @@ impl Session {
         } else {
             Some(Held::Primary)
         };
-        let replica = self.link(Held::Replica);
-        let current = replica.map(|link| link.facts.node);
+        let replica = self.reads_from();
+        let current = replica.map(|reading| reading.node);
         let class = in_schema(pending.class, self.state.schema());
         let view = View {
             pin,
@@ -72,7 +73,7 @@ impl Session {
             replica: current,
             token: &self.state.token,
             floor: self.floor,
-            caught_up: replica.filter(|link| link.caught_up).map(|link| link.facts.node),
+            caught_up: replica.filter(|reading| reading.caught_up).map(|reading| reading.node),
             user_vars_restorable: self.state.user_variables_restorable(),
             refused_before: world.refused.contains(pending.class.digest),
             avoid: pending.avoid,
@@ -89,16 +90,16 @@ impl Session {
     fn amend(&mut self, world: &World<'_>, decision: Decision) -> Decision {
         let Target::Replica { node, freshness } = decision.target else { return decision };
         let session_mode = world.group.consistency == Consistency::Session;
-        let Some(link) = self.link(Held::Replica) else { return self.settle(world, decision) };
-        if link.facts.node == node {
+        let Some(reading) = self.reads_from() else { return self.settle(world, decision) };
+        if reading.node == node {
             return self.settle(world, decision);
         }
         if self.statements.any_cursor() {
             return Decision { target: Target::Primary, reason: Reason::Pinned };
         }
-        if session_mode && link.read_at.is_some() && freshness != Freshness::AskThenWait {
+        if session_mode && reading.read_at.is_some() && freshness != Freshness::AskThenWait {
             // Reads never go back in time: the next server must have what this one showed.
-            self.floor = self.floor.max(link.read_at);
+            self.floor = self.floor.max(reading.read_at);
             let target = Target::Replica { node, freshness: Freshness::AskThenWait };
             return Decision { target, reason: decision.reason };
         }
@@ -230,7 +231,12 @@ impl Session {
     }
 
     fn dial(&mut self, world: &World<'_>, slot: Held, node: NodeId, out: &mut Outbox) {
-        out.requests.push(Request::Dial { slot, node });
+        let patience = world.group.links.queue_timeout;
+        let until = self
+            .pending
+            .as_mut()
+            .map_or(world.now, |pending| *pending.queue_until.get_or_insert(world.now + patience));
+        out.requests.push(Request::Dial { slot, node, until });
         self.enter(Phase::Dialing, world.now);
     }
 
@@ -335,6 +341,7 @@ impl Session {
             self.transaction = None;
             return self.fail(world, &failure, 1, out);
         }
+        self.silence(slot);
         match self.next_step(slot) {
             Some(step) => self.start_own(world, step.slot(slot), step, out),
             None => self.send(world, slot, out),
@@ -363,6 +370,7 @@ impl Session {
             error: 0,
             wrote: false,
             in_transaction: self.transaction.is_some(),
+            rows: false,
         };
         self.enter(Phase::Exchanging(exchange), world.now);
     }
@@ -374,16 +382,16 @@ impl Session {
         match pending.ask {
             Ask::Execute { id } => return self.put_execution(slot, id, out),
             Ask::Fetch { id } | Ask::ResetStatement { id } => {
-                let on_link = self.statements.get(id).and_then(|s| s.on_links[index(slot)]);
-                let Some(on_link) = on_link else { return false };
+                let Some(on_link) = self.prepared_on(slot, id) else { return false };
                 let at = to.len() + packet::HEADER_LEN + 1;
                 to.extend_from_slice(&pending.wire);
                 return overwrite(to, at, &on_link.id.to_le_bytes());
             }
-            Ask::Query if pending.class.effects.any(Effects::VIRTUAL) => {
+            Ask::Query
+                if pending.class.effects.any(Effects::VIRTUAL.with(Effects::DIAGNOSTICS)) =>
+            {
                 let text = pending.wire.get(pending.text_at..).unwrap_or_default();
-                let rewritten = rewrite::virtualise(text, &self.state.dialect, self.connection_id);
-                if let Some(text) = rewritten {
+                if let Some(text) = self.with_own_answers(text) {
                     let head = pending.wire.get(packet::HEADER_LEN..pending.text_at);
                     let payload = [head.unwrap_or_default(), &text].concat();
                     packet::write(to, 0, &payload);
@@ -401,6 +409,21 @@ impl Session {
             | Ask::Other => to.extend_from_slice(&pending.wire),
         }
         true
+    }
+
+    /// The pending text with what only the session can answer in it; `None` when that is
+    /// nothing.
+    pub(super) fn with_own_answers(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let counted = if self.asks_carried() { self.with_counts(text) } else { None };
+        let so_far = counted.as_deref().unwrap_or(text);
+        rewrite::virtualise(so_far, &self.state.dialect, self.connection_id).or(counted)
+    }
+
+    /// A prepared statement as the link in this slot knows it.
+    pub(super) fn prepared_on(&self, slot: Held, id: u32) -> Option<OnLink> {
+        let serial = self.link(slot)?.serial;
+        let on_link = self.statements.get(id)?.on_links[index(slot)]?;
+        (on_link.serial == serial).then_some(on_link)
     }
 
     /// Writes an execution: the parameters sent ahead, then the command with this link's id

@@ -5,7 +5,7 @@ use crate::protocol::errno::SqlError;
 use crate::protocol::flags::{Capabilities, Status};
 use crate::protocol::packet::{self, Body};
 use crate::protocol::session_track;
-use crate::protocol::walker::{Kind, Notable, Stop};
+use crate::protocol::walker::{Expect, Kind, Notable, Stop};
 use crate::protocol::{reply, session_track::Change};
 use crate::router::policy::{Held, Target};
 use crate::router::{Effects, Reason};
@@ -105,7 +105,9 @@ impl Session {
                 self.relay_ok(header, notable.seq, payload, wire, out);
             }
             Kind::Eof => {
+                self.rows_came();
                 if let Ok(eof) = reply::Eof::parse(payload, self.client_capabilities()) {
+                    self.note_warnings(eof.warnings);
                     self.learn_status(eof.status);
                 }
                 let at = out.client.len();
@@ -123,6 +125,14 @@ impl Session {
         }
         self.mark_forwarded();
         Passed::On
+    }
+
+    /// A result set is over; COM_SET_OPTION is answered by an EOF packet too.
+    fn rows_came(&mut self) {
+        let simple = self.pending.as_ref().is_none_or(|pending| pending.expect == Expect::Simple);
+        if !simple && let Phase::Exchanging(exchange) = &mut self.phase {
+            exchange.rows = true;
+        }
     }
 
     fn mark_forwarded(&mut self) {
@@ -177,6 +187,10 @@ impl Session {
             out.client.extend_from_slice(wire);
             return;
         };
+        self.note_warnings(ok.warnings);
+        if header != 0 {
+            self.rows_came();
+        }
         self.learn_status(ok.status);
         let explained = self.learn_changes(ok.tracks, slot);
         if !explained {
@@ -240,9 +254,7 @@ impl Session {
 
     /// The session's own write: its token has grown.
     fn wrote(&mut self) {
-        if let Some(link) = self.link_mut(Held::Replica) {
-            link.caught_up = false;
-        }
+        self.outdate_replica();
         if let Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) = &mut self.phase {
             exchange.wrote = true;
         }
@@ -278,7 +290,8 @@ impl Session {
         };
         let id = *id;
         let mut on_links = [None, None];
-        on_links[index(slot)] = Some(OnLink { id: ok.id, typed: false });
+        let serial = self.link(slot).map_or(0, |link| link.serial);
+        on_links[index(slot)] = Some(OnLink { id: ok.id, typed: false, serial });
         let text = pending.wire.get(pending.text_at..).unwrap_or_default().to_vec();
         let statement = Statement {
             text,
@@ -340,6 +353,7 @@ impl Session {
         {
             exchange.error = code;
         }
+        self.noisy = true;
         match self.as_on_primary(code, wire) {
             Some(packet) => out.client.extend_from_slice(&packet),
             None => out.client.extend_from_slice(wire),

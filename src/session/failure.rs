@@ -38,6 +38,13 @@ pub enum Failure {
         /// Its reason.
         why: String,
     },
+    /// No link to the server came free in time; nothing was executed.
+    NoLink {
+        /// The server's name.
+        server: String,
+        /// How many links to it there may be.
+        limit: u32,
+    },
     /// A server sent bytes that make no sense.
     ServerMalformed {
         /// The server's name.
@@ -50,7 +57,10 @@ impl Failure {
     #[must_use]
     pub fn closes(&self) -> bool {
         match self {
-            Self::TransactionLost { .. } | Self::NoPrimary { .. } | Self::DiagnosticsLost => false,
+            Self::TransactionLost { .. }
+            | Self::NoPrimary { .. }
+            | Self::NoLink { .. }
+            | Self::DiagnosticsLost => false,
             Self::OutcomeUnknown { .. }
             | Self::AnswerCut { .. }
             | Self::StateLost { .. }
@@ -105,6 +115,14 @@ impl Failure {
                 1290,
                 b"HY000",
                 format!("pointsman: no writable primary (generation {generation}: {why})"),
+            ),
+            Self::NoLink { server, limit } => SqlError::new(
+                1040,
+                b"08004",
+                format!(
+                    "pointsman: too many connections: none of {limit} to server '{server}' came \
+                     free within queue_timeout; nothing was executed"
+                ),
             ),
             Self::ServerMalformed { server } => SqlError::new(
                 1105,

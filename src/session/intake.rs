@@ -64,7 +64,10 @@ impl Session {
             return self.protocol_error(world, SqlError::malformed_packet(), out);
         };
         match command {
-            Command::Quit => return self.close(world.now, out),
+            Command::Quit => {
+                self.leave(out);
+                return self.close(world.now, out);
+            }
             Command::StmtClose { id } => return self.close_statement(id, out),
             Command::StmtSendLongData { id, .. } => {
                 return self.keep_long_data(world, id, &payload, out);
@@ -324,16 +327,41 @@ impl Session {
         let id = if id == u32::MAX { self.statements.last_id() } else { id };
         let Some(statement) = self.statements.remove(id) else { return };
         for slot in [Held::Primary, Held::Replica] {
-            let (Some(on_link), Some(_)) = (statement.on_links[index(slot)], self.link(slot))
-            else {
-                continue;
-            };
-            let mut payload = vec![0x19];
-            payload.extend_from_slice(&on_link.id.to_le_bytes());
-            packet::write(&mut out.links[index(slot)], 0, &payload);
+            let Some(on_link) = statement.on_links[index(slot)] else { continue };
+            match self.link(slot) {
+                Some(link) if link.serial == on_link.serial => {
+                    close_on_link(on_link.id, slot, out);
+                }
+                Some(_) => {}
+                // Told when the session gets its own link back.
+                None => self.statements.close_later(slot, on_link),
+            }
         }
         if !self.statements.any_cursor() {
             self.pins.remove(Pin::Cursor);
+        }
+    }
+
+    /// The statements that the client has closed while the link was in the pool.
+    pub(super) fn close_forgotten(&mut self, slot: Held, out: &mut Outbox) {
+        let serial = self.link(slot).map_or(0, |link| link.serial);
+        for id in self.statements.take_closed(slot, serial) {
+            close_on_link(id, slot, out);
+        }
+    }
+
+    /// A statement that was prepared with the session's own numbers in it serves once.
+    pub(super) fn forget_counted(&mut self, slot: Held, out: &mut Outbox) {
+        let Some(Ask::Execute { id }) =
+            self.pending.as_ref().filter(|pending| pending.counted).map(|p| p.ask.clone())
+        else {
+            return;
+        };
+        if let Some(on_link) = self.prepared_on(slot, id) {
+            close_on_link(on_link.id, slot, out);
+        }
+        if let Some(statement) = self.statements.get_mut(id) {
+            statement.on_links[index(slot)] = None;
         }
     }
 
@@ -461,6 +489,9 @@ impl Session {
             decision: None,
             avoid: 0,
             asked: false,
+            queue_until: None,
+            silenced: false,
+            counted: false,
             repeated: false,
             reprepared: false,
             relinked: false,
@@ -470,6 +501,11 @@ impl Session {
             refusal: None,
         }));
     }
+}
+
+fn close_on_link(id: u32, slot: Held, out: &mut Outbox) {
+    let [a, b, c, d] = id.to_le_bytes();
+    packet::write(&mut out.links[index(slot)], 0, &[0x19, a, b, c, d]);
 }
 
 /// The class of a command that has no text.

@@ -4,11 +4,12 @@ use crate::protocol::flags::Status;
 use crate::protocol::packet;
 use crate::protocol::reply;
 use crate::router::policy::Held;
-use crate::session::action::{Outbox, Request, Retry, Trouble, World, index};
+use crate::session::action::{NoLink, Outbox, Request, Retry, Trouble, World, index};
 use crate::session::failure::Failure;
+use crate::session::links::Link;
 use crate::session::pin::Pin;
 use crate::session::retry::{Progress, Verdict, after_link_loss};
-use crate::session::{Ask, Link, Pending, Phase, Session};
+use crate::session::{Ask, Pending, Phase, Session};
 use crate::topology::NodeId;
 
 impl Session {
@@ -224,6 +225,31 @@ impl Session {
                 self.close(world.now, out);
             }
             Some(_) | None => self.wait_to_redial(world, refusal, out),
+        }
+    }
+
+    /// No link could be had, and not by the server's doing.
+    pub(super) fn no_link(
+        &mut self,
+        world: &mut World<'_>,
+        slot: Held,
+        node: NodeId,
+        why: NoLink,
+        out: &mut Outbox,
+    ) {
+        self.phase = Phase::Idle;
+        match (why, slot) {
+            (NoLink::Full(_), Held::Replica) => self.again(world, node, out),
+            (NoLink::Full(limit), Held::Primary) => {
+                let server = self.name_of(world, node);
+                self.fail(world, &Failure::NoLink { server, limit }, 1, out);
+            }
+            (NoLink::Moved, _) => {
+                if let Some(pending) = self.pending.as_mut() {
+                    pending.decision = None;
+                }
+                self.proceed(world, out);
+            }
         }
     }
 

@@ -17,7 +17,9 @@ use crate::router::policy::{Decision, Held};
 use crate::router::{Class, Dialect};
 use crate::session::action::{Event, Interest, LinkFacts, Login, Outbox, World};
 use crate::session::failure::Failure;
+use crate::session::links::{Link, Reading};
 use crate::session::pin::{Pin, Pins};
+use crate::session::release::Carried;
 use crate::session::state::State;
 use crate::session::statements::Statements;
 use crate::session::tracking::Tracking;
@@ -29,9 +31,11 @@ mod attach;
 mod exchange;
 pub mod failure;
 mod intake;
+pub mod links;
 mod loss;
 mod outcome;
 pub mod pin;
+mod release;
 pub mod retry;
 mod single;
 pub mod state;
@@ -58,6 +62,18 @@ pub struct Session {
     statements: Statements,
     pins: Pins,
     links: [Option<Link>; 2],
+    /// Counts the session's links.
+    link_serial: u32,
+    /// Counts resets and changes of user: a link given up before one knows nothing of now.
+    epoch: u32,
+    /// The replica whose link was given up.
+    reading: Option<Reading>,
+    /// What links told before they were given up.
+    carried: Carried,
+    /// The previous statement has left warnings or an error.
+    noisy: bool,
+    /// No transaction is open that no flag shows.
+    settled: bool,
     /// Where the previous statement ran.
     last: Option<Held>,
     /// The link on which it ran is gone, and with it its warnings and row counts.
@@ -76,25 +92,6 @@ pub struct Session {
     phase_since: Instant,
     /// When to try the primary again after it took no link.
     redial_at: Option<Instant>,
-}
-
-/// A link as the session sees it.
-#[derive(Debug)]
-struct Link {
-    facts: LinkFacts,
-    /// The version of the state that it has.
-    synced: u32,
-    /// The versions whose role and schema it has, while it is brought up to `synced`.
-    role_synced: u32,
-    schema_synced: u32,
-    /// The replica is known to contain the session's token.
-    caught_up: bool,
-    /// When the session last read there.
-    read_at: Option<Instant>,
-    /// A reset switched its trackers off.
-    untracked: bool,
-    /// The server has been told the session's COM_SET_OPTION.
-    option: Option<u16>,
 }
 
 /// Where the session stands.
@@ -138,6 +135,12 @@ struct Pending {
     avoid: u64,
     /// The primary was asked for its position on behalf of this request.
     asked: bool,
+    /// The queue for a link is left then; set when it is first entered.
+    queue_until: Option<Instant>,
+    /// Our own statements have left nothing that the request would be told of.
+    silenced: bool,
+    /// The statement was prepared with numbers of ours in its text, for this once.
+    counted: bool,
     repeated: bool,
     reprepared: bool,
     /// A link to the primary broke before the request could be sent there.
@@ -182,6 +185,8 @@ struct Exchange {
     wrote: bool,
     /// A transaction was open when the request was sent.
     in_transaction: bool,
+    /// The reply carried a result set.
+    rows: bool,
 }
 
 /// One of our own commands under way.
@@ -215,6 +220,12 @@ impl Session {
             statements: Statements::default(),
             pins: Pins::default(),
             links: [None, None],
+            link_serial: 0,
+            epoch: 0,
+            reading: None,
+            carried: Carried::default(),
+            noisy: false,
+            settled: true,
             last: None,
             last_lost: false,
             transaction: None,
@@ -229,7 +240,7 @@ impl Session {
         };
         session.pin_login();
         if let Some(facts) = link {
-            session.links[0] = Some(Link::new(facts));
+            session.link_opened(Held::Primary, facts);
         }
         session
     }
@@ -296,9 +307,16 @@ impl Session {
     pub fn on_event(&mut self, world: &mut World<'_>, event: Event, out: &mut Outbox) {
         match event {
             Event::Dialed(slot, facts) => {
-                self.links[action::index(slot)] = Some(Link::new(facts));
+                self.link_opened(slot, facts);
                 self.proceed(world, out);
             }
+            Event::Attached { slot, link, own } => {
+                self.link_attached(slot, *link, own);
+                self.close_forgotten(slot, out);
+                self.proceed(world, out);
+            }
+            Event::NoLink { slot, node, why } => self.no_link(world, slot, node, why, out),
+            Event::Release => self.release(world, out),
             Event::DialFailed { slot, node, refusal } => {
                 self.dial_failed(world, slot, node, refusal, out);
             }
@@ -440,14 +458,6 @@ impl Session {
 
     // --- shared by the parts below ---
 
-    fn link(&self, slot: Held) -> Option<&Link> {
-        self.links[action::index(slot)].as_ref()
-    }
-
-    fn link_mut(&mut self, slot: Held) -> Option<&mut Link> {
-        self.links[action::index(slot)].as_mut()
-    }
-
     fn drop_link(&mut self, slot: Held, out: &mut Outbox) {
         if let Some(link) = self.links[action::index(slot)].take() {
             out.requests.push(action::Request::Drop(slot));
@@ -521,20 +531,9 @@ impl Session {
         self.lost = None;
         self.last = None;
         self.last_lost = false;
-    }
-}
-
-impl Link {
-    fn new(facts: LinkFacts) -> Self {
-        Self {
-            facts,
-            synced: 0,
-            role_synced: 0,
-            schema_synced: 0,
-            caught_up: false,
-            read_at: None,
-            untracked: false,
-            option: None,
-        }
+        self.epoch = self.epoch.wrapping_add(1);
+        self.carried = Carried::default();
+        self.noisy = false;
+        self.settled = true;
     }
 }

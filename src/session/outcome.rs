@@ -6,7 +6,7 @@ use crate::router::{Effects, Reason, Verb};
 use crate::session::action::{Outbox, Request, World};
 use crate::session::attach::shows_data;
 use crate::session::pin::Pin;
-use crate::session::{Ask, Phase, Session};
+use crate::session::{Ask, Exchange, Phase, Session};
 use crate::topology::{Flavour, Topology};
 
 impl Session {
@@ -22,7 +22,8 @@ impl Session {
             self.learn_text(out);
             self.learn_command(out);
         }
-        self.note_reading(world, slot, exchange.wrote);
+        self.mark_link();
+        self.note_reading(world, slot, &exchange);
         if let Some(Ask::Execute { id }) = self.pending.as_ref().map(|pending| &pending.ask) {
             let id = *id;
             self.statements.clear_long_data(id);
@@ -31,10 +32,15 @@ impl Session {
         if let Some(link) = self.link_mut(slot) {
             link.synced = version;
         }
-        if !matches!(self.pending.as_ref().map(|pending| &pending.ask), Some(Ask::Ping)) {
+        if let Some(pending) = self.pending.as_ref()
+            && pending.ask != Ask::Ping
+        {
+            let class = pending.class;
             self.last = Some(slot);
             self.last_lost = false;
+            self.counts_are_on(slot, &class, exchange.rows);
         }
+        self.forget_counted(slot, out);
         let releases = exchange.error == 0 && self.releases();
         self.record(world, Some(exchange.node), exchange.error, out);
         self.pending = None;
@@ -94,23 +100,23 @@ impl Session {
     }
 
     /// What was read, and where: a later read elsewhere must not go back behind it.
-    fn note_reading(&mut self, world: &World<'_>, slot: Held, wrote: bool) {
+    fn note_reading(&mut self, world: &World<'_>, slot: Held, exchange: &Exchange) {
+        let wrote = exchange.wrote;
         let Some(verb) = self.pending.as_ref().map(|pending| pending.class.verb) else { return };
         if wrote && covers_what_was_read(world.topology) {
             self.floor = None;
         }
         let prepared =
             matches!(self.pending.as_ref().map(|pending| &pending.ask), Some(Ask::Prepare { .. }));
-        if !shows_data(verb) || wrote || prepared {
+        // Whatever answers with rows shows data; without CLIENT_DEPRECATE_EOF no tracker follows
+        // them, so that a write among it (ANALYZE UPDATE, INSERT ... RETURNING) has no position.
+        if !(shows_data(verb) || exchange.rows) || wrote || prepared {
             return;
         }
         match slot {
             Held::Primary => {
                 self.floor = Some(world.now);
-                // What it is known to contain is not all any more.
-                if let Some(link) = self.link_mut(Held::Replica) {
-                    link.caught_up = false;
-                }
+                self.outdate_replica();
             }
             Held::Replica => {
                 if let Some(link) = self.link_mut(Held::Replica) {

@@ -167,6 +167,12 @@ impl State {
         self.role = Some((text.to_vec(), self.version));
     }
 
+    /// Whether a role was set.
+    #[must_use]
+    pub fn has_role(&self) -> bool {
+        self.role.is_some()
+    }
+
     /// Writes down a user variable set by a literal; false when it cannot be kept.
     #[must_use]
     pub fn set_user_variable(&mut self, name: &[u8], literal: &[u8]) -> bool {

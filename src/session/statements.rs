@@ -6,12 +6,17 @@ use crate::router::Class;
 use crate::router::policy::Held;
 use crate::session::action::index;
 
+/// Most statements to be closed later.
+const CLOSED_MAX: usize = 256;
+
 /// All prepared statements of a session.
 #[derive(Debug, Default)]
 pub struct Statements {
     last_id: u32,
     by_id: BTreeMap<u32, Statement>,
     long_data_bytes: usize,
+    /// Closed while their link was in the pool, with the slot that it had.
+    closed: Vec<(Held, OnLink)>,
 }
 
 /// One prepared statement.
@@ -40,6 +45,8 @@ pub struct OnLink {
     pub id: u32,
     /// An execution on this link has bound the types.
     pub typed: bool,
+    /// Which of the session's links it is: an id of another one says nothing.
+    pub serial: u32,
 }
 
 impl Statements {
@@ -77,6 +84,23 @@ impl Statements {
         let freed: usize = statement.long_data.iter().map(Vec::len).sum();
         self.long_data_bytes = self.long_data_bytes.saturating_sub(freed);
         Some(statement)
+    }
+
+    /// Remembers to close a statement when its link comes back. It does not matter when the
+    /// memory is full: the statement is gone with the next reset, or with the link.
+    pub fn close_later(&mut self, slot: Held, on_link: OnLink) {
+        if self.closed.len() < CLOSED_MAX {
+            self.closed.push((slot, on_link));
+        }
+    }
+
+    /// The server's ids of what is to be closed on a link that has come back; what belongs to
+    /// a link that will never come back is forgotten.
+    pub fn take_closed(&mut self, slot: Held, serial: u32) -> Vec<u32> {
+        let here = |(at, on_link): &&(Held, OnLink)| *at == slot && on_link.serial == serial;
+        let ids = self.closed.iter().filter(here).map(|(_, on_link)| on_link.id).collect();
+        self.closed.retain(|(at, _)| *at != slot);
+        ids
     }
 
     /// Buffers a parameter sent ahead; false when that would exceed `limit` bytes in all.
@@ -132,6 +156,7 @@ impl Statements {
     /// reference to an old id can never meet a new statement.
     pub fn clear(&mut self) {
         self.by_id.clear();
+        self.closed = Vec::new();
         self.long_data_bytes = 0;
     }
 }

@@ -9,8 +9,9 @@ use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
 use crate::router::policy::{Decision, Held, Target};
 use crate::router::{Effects, Kind as Where, Reason, Verb};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
+use crate::session::links::Link;
 use crate::session::statements::OnLink;
-use crate::session::{Ask, Own, Phase, Session, single};
+use crate::session::{Ask, Own, Phase, Session, release, single};
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, ServerFacts};
 
@@ -20,6 +21,14 @@ const OWN_REPLY_MAX: usize = 1 << 20;
 /// One of our own commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
+    /// COM_RESET_CONNECTION: another session has used the link.
+    Reset,
+    /// Tell the link what one of its kind is told when it is opened.
+    SetUp,
+    /// Set what LAST_INSERT_ID is to answer; also leaves neither warnings nor rows behind.
+    InsertId,
+    /// Ask for the numbers that the session must carry when it gives the link up.
+    Counts,
     /// Switch the trackers on again after a reset.
     Track,
     /// Repeat the client's COM_SET_OPTION.
@@ -32,6 +41,8 @@ pub(super) enum Step {
     Variables(Vec<u8>),
     /// Prepare a statement that the link does not know.
     Prepare(u32),
+    /// The same with the session's own numbers in its text, for one execution.
+    PrepareCounted(u32),
     /// Ask the primary for its position.
     AskPosition,
     /// Wait on the replica until it has applied the session's token.
@@ -48,11 +59,16 @@ impl Step {
         match self {
             Self::EndReplicaTransaction | Self::Wait => Held::Replica,
             Self::AskPosition | Self::ReopenOnPrimary => Held::Primary,
-            Self::Track
+            Self::Reset
+            | Self::SetUp
+            | Self::InsertId
+            | Self::Counts
+            | Self::Track
             | Self::Option(_)
             | Self::Schema(_)
             | Self::Role(_)
             | Self::Variables(_)
+            | Self::PrepareCounted(_)
             | Self::Prepare(_) => slot,
         }
     }
@@ -63,6 +79,12 @@ impl Session {
     pub(super) fn next_step(&self, slot: Held) -> Option<Step> {
         let link = self.link(slot)?;
         let pending = self.pending.as_ref()?;
+        if link.foreign {
+            return Some(Step::Reset);
+        }
+        if link.bare {
+            return Some(Step::SetUp);
+        }
         if slot == Held::Replica
             && self.transaction == Some(Held::Replica)
             && (pending.ask == Ask::Tunnel
@@ -87,9 +109,16 @@ impl Session {
         if pending.reopen && slot == Held::Primary {
             return Some(Step::ReopenOnPrimary);
         }
+        let insert_id = slot == Held::Primary && !link.ran && !self.has_insert_id(slot);
+        if insert_id || self.must_be_silenced() {
+            return Some(Step::InsertId);
+        }
         if let Ask::Execute { id } = pending.ask {
-            let statement = self.statements.get(id)?;
-            if statement.on_links[index(slot)].is_none() {
+            self.statements.get(id)?;
+            if self.asks_carried() && !pending.counted {
+                return Some(Step::PrepareCounted(id));
+            }
+            if self.prepared_on(slot, id).is_none() {
                 return Some(Step::Prepare(id));
             }
         }
@@ -112,6 +141,10 @@ impl Session {
             return Some(Step::Schema(schema.to_vec()));
         }
         self.state.variables_to_send(link.synced, slot).map(Step::Variables)
+    }
+
+    fn has_insert_id(&self, slot: Held) -> bool {
+        self.link(slot).is_some_and(|link| link.insert_id == self.carried.insert_id)
     }
 
     /// Starts one of our own commands.
@@ -138,11 +171,26 @@ impl Session {
                 payload.push(0x1B);
                 payload.extend_from_slice(&option.to_le_bytes());
             }
-            Step::Prepare(id) => {
+            Step::Reset => {
+                expect = Expect::Simple;
+                payload.push(0x1F);
+            }
+            Step::SetUp => {
+                let sql = self.set_up_again(world, slot);
+                query(&mut payload, &sql, caps);
+            }
+            Step::InsertId => {
+                let sql = format!("SET last_insert_id={}", self.carried.insert_id);
+                query(&mut payload, sql.as_bytes(), caps);
+            }
+            Step::Counts => query(&mut payload, release::COUNTS, caps),
+            Step::Prepare(id) | Step::PrepareCounted(id) => {
                 expect = Expect::Prepare;
                 payload.push(0x16);
                 if let Some(statement) = self.statements.get(*id) {
-                    payload.extend_from_slice(&statement.text);
+                    let counted = matches!(step, Step::PrepareCounted(_));
+                    let text = if counted { self.with_own_answers(&statement.text) } else { None };
+                    payload.extend_from_slice(text.as_deref().unwrap_or(&statement.text));
                 }
             }
             Step::Track => {
@@ -230,7 +278,17 @@ impl Session {
         if let Some(error) = own.failed {
             return self.own_refused(world, own.slot, &own.step, error, out);
         }
+        let was_state = is_state(&own.step);
         match own.step {
+            Step::Reset => self.on_link(own.slot, |link| {
+                link.foreign = false;
+                link.bare = true;
+            }),
+            Step::SetUp | Step::InsertId => self.was_set_up(own.slot),
+            Step::Counts => {
+                self.counts_known(own.slot, &own.reply);
+                return self.release(world, out);
+            }
             Step::Track => self.on_link(own.slot, |link| link.untracked = false),
             Step::Option(option) => self.on_link(own.slot, |link| link.option = Some(option)),
             Step::Schema(_) => {
@@ -246,6 +304,12 @@ impl Session {
                 self.on_link(own.slot, |link| link.synced = version);
             }
             Step::Prepare(id) => self.own_prepared(own.slot, id, &own.reply),
+            Step::PrepareCounted(id) => {
+                self.own_prepared(own.slot, id, &own.reply);
+                if let Some(pending) = self.pending.as_mut() {
+                    pending.counted = true;
+                }
+            }
             Step::AskPosition => self.position_known(&own.reply),
             Step::Wait => self.waited(world, &own.reply, out),
             Step::EndReplicaTransaction => self.replica_transaction_ended(world),
@@ -256,11 +320,48 @@ impl Session {
                 }
             }
         }
-        self.mark_if_synced(own.slot);
+        if was_state {
+            self.mark_if_synced(own.slot);
+        }
         self.proceed(world, out);
     }
 
-    fn on_link(&mut self, slot: Held, change: impl FnOnce(&mut super::Link)) {
+    /// What a link is told after a reset: what a fresh one is told, the character sets of the
+    /// login where the reset forgets them, and the session's LAST_INSERT_ID.
+    fn set_up_again(&self, world: &World<'_>, slot: Held) -> Vec<u8> {
+        let Some(link) = self.link(slot) else { return Vec::new() };
+        let node = world.topology.node(link.facts.node);
+        let facts = node.and_then(|node| node.facts.as_ref()).or_else(|| world.topology.facts());
+        let Some(facts) = facts else { return Vec::new() };
+        let mut sql = setup_statement(facts, slot);
+        if let Some(names) = &link.facts.names {
+            let rest = sql.split_off(b"SET ".len());
+            sql.extend_from_slice(b"NAMES ");
+            sql.extend_from_slice(names);
+            sql.extend_from_slice(b", ");
+            sql.extend_from_slice(&rest);
+        }
+        if slot == Held::Primary && self.carried.insert_id != 0 {
+            let insert_id = format!(", last_insert_id={}", self.carried.insert_id);
+            sql.extend_from_slice(insert_id.as_bytes());
+        }
+        sql
+    }
+
+    fn was_set_up(&mut self, slot: Held) {
+        let insert_id = self.carried.insert_id;
+        self.on_link(slot, |link| {
+            link.bare = false;
+            if slot == Held::Primary {
+                link.insert_id = insert_id;
+            }
+        });
+        if let Some(pending) = self.pending.as_mut() {
+            pending.silenced = true;
+        }
+    }
+
+    fn on_link(&mut self, slot: Held, change: impl FnOnce(&mut Link)) {
         if let Some(link) = self.link_mut(slot) {
             change(link);
         }
@@ -277,10 +378,11 @@ impl Session {
 
     fn own_prepared(&mut self, slot: Held, id: u32, reply: &[u8]) {
         let payload = reply.get(packet::HEADER_LEN..).unwrap_or_default();
+        let serial = self.link(slot).map_or(0, |link| link.serial);
         if let (Ok(ok), Some(statement)) =
             (reply::PrepareOk::parse(payload, self.login.capabilities), self.statements.get_mut(id))
         {
-            statement.on_links[index(slot)] = Some(OnLink { id: ok.id, typed: false });
+            statement.on_links[index(slot)] = Some(OnLink { id: ok.id, typed: false, serial });
         }
     }
 
@@ -297,7 +399,7 @@ impl Session {
             Some(set) => {
                 self.state.token.union(&set);
                 self.floor = None;
-                self.on_link(Held::Replica, |link| link.caught_up = false);
+                self.outdate_replica();
             }
             None => self.fall_to_primary(Reason::NotCaughtUp),
         }
@@ -342,6 +444,14 @@ impl Session {
         error: Vec<u8>,
         out: &mut Outbox,
     ) {
+        if matches!(step, Step::Counts) {
+            return self.drop_link(slot, out);
+        }
+        if matches!(step, Step::Reset | Step::SetUp) {
+            // It is not fit to be handed over; another one will do.
+            self.drop_link(slot, out);
+            return self.proceed(world, out);
+        }
         if slot == Held::Replica {
             // It may lag behind a schema or a grant: another place will do.
             if let (Some(link), Some(pending)) =
@@ -349,14 +459,14 @@ impl Session {
             {
                 pending.avoid |= link.facts.node.bit();
             }
-            if !matches!(step, Step::Prepare(_)) {
+            if !matches!(step, Step::Prepare(_) | Step::PrepareCounted(_)) {
                 self.drop_link(Held::Replica, out);
             }
             self.fall_to_primary(Reason::NotCaughtUp);
             return self.proceed(world, out);
         }
         match step {
-            Step::Prepare(_) => {
+            Step::Prepare(_) | Step::PrepareCounted(_) => {
                 // As on a direct connection where the table is gone at the execution.
                 packet::write(&mut out.client, 1, &error);
                 self.finished_here(world, reply::Err::code_of(&error), out);
@@ -365,7 +475,11 @@ impl Session {
                 self.fall_to_primary(Reason::NotCaughtUp);
                 self.proceed(world, out);
             }
-            Step::Track
+            Step::Reset
+            | Step::SetUp
+            | Step::InsertId
+            | Step::Counts
+            | Step::Track
             | Step::Option(_)
             | Step::Schema(_)
             | Step::Role(_)
@@ -380,6 +494,11 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether a step brings the link closer to the session's state.
+fn is_state(step: &Step) -> bool {
+    matches!(step, Step::Schema(_) | Step::Role(_) | Step::Variables(_))
 }
 
 /// Whether a statement inside a replica's read-only transaction must go to the primary.

@@ -3,6 +3,7 @@
 mod chunks;
 mod fixture;
 mod loss;
+mod release;
 mod routing;
 mod state;
 mod statements;

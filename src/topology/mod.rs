@@ -131,6 +131,12 @@ pub struct ServerFacts {
     pub interactive_timeout: u64,
     /// `@@global.sql_mode` contains ANSI_QUOTES / NO_BACKSLASH_ESCAPES / ORACLE.
     pub sql_mode: Arc<str>,
+    /// `@@global.max_connections`; 0 when it did not say.
+    pub max_connections: u32,
+    /// `@@global.max_prepared_stmt_count`: of all connections together.
+    pub max_prepared: u32,
+    /// `@@global.init_connect` is not empty: a login does what a reset does not repeat.
+    pub init_connect: bool,
     /// The host part under which this server sees the monitor's connection, from `USER()`:
     /// the address that account host patterns are matched against.
     pub sees_us_as: Arc<str>,

@@ -50,6 +50,8 @@ pub struct Dialed {
     pub ok: Vec<u8>,
     /// The password has expired: the set-up statement was refused.
     pub sandboxed: bool,
+    /// The payload of the set-up statement's OK; empty without one.
+    pub set_up: Vec<u8>,
 }
 
 /// Why there is no connection.
@@ -140,7 +142,8 @@ async fn dial_untimed(
     };
     let thread_id = greeting.connection_id;
     let sandboxed = false;
-    let mut dialed = Dialed { stream, capabilities, mariadb, thread_id, ok, sandboxed };
+    let set_up = Vec::new();
+    let mut dialed = Dialed { stream, capabilities, mariadb, thread_id, ok, sandboxed, set_up };
     if let Some(sql) = target.setup {
         match run(&mut dialed, &mut input, &sql).await {
             Err(DialError::Refused(error))
@@ -149,14 +152,14 @@ async fn dial_untimed(
             {
                 dialed.sandboxed = true;
             }
-            done => done?,
+            done => dialed.set_up = done?,
         }
     }
     if input.is_empty() { Ok(dialed) } else { Err(DialError::Malformed("bytes after the login")) }
 }
 
-/// Runs one statement that answers OK.
-async fn run(dialed: &mut Dialed, input: &mut Vec<u8>, sql: &[u8]) -> Result<(), DialError> {
+/// Runs one statement that answers OK; the payload of that.
+async fn run(dialed: &mut Dialed, input: &mut Vec<u8>, sql: &[u8]) -> Result<Vec<u8>, DialError> {
     let mut payload = vec![0x03];
     if dialed.capabilities.has(Capabilities::QUERY_ATTRIBUTES) {
         payload.extend_from_slice(&[0, 1]);
@@ -171,12 +174,10 @@ async fn run(dialed: &mut Dialed, input: &mut Vec<u8>, sql: &[u8]) -> Result<(),
         if let Stop::Notable(notable) = advance.stop {
             let end = advance.forward + notable.len;
             let wire: Vec<u8> = input.drain(..end).skip(advance.forward).collect();
+            let payload = wire.get(packet::HEADER_LEN..).unwrap_or_default();
             match notable.kind {
-                Kind::Ok { .. } if notable.terminal => return Ok(()),
-                Kind::Err => {
-                    let payload = wire.get(packet::HEADER_LEN..).unwrap_or_default();
-                    return Err(DialError::Refused(payload.to_vec()));
-                }
+                Kind::Ok { .. } if notable.terminal => return Ok(payload.to_vec()),
+                Kind::Err => return Err(DialError::Refused(payload.to_vec())),
                 _ => return Err(DialError::Malformed("not an OK after the set-up statement")),
             }
         }

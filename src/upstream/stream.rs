@@ -2,6 +2,7 @@
 //! demand, with the same calls.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -128,6 +129,18 @@ impl Stream {
                 stream.socket().peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
             }
         }
+    }
+
+    /// Whether the peer has neither closed nor sent anything that was not read: asked of the
+    /// system, not of the reactor, which may not have heard of it yet.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = match &self.socket {
+            Socket::Tcp(stream) => socket2::SockRef::from(stream.socket()).peek(&mut byte),
+            Socket::Unix(stream) => socket2::SockRef::from(stream.socket()).peek(&mut byte),
+        };
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Goes on inside TLS, as the server. `early` is what has been read already behind the

@@ -54,6 +54,27 @@ struct Manner {
     capabilities: Capabilities,
 }
 
+/// How the proxy shares links between the cases' sessions and others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// As it comes.
+    Usual,
+    /// After each step others take whatever link the session has given up.
+    Contended,
+    /// Not at all.
+    Off,
+}
+
+impl Sharing {
+    fn settings(self) -> &'static str {
+        match self {
+            Self::Usual => "",
+            Self::Contended => "idle_release = \"0\"",
+            Self::Off => "multiplexing = false",
+        }
+    }
+}
+
 fn manners() -> [Manner; 2] {
     let old = Capabilities::LONG_FLAG
         .with(Capabilities::TRANSACTIONS)
@@ -159,27 +180,29 @@ impl Tally {
     }
 }
 
-async fn all(flavour: Flavour) {
+async fn all(flavour: Flavour, sharing: Sharing) {
     // As the client wrote it, what cannot be parsed and passwords included: MariaDB's way.
     let options: &[&str] = match flavour {
         Flavour::Mariadb => &[],
         Flavour::Mysql => &["--log-raw=1"],
     };
     let cluster = servers::own_with(flavour, 2, options).await;
-    let proxy = Proxy::start(&cluster, "replica_wait = \"20s\"").await;
+    let group = format!("replica_wait = \"20s\"\n{}", sharing.settings());
+    let proxy = Proxy::start(&cluster, &group).await;
     let cases = cases(flavour);
     let mut tails: Vec<Tail> = cluster.servers().iter().map(Tail::new).collect();
     let mut tally = Tally::default();
     let primary = cluster.primary().expect("a primary");
     for manner in manners() {
         set_up(&cluster, &cases).await;
-        let side = Side { port: primary.port, mark: 'd', primary: &primary.name };
+        let side = Side { port: primary.port, mark: 'd', primary: &primary.name, rivals: false };
         let mut direct = Vec::new();
         for case in &cases {
             direct.push(run::case(&side, case, manner.capabilities, &mut tails).await);
         }
         set_up(&cluster, &cases).await;
-        let side = Side { port: proxy.port, mark: 'p', primary: &primary.name };
+        let rivals = sharing == Sharing::Contended;
+        let side = Side { port: proxy.port, mark: 'p', primary: &primary.name, rivals };
         for (case, direct) in cases.iter().zip(&direct) {
             let proxied = run::case(&side, case, manner.capabilities, &mut tails).await;
             tally.compare(case, manner, direct, &proxied);
@@ -189,7 +212,7 @@ async fn all(flavour: Flavour) {
     let Tally { differences, misroutes, refusals, lines, failed } = tally;
     let rows: BTreeSet<u16> = cases.iter().flat_map(|case| case.rows.iter().copied()).collect();
     println!(
-        "{flavour:?}: {} cases of {} rows, {differences} differences, {misroutes} misroutes, \
+        "{flavour:?}, {sharing:?}: {} cases of {} rows, {differences} differences, {misroutes} misroutes, \
          {refusals} refusals",
         cases.len(),
         rows.len()
@@ -203,13 +226,34 @@ async fn all(flavour: Flavour) {
 #[tokio::test]
 async fn mariadb_answers_the_same_through_the_proxy() {
     if servers::present(Flavour::Mariadb) {
-        all(Flavour::Mariadb).await;
+        all(Flavour::Mariadb, Sharing::Usual).await;
     }
 }
 
 #[tokio::test]
 async fn mysql_answers_the_same_through_the_proxy() {
     if servers::present(Flavour::Mysql) {
-        all(Flavour::Mysql).await;
+        all(Flavour::Mysql, Sharing::Usual).await;
+    }
+}
+
+#[tokio::test]
+async fn mariadb_answers_the_same_when_each_statement_finds_another_link() {
+    if servers::present(Flavour::Mariadb) {
+        all(Flavour::Mariadb, Sharing::Contended).await;
+    }
+}
+
+#[tokio::test]
+async fn mysql_answers_the_same_when_each_statement_finds_another_link() {
+    if servers::present(Flavour::Mysql) {
+        all(Flavour::Mysql, Sharing::Contended).await;
+    }
+}
+
+#[tokio::test]
+async fn mariadb_answers_the_same_when_links_are_not_shared() {
+    if servers::present(Flavour::Mariadb) {
+        all(Flavour::Mariadb, Sharing::Off).await;
     }
 }

@@ -54,6 +54,7 @@ fn group(seed: &str) -> Arc<Group> {
         max_clients: 100,
         handshake_timeout: Duration::from_secs(10),
         idle_timeout: Duration::ZERO,
+        links: pointsman::config::Links::default(),
         connect_timeout: Duration::from_secs(2),
         inspect_limit: 1 << 20,
         tls: ClientTls::default(),

@@ -71,6 +71,7 @@ fn group(seeds: &[&str], servers: &[&str]) -> Arc<Group> {
         max_clients: 1,
         handshake_timeout: Duration::ZERO,
         idle_timeout: Duration::ZERO,
+        links: crate::config::Links::default(),
         connect_timeout: Duration::ZERO,
         inspect_limit: 0,
         tls: ClientTls::default(),

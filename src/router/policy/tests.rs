@@ -45,6 +45,9 @@ fn facts() -> ServerFacts {
         wait_timeout: 28_800,
         interactive_timeout: 28_800,
         sql_mode: Arc::from(""),
+        max_connections: 151,
+        max_prepared: 16_382,
+        init_connect: false,
         sees_us_as: Arc::from(""),
     }
 }
@@ -70,6 +73,7 @@ fn group(consistency: Consistency) -> Group {
         max_clients: 10,
         handshake_timeout: Duration::from_secs(1),
         idle_timeout: Duration::ZERO,
+        links: crate::config::Links::default(),
         connect_timeout: Duration::from_secs(1),
         inspect_limit: 1 << 20,
         tls: ClientTls::default(),

@@ -12,6 +12,7 @@ use crate::router::refused::RefusedDigests;
 use crate::session::action::{
     Event, Finished, LinkFacts, Login, Outbox, Request, Retry, Trouble, World, index,
 };
+use crate::session::links::Kept;
 use crate::session::{Session, state};
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Flavour, Node, NodeId, Role, ServerFacts, Topology};
@@ -159,6 +160,7 @@ impl Rig {
                 thread_id: 1000 + u32::from(node),
                 schema: self.session.schema().map(<[u8]>::to_vec),
                 status: AUTO.0,
+                names: None,
             },
         ));
         node
@@ -171,13 +173,33 @@ impl Rig {
         node
     }
 
-    fn take_dial(&mut self, slot: Held) -> u16 {
+    pub(super) fn take_dial(&mut self, slot: Held) -> u16 {
         let at = self.requests.iter().rposition(
             |request| matches!(request, Request::Dial { slot: asked, .. } if *asked == slot),
         );
         let Some(at) = at else { panic!("no dial of {slot:?}: {self:?}") };
         let Request::Dial { node, .. } = self.requests.remove(at) else { unreachable!() };
         node.0
+    }
+
+    /// The link that the session has given up.
+    pub(super) fn released(&mut self, slot: Held) -> Box<Kept> {
+        let is_it = |r: &Request| matches!(r, Request::Release { slot: s, .. } if *s == slot);
+        let at = self.requests.iter().position(is_it);
+        let Some(at) = at else { panic!("no release of {slot:?}: {self:?}") };
+        let Request::Release { link, .. } = self.requests.remove(at) else { unreachable!() };
+        link
+    }
+
+    pub(super) fn has_released(&self, slot: Held) -> bool {
+        let is_it = |r: &Request| matches!(r, Request::Release { slot: s, .. } if *s == slot);
+        self.requests.iter().any(is_it)
+    }
+
+    /// A link out of the pool in answer to a dial.
+    pub(super) fn attached(&mut self, slot: Held, link: Box<Kept>, own: bool) {
+        self.take_dial(slot);
+        self.event(Event::Attached { slot, link, own });
     }
 
     pub(super) fn wants_dial_of(&self, slot: Held) -> bool {
@@ -446,6 +468,9 @@ pub(super) fn facts() -> ServerFacts {
         wait_timeout: 28_800,
         interactive_timeout: 28_800,
         sql_mode: Arc::from(""),
+        max_connections: 151,
+        max_prepared: 16_382,
+        init_connect: false,
         sees_us_as: Arc::from("localhost"),
     }
 }

@@ -247,8 +247,17 @@ fn a_quit_closes_both_sides() {
     let mut rig = Rig::new();
     rig.write();
     rig.client(&command(b"\x01"));
-    assert!(rig.closed() && rig.dropped(Primary));
+    rig.released(Primary);
+    assert!(rig.closed());
     assert!(rig.told().is_empty());
+}
+
+#[test]
+fn a_quit_in_a_transaction_closes_the_link() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.client(&command(b"\x01"));
+    assert!(rig.closed() && rig.dropped(Primary) && !rig.has_released(Primary));
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl World<'_> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         script.case.number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut side = |port, mark| {
-            let side = Side { port, mark, primary: "" };
+            let side = Side { port, mark, primary: "", rivals: false };
             script.case.schema = schema(mark, slot);
             runtime.block_on(run::case(&side, &script.case, manner.capabilities, &mut []))
         };

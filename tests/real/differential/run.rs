@@ -20,6 +20,8 @@ pub(super) struct Side<'a> {
     pub(super) mark: char,
     /// The primary's name in the cluster.
     pub(super) primary: &'a str,
+    /// Other clients, in a state of their own, take the session's links after each step.
+    pub(super) rivals: bool,
 }
 
 /// What became of a step.
@@ -47,7 +49,14 @@ struct Run<'a> {
     /// What they have told in this step.
     logged: Vec<Logged>,
     file: Vec<u8>,
+    rivals: Vec<Client>,
 }
+
+/// What a rival does first, so that what it leaves on a link would show.
+const RIVAL_STATE: [&str; 2] = [
+    "SET SESSION sql_mode='ANSI_QUOTES', time_zone='+05:00', sql_select_limit=1",
+    "SET @a='leaked', @v='leaked', @x='leaked', @n='leaked'",
+];
 
 /// Runs a statement of a case's setup as root.
 pub(super) fn as_root(root: &mut Client, case: &Case, sql: &str) {
@@ -80,12 +89,14 @@ pub(super) async fn case(
         earlier: Vec::new(),
         logged: Vec::new(),
         file: Vec::new(),
+        rivals: Vec::new(),
     };
     let mut outcomes = Vec::new();
     for (number, step) in case.steps.iter().enumerate() {
         run.look(tails);
         run.earlier.append(&mut run.logged);
         outcomes.push(run.step(number, step, tails).await);
+        run.let_rivals_work();
     }
     outcomes
 }
@@ -126,6 +137,13 @@ fn negotiated(case: &Case, base: Capabilities) -> (Capabilities, MariadbCapabili
     (caps, mariadb)
 }
 
+fn ask(client: &mut Client, sql: &str) {
+    let payload = client.query(sql.as_bytes(), &[]);
+    client.send(&payload);
+    let reply = client.receive(Expect::Query, b"");
+    assert!(reply.error().is_none(), "{sql}: {reply:?}");
+}
+
 impl Run<'_> {
     fn marker(&self, number: usize) -> String {
         format!("/*{}{:03}.{number:02}*/", self.side.mark, self.case.number)
@@ -140,15 +158,20 @@ impl Run<'_> {
         }
     }
 
-    fn open(&mut self, session: usize, user: &str, password: &str) -> Result<(), Vec<u8>> {
-        let who = As {
-            user: user.to_owned(),
-            password: password.to_owned(),
+    /// The account that cases use unless they name another.
+    fn app(&self) -> As {
+        As {
+            user: APP.0.to_owned(),
+            password: APP.1.to_owned(),
             schema: Some(self.case.schema()),
             capabilities: self.capabilities,
             mariadb: self.mariadb,
             collation: 45,
-        };
+        }
+    }
+
+    fn open(&mut self, session: usize, user: &str, password: &str) -> Result<(), Vec<u8>> {
+        let who = As { user: user.to_owned(), password: password.to_owned(), ..self.app() };
         while self.sessions.len() <= session {
             self.sessions.push(None);
             self.ids.push(None);
@@ -157,6 +180,27 @@ impl Run<'_> {
         self.ids[session] = Some(client.id);
         self.sessions[session] = Some(client);
         Ok(())
+    }
+
+    /// Each rival takes a link to the primary and one to a replica, if it gets any, and gives
+    /// them up again.
+    fn let_rivals_work(&mut self) {
+        if !self.side.rivals {
+            return;
+        }
+        while self.rivals.len() < 2 {
+            let who = self.app();
+            let mut rival = Client::connect(self.side.port, &who).expect("a rival may log in");
+            for sql in RIVAL_STATE {
+                ask(&mut rival, sql);
+            }
+            self.rivals.push(rival);
+        }
+        for rival in &mut self.rivals {
+            for sql in ["SELECT 1 FOR UPDATE", "SELECT 'rival' FROM DUAL"] {
+                ask(rival, sql);
+            }
+        }
     }
 
     fn client(&mut self, session: usize) -> &mut Client {
@@ -385,6 +429,9 @@ impl Run<'_> {
         let first = ran.first().cloned();
         let right = match step.place {
             Place::Primary => all(&|server| server == primary),
+            // Among rivals the next link may be another server's: the answer is carried.
+            Place::Replica if self.side.rivals => all(&|server| server != primary),
+            Place::SameAsLast if self.side.rivals => !ran.is_empty(),
             Place::Replica => all(&|server| server != primary && Some(server) == first.as_ref()),
             Place::SameAsLast => last.is_some() && all(&|server| Some(server) == last.as_ref()),
             Place::RefusedThenPrimary => {

@@ -1,0 +1,235 @@
+//! A link as the session sees it, and what is kept of it when it goes to the pool.
+
+use std::time::Instant;
+
+use crate::router::policy::Held;
+use crate::session::action::{LinkFacts, index};
+use crate::session::{Pin, Session};
+use crate::topology::NodeId;
+
+/// A link as the session sees it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) facts: LinkFacts,
+    /// Which of the session's links it is, the former ones included: prepared statements bear it.
+    pub(super) serial: u32,
+    /// The version of the state that it has.
+    pub(super) synced: u32,
+    /// The versions whose role and schema it has, while it is brought up to `synced`.
+    pub(super) role_synced: u32,
+    pub(super) schema_synced: u32,
+    /// The replica is known to contain the session's token.
+    pub(super) caught_up: bool,
+    /// When the session last read there.
+    pub(super) read_at: Option<Instant>,
+    /// A reset switched its trackers off.
+    pub(super) untracked: bool,
+    /// The server has been told the session's COM_SET_OPTION.
+    pub(super) option: Option<u16>,
+    /// Another session has used it: COM_RESET_CONNECTION comes first.
+    pub(super) foreign: bool,
+    /// It was reset and lacks what a link of its kind is told when it is opened.
+    pub(super) bare: bool,
+    /// A statement of the session has run on it since it was last asked for its counts.
+    pub(super) ran: bool,
+    /// A statement of the session has run on it at all.
+    pub(super) used: bool,
+    /// Its LAST_INSERT_ID, as far as no statement of the session has changed it since.
+    pub(super) insert_id: u64,
+    /// It bears, or may bear, what a reset leaves behind.
+    tainted: bool,
+    /// A schema has been selected on it: it cannot be without one again.
+    has_schema: bool,
+    /// The epoch of the session that used it last.
+    epoch: u32,
+}
+
+/// A link in the pool: as its last session left it, to be seen by no other.
+#[derive(Debug)]
+pub struct Kept(Link);
+
+/// What a session knows of the replica whose link it gave up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    pub(super) node: NodeId,
+    pub(super) caught_up: bool,
+    pub(super) read_at: Option<Instant>,
+}
+
+/// Pins that leave marks on a link which a reset is not trusted to remove.
+const TAINTING: [Pin; 10] = [
+    Pin::TemporaryTable,
+    Pin::TableLock,
+    Pin::UserLock,
+    Pin::Handler,
+    Pin::UnknownSet,
+    Pin::NamedStatement,
+    Pin::ReplicationReplay,
+    Pin::OpaqueState,
+    Pin::Xa,
+    Pin::Tunnel,
+];
+
+impl Link {
+    pub(super) fn new(facts: LinkFacts, serial: u32) -> Self {
+        Self {
+            has_schema: facts.schema.is_some(),
+            facts,
+            serial,
+            synced: 0,
+            role_synced: 0,
+            schema_synced: 0,
+            caught_up: false,
+            read_at: None,
+            untracked: false,
+            option: None,
+            foreign: false,
+            bare: false,
+            ran: false,
+            used: false,
+            insert_id: 0,
+            tainted: false,
+            epoch: 0,
+        }
+    }
+
+    /// What another session has left: nothing of it counts any more.
+    fn into_foreign(self, serial: u32) -> Self {
+        let mut facts = self.facts;
+        // The reset leaves it; it is selected again all the same, for the rights of today.
+        facts.schema = None;
+        Self { foreign: true, has_schema: self.has_schema, ..Self::new(facts, serial) }
+    }
+
+    /// Something happened on it that a reset is not trusted to undo.
+    pub(super) fn taint(&mut self) {
+        self.tainted = true;
+    }
+}
+
+impl Kept {
+    /// Where it goes to, and what is in force on it.
+    #[must_use]
+    pub fn facts(&self) -> &LinkFacts {
+        &self.0.facts
+    }
+
+    /// Whether another session may have it.
+    #[must_use]
+    pub fn may_change_hands(&self) -> bool {
+        !self.0.tainted
+    }
+
+    /// Whether a schema has been selected on it.
+    #[must_use]
+    pub fn has_schema(&self) -> bool {
+        self.0.has_schema
+    }
+}
+
+impl Session {
+    pub(super) fn link(&self, slot: Held) -> Option<&Link> {
+        self.links[index(slot)].as_ref()
+    }
+
+    pub(super) fn link_mut(&mut self, slot: Held) -> Option<&mut Link> {
+        self.links[index(slot)].as_mut()
+    }
+
+    /// A link that was opened for this session.
+    pub(super) fn link_opened(&mut self, slot: Held, facts: LinkFacts) {
+        let link = Link::new(facts, self.next_serial());
+        self.take_link(slot, link);
+    }
+
+    /// A link out of the pool; `own` when nobody else has used it since this session did.
+    pub(super) fn link_attached(&mut self, slot: Held, kept: Kept, own: bool) {
+        let link = if own && kept.0.epoch == self.epoch {
+            kept.0
+        } else {
+            kept.0.into_foreign(self.next_serial())
+        };
+        self.take_link(slot, link);
+    }
+
+    /// The session's own link is to be as good as another one's.
+    pub(super) fn make_foreign(&mut self, slot: Held) {
+        let serial = self.next_serial();
+        if let Some(link) = self.links[index(slot)].take() {
+            self.links[index(slot)] = Some(link.into_foreign(serial));
+        }
+    }
+
+    fn next_serial(&mut self) -> u32 {
+        self.link_serial = self.link_serial.wrapping_add(1);
+        self.link_serial
+    }
+
+    fn take_link(&mut self, slot: Held, mut link: Link) {
+        if slot == Held::Replica
+            && let Some(reading) = self.reading.take()
+        {
+            if reading.node == link.facts.node {
+                link.caught_up = reading.caught_up;
+                link.read_at = reading.read_at;
+            } else {
+                self.floor = self.floor.max(reading.read_at);
+            }
+        }
+        self.links[index(slot)] = Some(link);
+    }
+
+    /// Takes the link off the session, as the pool is to keep it.
+    pub(super) fn part_with(&mut self, slot: Held) -> Option<Kept> {
+        let mut link = self.links[index(slot)].take()?;
+        if slot == Held::Replica {
+            self.reading = Some(Reading {
+                node: link.facts.node,
+                caught_up: link.caught_up,
+                read_at: link.read_at,
+            });
+        }
+        link.tainted |= self.state.has_role() || link.option.is_some();
+        link.has_schema |= self.state.schema().is_some();
+        link.epoch = self.epoch;
+        Some(Kept(link))
+    }
+
+    /// The replica that the session reads from: its link's, or that of the link it gave up.
+    pub(super) fn reads_from(&self) -> Option<Reading> {
+        let reading = |link: &Link| Reading {
+            node: link.facts.node,
+            caught_up: link.caught_up,
+            read_at: link.read_at,
+        };
+        self.link(Held::Replica).map(reading).or(self.reading)
+    }
+
+    /// What the replica is known to contain is not all any more.
+    pub(super) fn outdate_replica(&mut self) {
+        if let Some(link) = self.link_mut(Held::Replica) {
+            link.caught_up = false;
+        }
+        if let Some(reading) = self.reading.as_mut() {
+            reading.caught_up = false;
+        }
+    }
+
+    /// Marks the primary's link when the session is pinned to it by what outlasts a reset.
+    pub(super) fn mark_link(&mut self) {
+        if self.pins.is_empty() || !TAINTING.into_iter().any(|pin| self.pins.has(pin)) {
+            return;
+        }
+        if let Some(link) = self.link_mut(Held::Primary) {
+            link.taint();
+        }
+    }
+
+    /// A KILL is on its way to the server's thread behind the running command: whoever has the
+    /// link next must not be hit by it.
+    pub fn link_is_shot_at(&mut self) {
+        for link in self.links.iter_mut().flatten() {
+            link.taint();
+        }
+    }
+}

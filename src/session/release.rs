@@ -1,0 +1,226 @@
+//! An idle session gives its links to the pool: when it may, and what it must carry with it.
+//!
+//! A link holds answers that the client may still ask for: LAST_INSERT_ID, FOUND_ROWS,
+//! ROW_COUNT, warnings. The link is asked for the numbers before it goes; they are set, or
+//! written into the client's text, wherever it asks next. With warnings or an error behind it,
+//! which cannot be set anywhere else, a session keeps the link.
+
+use crate::protocol::flags::Status;
+use crate::router::policy::Held;
+use crate::router::{Class, Effects, Kind, Verb, rewrite};
+use crate::session::action::{Outbox, Request, World};
+use crate::session::sync::Step;
+use crate::session::{Ask, Phase, Session, single};
+use crate::topology::Flavour;
+
+/// What the session's links have told before they went.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Carried {
+    /// LAST_INSERT_ID of the primary's link.
+    pub(super) insert_id: u64,
+    /// FOUND_ROWS, when no link of the session has it.
+    found: Option<u64>,
+    /// ROW_COUNT of the previous statement, when its link was given up.
+    rows: Option<i64>,
+}
+
+/// The question that a link is asked before it goes.
+pub(super) const COUNTS: &[u8] =
+    b"SELECT CONCAT_WS(',', LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT())";
+
+impl Session {
+    /// Whether an idle session holds a link that it may give up now.
+    #[must_use]
+    pub fn can_release(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+            && [Held::Primary, Held::Replica].into_iter().any(|slot| self.releasable(slot))
+    }
+
+    /// Gives up what it may, after it has asked for what it must carry.
+    pub(super) fn release(&mut self, world: &World<'_>, out: &mut Outbox) {
+        if !matches!(self.phase, Phase::Idle) {
+            return;
+        }
+        for slot in [Held::Replica, Held::Primary] {
+            if !self.releasable(slot) {
+                continue;
+            }
+            if self.must_ask(slot) {
+                // The client is idle all the while.
+                let since = self.phase_since;
+                self.start_own(world, slot, Step::Counts, out);
+                self.phase_since = since;
+                return;
+            }
+            self.give_up(slot, out);
+        }
+    }
+
+    /// The session ends: what is clean goes to the pool, the rest is closed.
+    pub fn leave(&mut self, out: &mut Outbox) {
+        for slot in [Held::Replica, Held::Primary] {
+            if matches!(self.phase, Phase::Idle) && self.is_free(slot) {
+                self.give_up(slot, out);
+            }
+        }
+    }
+
+    fn give_up(&mut self, slot: Held, out: &mut Outbox) {
+        if let Some(kept) = self.part_with(slot) {
+            out.requests.push(Request::Release { slot, link: Box::new(kept) });
+        }
+    }
+
+    fn releasable(&self, slot: Held) -> bool {
+        self.is_free(slot) && self.lost.is_none() && !(self.last == Some(slot) && self.noisy)
+    }
+
+    /// Whether nothing that cannot be set up elsewhere hangs on the link.
+    fn is_free(&self, slot: Held) -> bool {
+        let pinned = slot == Held::Primary && !self.binding_pins().is_empty();
+        let unfinished = slot == Held::Primary && !self.settled;
+        // A login that cannot be made again ends with its link.
+        self.link(slot).is_some()
+            && !self.login.sole
+            && !pinned
+            && !unfinished
+            && self.transaction != Some(slot)
+            && !self.statements.cursor_on(slot)
+            // The schema was dropped under it: that state cannot be made by a command.
+            && self.state.schema() != Some(b"")
+    }
+
+    fn must_ask(&self, slot: Held) -> bool {
+        let insert_id = slot == Held::Primary;
+        self.link(slot).is_some_and(|link| link.ran && (insert_id || self.last == Some(slot)))
+    }
+
+    /// The answer to [`COUNTS`].
+    pub(super) fn counts_known(&mut self, slot: Held, reply: &[u8]) {
+        let text = single::value(reply).flatten().unwrap_or_default();
+        let mut numbers = std::str::from_utf8(&text).unwrap_or_default().split(',');
+        let mut next = || numbers.next().and_then(|number| number.parse::<i128>().ok());
+        let (insert_id, found, rows) = (next(), next(), next());
+        let (Some(insert_id), Some(found), Some(rows)) = (insert_id, found, rows) else {
+            // Not what was asked for: whoever asks the session is told so.
+            self.last_lost |= self.last == Some(slot);
+            self.last = self.last.filter(|last| *last != slot);
+            return;
+        };
+        if let Some(link) = self.link_mut(slot) {
+            link.ran = false;
+        }
+        if slot == Held::Primary {
+            self.carried.insert_id = u64::try_from(insert_id).unwrap_or(0);
+            let insert_id = self.carried.insert_id;
+            if let Some(link) = self.link_mut(slot) {
+                link.insert_id = insert_id;
+            }
+        }
+        if self.last == Some(slot) {
+            self.last = None;
+            self.carried.rows = i64::try_from(rows).ok();
+            let found = u64::try_from(found).ok();
+            self.carried.found = self.carried.found.or(found);
+        }
+    }
+
+    /// A statement of the client's is over on this link: which numbers the link has now.
+    pub(super) fn counts_are_on(&mut self, slot: Held, class: &Class, rows_came: bool) {
+        self.carried.rows = None;
+        // MariaDB's FOUND_ROWS outlives what is no query; MySQL's only what touches no rows.
+        let writes = matches!(
+            class.verb,
+            Verb::Insert | Verb::Update | Verb::Delete | Verb::Replace | Verb::LoadData
+        );
+        let mysql = self.state.dialect.flavour == Flavour::MySql;
+        if rows_came || class.effects.any(Effects::OPAQUE) || (writes && mysql) {
+            self.carried.found = None;
+        }
+        if slot == Held::Primary {
+            let autocommit = self.state.status.has(Status::AUTOCOMMIT);
+            // Without autocommit anything may have begun a transaction that no flag shows.
+            self.settled = autocommit
+                || match class.verb {
+                    Verb::Commit | Verb::Rollback => !class.multi,
+                    Verb::Set | Verb::Use => self.settled && !class.multi,
+                    _ => false,
+                };
+        }
+        if let Some(link) = self.link_mut(slot) {
+            link.ran = true;
+            link.used = true;
+        }
+    }
+
+    /// How many warnings a reply tells of.
+    pub(super) fn note_warnings(&mut self, warnings: u16) {
+        self.noisy = warnings > 0 || (self.noisy && !self.clears_warnings());
+    }
+
+    /// Whether nothing that was there before the pending request can be asked for after it.
+    /// MySQL forgets warnings with the next statement that is not about them, MariaDB with the
+    /// next one that uses a table (10.11 and 9.7, measured).
+    fn clears_warnings(&self) -> bool {
+        let Some(pending) = self.pending.as_ref() else { return false };
+        let class = &pending.class;
+        if class.kind == Kind::Last || self.state.dialect.flavour == Flavour::MySql {
+            return class.kind != Kind::Last;
+        }
+        let text = match pending.ask {
+            Ask::Execute { id } => self.statements.get(id).map(|s| s.text.as_slice()),
+            _ => pending.wire.get(pending.text_at..),
+        };
+        let text = text.unwrap_or_default().to_ascii_lowercase();
+        let has = |word: &[u8]| memchr::memmem::find(&text, word).is_some();
+        let writes = matches!(
+            class.verb,
+            Verb::Insert | Verb::Update | Verb::Delete | Verb::Replace | Verb::LoadData
+        );
+        writes || (class.verb == Verb::Select && has(b"from") && !has(b"dual"))
+    }
+
+    /// Whether the pending request asks for what only the session itself knows by now.
+    pub(super) fn asks_carried(&self) -> bool {
+        let Some(pending) = self.pending.as_ref() else { return false };
+        pending.class.effects.any(Effects::DIAGNOSTICS)
+            && (self.carried.found.is_some() || self.carried.rows.is_some())
+    }
+
+    /// The pending text with the session's own numbers in it; `None` when it has no place for
+    /// them.
+    pub(super) fn with_counts(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let counts = rewrite::Counts { found: self.carried.found, rows: self.carried.rows };
+        rewrite::counts(text, &self.state.dialect, counts)
+    }
+
+    /// Whether the pending request asks for numbers in a form into which they cannot be
+    /// written: GET DIAGNOSTICS.
+    pub(super) fn counts_are_out_of_reach(&self) -> bool {
+        let Some(pending) = self.pending.as_ref() else { return false };
+        let text = pending.wire.get(pending.text_at..).unwrap_or_default();
+        self.carried.rows.is_some()
+            && pending.class.kind == Kind::Last
+            && pending.class.verb == Verb::Other
+            && rewrite::names_row_count(text, &self.state.dialect)
+    }
+
+    /// A link on which the session has had warnings is reset before a request that asks for
+    /// warnings of a statement that ran elsewhere, and left none.
+    pub(super) fn silence(&mut self, slot: Held) {
+        let used = self.link(slot).is_some_and(|link| link.used);
+        if used && self.must_be_silenced() && self.is_free(slot) {
+            self.make_foreign(slot);
+        }
+    }
+
+    /// Whether the link may still say something of a statement of ours where the client asks
+    /// about its own.
+    pub(super) fn must_be_silenced(&self) -> bool {
+        self.carried.rows.is_some()
+            && self
+                .pending
+                .as_ref()
+                .is_some_and(|pending| pending.class.kind == Kind::Last && !pending.silenced)
+    }
+}

@@ -1,0 +1,283 @@
+//! Links given up by idle sessions, and taken over by others.
+
+use super::fixture::*;
+use crate::router::policy::Held;
+use crate::session::action::{Event, NoLink};
+use crate::session::links::Kept;
+
+const COUNTS: &str = "SELECT CONCAT_WS(',', LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT())";
+const TRACKERS: &str = "SET SESSION session_track_system_variables='*', session_track_schema=1, \
+                        session_track_state_change=1, \
+                        session_track_transaction_info='CHARACTERISTICS'";
+
+/// The session is told to give up its links; asked on `slot`, its server answers `counts`.
+fn give_up(rig: &mut Rig, slot: Held, counts: &str) -> Box<Kept> {
+    rig.event(Event::Release);
+    assert_eq!(rig.sent_sql(slot), COUNTS);
+    rig.server(slot, &row(counts, AUTO));
+    rig.released(slot)
+}
+
+/// What a session with a link that it has just given up.
+fn parted(counts: &str) -> (Rig, Box<Kept>) {
+    let mut rig = Rig::new();
+    rig.write();
+    let kept = give_up(&mut rig, Primary, counts);
+    assert!(rig.told().is_empty());
+    (rig, kept)
+}
+
+/// A link of another session is reset and set up; answers what it was told for that.
+fn reset(rig: &mut Rig, slot: Held) -> String {
+    assert_eq!(rig.sent(slot), [b"\x1f"], "COM_RESET_CONNECTION first");
+    rig.server(slot, &ok(1, AUTO));
+    let sql = rig.sent_sql(slot);
+    rig.server(slot, &ok(1, AUTO));
+    sql
+}
+
+#[test]
+fn an_idle_session_gives_up_its_link_and_gets_it_back_as_it_was() {
+    let (mut rig, kept) = parted("0,1,1");
+    assert!(!rig.session.can_release());
+    assert_eq!(rig.session.nodes(), [None, None]);
+    rig.client(&query("INSERT INTO t VALUES (2)"));
+    rig.attached(Primary, kept, true);
+    assert_eq!(rig.sent_sql(Primary), "INSERT INTO t VALUES (2)");
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.told(), ok(1, AUTO));
+}
+
+#[test]
+fn a_link_of_another_session_is_reset_and_brought_into_the_own_state() {
+    let (_, kept) = parted("0,1,1");
+    let mut rig = Rig::new();
+    rig.ask(Primary, "SET sql_mode='ANSI'", &ok_with(1, AUTO, &[variable("sql_mode", "ANSI")]));
+    let _own = give_up(&mut rig, Primary, "7,1,0");
+    rig.client(&query("INSERT INTO t VALUES (2)"));
+    rig.attached(Primary, kept, false);
+    assert_eq!(reset(&mut rig, Primary), format!("{TRACKERS}, last_insert_id=7"));
+    assert_eq!(rig.sent_sql(Primary), "SET sql_mode='ANSI'");
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.sent_sql(Primary), "INSERT INTO t VALUES (2)");
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.told(), [ok_with(1, AUTO, &[]), ok(1, AUTO)].concat()[11..]);
+}
+
+#[test]
+fn the_schema_is_selected_on_a_link_that_may_have_it_already() {
+    let named = session_track_schema();
+    let mut other = Rig::new();
+    other.ask(Primary, "USE app", &ok_with(1, AUTO, &[named]));
+    let kept = give_up(&mut other, Primary, "0,1,0");
+    assert!(kept.has_schema());
+    let mut rig = Rig::new();
+    rig.ask(Primary, "USE app", &ok_with(1, AUTO, &[named]));
+    let _own = give_up(&mut rig, Primary, "0,1,0");
+    rig.client(&query("INSERT INTO t VALUES (2)"));
+    rig.attached(Primary, kept, false);
+    reset(&mut rig, Primary);
+    assert_eq!(rig.sent(Primary), [b"\x02app"]);
+}
+
+fn session_track_schema() -> crate::protocol::session_track::Change<'static> {
+    crate::protocol::session_track::Change::Schema(b"app")
+}
+
+#[test]
+fn a_replicas_link_stays_read_only_after_the_reset() {
+    let mut other = Rig::new();
+    other.ask(Replica, "SELECT a FROM t", &row("1", AUTO));
+    let kept = give_up(&mut other, Replica, "0,1,-1");
+    let mut rig = Rig::new();
+    rig.client(&query("SELECT a FROM t"));
+    rig.attached(Replica, kept, false);
+    assert_eq!(reset(&mut rig, Replica), format!("{TRACKERS}, tx_read_only=1"));
+    assert_eq!(rig.sent_sql(Replica), "SELECT a FROM t");
+}
+
+#[test]
+fn what_the_client_may_still_ask_for_is_carried() {
+    let (mut rig, _) = parted("42,3,2");
+    rig.client(&query("SELECT LAST_INSERT_ID()"));
+    rig.dialed(Primary);
+    assert_eq!(rig.sent_sql(Primary), "SET last_insert_id=42");
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.sent_sql(Primary), "SELECT LAST_INSERT_ID()");
+    for (asked, sent) in [
+        ("SELECT ROW_COUNT()", "SELECT IF(1,(2),ROW_COUNT()) AS `ROW_COUNT()`"),
+        ("SELECT FOUND_ROWS() f", "SELECT IF(1,(3),FOUND_ROWS()) f"),
+        ("SHOW WARNINGS", "SHOW WARNINGS"),
+    ] {
+        let (mut rig, _) = parted("0,3,2");
+        rig.client(&query(asked));
+        rig.dialed(Primary);
+        // Nothing of ours may show in the warnings.
+        assert_eq!(rig.sent_sql(Primary), "SET last_insert_id=0", "{asked}");
+        rig.server(Primary, &ok(1, AUTO));
+        assert_eq!(rig.sent_sql(Primary), sent);
+    }
+}
+
+#[test]
+fn found_rows_outlives_a_commit_on_another_link() {
+    let (mut rig, _) = parted("0,3,-1");
+    rig.ask(Primary, "COMMIT", &ok(1, AUTO));
+    rig.client(&query("SELECT FOUND_ROWS(), ROW_COUNT()"));
+    assert_eq!(
+        rig.sent_sql(Primary),
+        "SELECT IF(1,(3),FOUND_ROWS()) AS `FOUND_ROWS()`, ROW_COUNT()"
+    );
+    rig.server(Primary, &row("1", AUTO));
+    rig.client(&query("SELECT FOUND_ROWS()"));
+    assert_eq!(rig.sent_sql(Primary), "SELECT FOUND_ROWS()");
+}
+
+#[test]
+fn row_counts_that_cannot_be_written_into_the_text_are_an_error_not_a_wrong_answer() {
+    let (mut rig, _) = parted("0,3,2");
+    rig.client(&query("GET DIAGNOSTICS @n = ROW_COUNT"));
+    assert_eq!(rig.told_error().0, 1105);
+}
+
+#[test]
+fn a_prepared_question_gets_the_carried_numbers_for_once() {
+    let mut rig = Rig::new();
+    rig.client(&prepare("SELECT FOUND_ROWS()"));
+    rig.dialed(Primary);
+    rig.sent(Primary);
+    rig.server(Primary, &prepared(40, 1, 0));
+    rig.ask(Primary, "SELECT a FROM t FOR UPDATE", &row("1", AUTO));
+    let kept = give_up(&mut rig, Primary, "0,9,-1");
+    rig.client(&execute(1, 0));
+    rig.attached(Primary, kept, true);
+    // Its own link may still have warnings of before.
+    assert_eq!(reset(&mut rig, Primary), TRACKERS);
+    assert_eq!(rig.sent(Primary), [b"\x16SELECT IF(1,(9),FOUND_ROWS()) AS `FOUND_ROWS()`"]);
+    rig.server(Primary, &prepared(41, 1, 0));
+    assert_eq!(rig.sent_raw(Primary), execute(41, 0));
+    rig.server(Primary, &row("9", AUTO));
+    assert_eq!(rig.sent_raw(Primary), about(0x19, 41));
+    rig.client(&execute(1, 0));
+    assert_eq!(rig.sent(Primary), [b"\x16SELECT FOUND_ROWS()"]);
+}
+
+#[test]
+fn a_link_on_which_something_hangs_is_kept() {
+    let warned = crate::protocol::reply::Ok { status: AUTO, warnings: 1, ..Default::default() };
+    let mut with_warning = Vec::new();
+    warned.encode(&mut with_warning, 1, 0, CAPS);
+    for (what, sql, answer) in [
+        ("a transaction", "BEGIN", ok(1, OPEN)),
+        ("a temporary table", "CREATE TEMPORARY TABLE x (a INT)", ok(1, AUTO)),
+        ("a lock", "SELECT GET_LOCK('a', 1)", row("1", AUTO)),
+        ("a computed variable", "SET @a = NOW()", ok(1, AUTO)),
+        ("a warning", "INSERT INTO t VALUES (1)", with_warning),
+        ("an error", "INSERT INTO t VALUES (1)", err(1, 1062, "Duplicate")),
+        ("a statement without autocommit", "SAVEPOINT a", ok(1, Default::default())),
+    ] {
+        let mut rig = Rig::new();
+        rig.client(&query(sql));
+        rig.dialed(Primary);
+        rig.sent(Primary);
+        rig.server(Primary, &answer);
+        assert!(!rig.session.can_release(), "{what}");
+        rig.event(Event::Release);
+        assert!(rig.sent(Primary).is_empty() && !rig.has_released(Primary), "{what}");
+    }
+}
+
+/// MariaDB keeps the warnings of a statement until the next one that uses a table.
+#[test]
+fn warnings_stay_until_they_can_no_longer_be_asked_for() {
+    let mut rig = Rig::new();
+    rig.write();
+    rig.ask(Primary, "UPDATE t SET a = 1", &err(1, 1062, "Duplicate"));
+    rig.ask(Primary, "COMMIT", &ok(1, AUTO));
+    assert!(!rig.session.can_release());
+    rig.ask(Primary, "SHOW WARNINGS", &row("1", AUTO));
+    assert!(!rig.session.can_release());
+    rig.ask(Primary, "SELECT 1 FROM t FOR UPDATE", &row("1", AUTO));
+    assert!(rig.session.can_release());
+}
+
+#[test]
+fn without_autocommit_the_link_is_free_after_the_commit() {
+    let mut rig = Rig::new();
+    rig.write();
+    let off = ok_with(1, Default::default(), &[variable("autocommit", "OFF")]);
+    rig.ask(Primary, "SET autocommit=0", &off);
+    assert!(rig.session.can_release());
+    rig.ask(Primary, "SELECT 1 FROM t", &row("1", Default::default()));
+    assert!(!rig.session.can_release());
+    rig.ask(Primary, "COMMIT", &ok(1, Default::default()));
+    assert!(rig.session.can_release());
+}
+
+#[test]
+fn a_link_that_was_marked_goes_to_nobody_else() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "SELECT GET_LOCK('a', 1)", &row("1", AUTO));
+    rig.ask(Primary, "SELECT RELEASE_ALL_LOCKS()", &row("1", AUTO));
+    assert!(!give_up(&mut rig, Primary, "0,1,-1").may_change_hands());
+    let mut rig = Rig::new();
+    rig.ask(Primary, "SET ROLE r", &ok(1, AUTO));
+    assert!(!give_up(&mut rig, Primary, "0,0,0").may_change_hands());
+    let mut rig = Rig::new();
+    rig.write();
+    rig.session.link_is_shot_at();
+    assert!(!give_up(&mut rig, Primary, "0,0,1").may_change_hands());
+    assert!(parted("0,1,1").1.may_change_hands());
+}
+
+#[test]
+fn a_link_given_up_before_a_reset_of_the_client_is_as_good_as_anothers() {
+    let (mut rig, kept) = parted("5,1,1");
+    rig.client(&command(b"\x1f"));
+    assert_eq!(rig.told(), ok(1, AUTO));
+    rig.client(&query("INSERT INTO t VALUES (2)"));
+    rig.attached(Primary, kept, true);
+    assert_eq!(reset(&mut rig, Primary), TRACKERS);
+}
+
+#[test]
+fn statements_survive_on_the_own_link_and_those_closed_meanwhile_are_closed_there() {
+    let mut rig = Rig::new();
+    for (id, sql) in [(40, "DELETE FROM t"), (41, "DELETE FROM u")] {
+        rig.client(&prepare(sql));
+        if rig.wants_dial() {
+            rig.dialed(Primary);
+        }
+        rig.sent(Primary);
+        rig.server(Primary, &prepared(id, 0, 0));
+    }
+    let kept = give_up(&mut rig, Primary, "0,0,0");
+    rig.told();
+    rig.client(&about(0x19, 2));
+    rig.client(&execute(1, 0));
+    rig.attached(Primary, kept, true);
+    assert_eq!(rig.sent_raw(Primary), [about(0x19, 41), execute(40, 0)].concat());
+}
+
+#[test]
+fn no_link_in_time_is_an_error_and_the_session_goes_on() {
+    let mut rig = Rig::new();
+    rig.client(&query("INSERT INTO t VALUES (1)"));
+    let node = rig.take_dial(Primary);
+    let why = NoLink::Full(3);
+    rig.event(Event::NoLink { slot: Primary, node: crate::topology::NodeId(node), why });
+    let (code, state, _) = rig.told_error();
+    assert_eq!((code, state.as_str()), (1040, "08004"));
+    rig.write();
+}
+
+#[test]
+fn a_read_for_which_its_replica_has_no_link_runs_elsewhere() {
+    let mut rig = Rig::new();
+    rig.client(&query("SELECT a FROM t"));
+    let node = rig.take_dial(Replica);
+    let why = NoLink::Full(3);
+    rig.event(Event::NoLink { slot: Replica, node: crate::topology::NodeId(node), why });
+    assert_ne!(rig.dialed(Replica), node);
+    assert_eq!(rig.sent_sql(Replica), "SELECT a FROM t");
+}
