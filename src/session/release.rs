@@ -9,6 +9,7 @@ use crate::protocol::flags::Status;
 use crate::router::policy::Held;
 use crate::router::{Class, Effects, Kind, Verb, rewrite};
 use crate::session::action::{Outbox, Request, World};
+use crate::session::pin::Pin;
 use crate::session::sync::Step;
 use crate::session::{Ask, Phase, Session, single};
 use crate::topology::Flavour;
@@ -24,9 +25,8 @@ pub(super) struct Carried {
     rows: Option<i64>,
 }
 
-/// The question that a link is asked before it goes.
-pub(super) const COUNTS: &[u8] =
-    b"SELECT CONCAT_WS(',', LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT())";
+/// The question that a link is asked before it goes, up to its closing bracket.
+const COUNTS: &[u8] = b"SELECT CONCAT_WS(',', LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT()";
 
 impl Session {
     /// Whether an idle session holds a link that it may give up now.
@@ -95,12 +95,33 @@ impl Session {
         self.link(slot).is_some_and(|link| link.ran && (insert_id || self.last == Some(slot)))
     }
 
-    /// The answer to [`COUNTS`].
+    /// The question that a link is asked before it goes. MariaDB does not tell of variables that
+    /// a trigger or a function has set: where that may have been, it is asked whether the
+    /// session's variables are those that are known.
+    pub(super) fn counts_question(&self, slot: Held) -> Vec<u8> {
+        let mut sql = COUNTS.to_vec();
+        let untold = slot == Held::Primary && self.state.dialect.flavour == Flavour::MariaDb;
+        if untold && self.state.doubts_user_variables() {
+            sql.extend_from_slice(b", ");
+            sql.extend_from_slice(&self.state.user_variables_as_known());
+        }
+        sql.push(b')');
+        sql
+    }
+
+    /// The answer to [`Session::counts_question`].
     pub(super) fn counts_known(&mut self, slot: Held, reply: &[u8]) {
         let text = single::value(reply).flatten().unwrap_or_default();
         let mut numbers = std::str::from_utf8(&text).unwrap_or_default().split(',');
         let mut next = || numbers.next().and_then(|number| number.parse::<i128>().ok());
         let (insert_id, found, rows) = (next(), next(), next());
+        let as_known = next();
+        match as_known {
+            Some(1) => self.state.trust_user_variables(),
+            // They exist on this link only.
+            Some(_) => self.pins.add(Pin::UserVariable),
+            None => {}
+        }
         let (Some(insert_id), Some(found), Some(rows)) = (insert_id, found, rows) else {
             // Not what was asked for: whoever asks the session is told so.
             self.last_lost |= self.last == Some(slot);

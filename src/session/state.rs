@@ -214,6 +214,33 @@ impl State {
         self.user_variables_doubtful = true;
     }
 
+    /// Whether something may have set user variables that nobody told of.
+    #[must_use]
+    pub fn doubts_user_variables(&self) -> bool {
+        self.user_variables_doubtful
+    }
+
+    /// The user variables were found to be those that are known.
+    pub fn trust_user_variables(&mut self) {
+        self.user_variables_doubtful = false;
+    }
+
+    /// An expression that is 1 where the user variables are those that are known (MariaDB).
+    #[must_use]
+    pub fn user_variables_as_known(&self) -> Vec<u8> {
+        let count = self.user_variables.len();
+        let mut sql = format!("(SELECT COUNT(*) FROM information_schema.USER_VARIABLES)={count}")
+            .into_bytes();
+        for entry in &self.user_variables {
+            sql.extend_from_slice(b" AND (");
+            push_user_variable(&mut sql, &entry.name);
+            sql.extend_from_slice(b" <=> ");
+            sql.extend_from_slice(&entry.value);
+            sql.push(b')');
+        }
+        sql
+    }
+
     /// Whether every user variable would come out the same elsewhere: a string literal means
     /// what it meant only under the charset in which it was written.
     #[must_use]
@@ -276,18 +303,23 @@ impl State {
         }
         for entry in self.user_variables.iter().filter(|entry| entry.at > since) {
             begin_assignment(&mut sql);
-            sql.extend_from_slice(b"@`");
-            for byte in &entry.name {
-                sql.push(*byte);
-                if *byte == b'`' {
-                    sql.push(b'`');
-                }
-            }
-            sql.extend_from_slice(b"`=");
+            push_user_variable(&mut sql, &entry.name);
+            sql.push(b'=');
             sql.extend_from_slice(&entry.value);
         }
         (!sql.is_empty()).then_some(sql)
     }
+}
+
+fn push_user_variable(sql: &mut Vec<u8>, name: &[u8]) {
+    sql.extend_from_slice(b"@`");
+    for byte in name {
+        sql.push(*byte);
+        if *byte == b'`' {
+            sql.push(b'`');
+        }
+    }
+    sql.push(b'`');
 }
 
 fn begin_assignment(sql: &mut Vec<u8>) {

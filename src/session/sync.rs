@@ -11,7 +11,7 @@ use crate::router::{Effects, Kind as Where, Reason, Verb};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
 use crate::session::links::Link;
 use crate::session::statements::OnLink;
-use crate::session::{Ask, Own, Phase, Session, release, single};
+use crate::session::{Ask, Own, Phase, Session, single};
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, ServerFacts};
 
@@ -183,7 +183,7 @@ impl Session {
                 let sql = format!("SET last_insert_id={}", self.carried.insert_id);
                 query(&mut payload, sql.as_bytes(), caps);
             }
-            Step::Counts => query(&mut payload, release::COUNTS, caps),
+            Step::Counts => query(&mut payload, &self.counts_question(slot), caps),
             Step::Prepare(id) | Step::PrepareCounted(id) => {
                 expect = Expect::Prepare;
                 payload.push(0x16);

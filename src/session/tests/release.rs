@@ -5,7 +5,7 @@ use crate::router::policy::Held;
 use crate::session::action::{Event, NoLink};
 use crate::session::links::Kept;
 
-const COUNTS: &str = "SELECT CONCAT_WS(',', LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT())";
+const COUNTS: &str = "SELECT CONCAT_WS(',', LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT()";
 const TRACKERS: &str = "SET SESSION session_track_system_variables='*', session_track_schema=1, \
                         session_track_state_change=1, \
                         session_track_transaction_info='CHARACTERISTICS'";
@@ -13,7 +13,8 @@ const TRACKERS: &str = "SET SESSION session_track_system_variables='*', session_
 /// The session is told to give up its links; asked on `slot`, its server answers `counts`.
 fn give_up(rig: &mut Rig, slot: Held, counts: &str) -> Box<Kept> {
     rig.event(Event::Release);
-    assert_eq!(rig.sent_sql(slot), COUNTS);
+    let asked = rig.sent_sql(slot);
+    assert!(asked.starts_with(COUNTS), "{asked}");
     rig.server(slot, &row(counts, AUTO));
     rig.released(slot)
 }
@@ -185,6 +186,27 @@ fn a_link_on_which_something_hangs_is_kept() {
         rig.event(Event::Release);
         assert!(rig.sent(Primary).is_empty() && !rig.has_released(Primary), "{what}");
     }
+}
+
+/// A trigger of the INSERT may have set a variable; MariaDB's trackers do not tell.
+#[test]
+fn a_link_with_variables_that_nobody_told_of_is_kept() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "SET @a = 5", &ok(1, AUTO));
+    rig.write();
+    rig.event(Event::Release);
+    let asked = rig.sent_sql(Primary);
+    let known = "(SELECT COUNT(*) FROM information_schema.USER_VARIABLES)=1 AND (@`a` <=> 5))";
+    assert!(asked.ends_with(known), "{asked}");
+    rig.server(Primary, &row("0,1,1,0", AUTO));
+    assert!(!rig.has_released(Primary));
+    assert!(rig.session.pins().has(Pin::UserVariable));
+    let mut rig = Rig::new();
+    rig.write();
+    rig.event(Event::Release);
+    rig.sent(Primary);
+    rig.server(Primary, &row("0,1,1,1", AUTO));
+    rig.released(Primary);
 }
 
 /// MariaDB keeps the warnings of a statement until the next one that uses a table.
