@@ -19,5 +19,6 @@ mod proxy;
 mod raw;
 mod sandbox;
 mod servers;
+mod sharing;
 mod tls;
 mod wait;
