@@ -195,7 +195,7 @@ async fn neither_schema_nor_role_nor_user_survives_a_hand_over() {
         let mut next = client(APP, None);
         let mut other = client(("other", "other"), None);
         for _ in 0..3 {
-            let mut find = |client: &mut TcpStream, sql: &str, expected: &str| {
+            let find = |client: &mut TcpStream, sql: &str, expected: &str| {
                 let found = raw::ask(client, sql).expect("an answer").unwrap_or_default();
                 assert_eq!(found, expected, "{flavour:?}: {sql}");
             };
