@@ -303,7 +303,7 @@ impl Session {
         }
     }
 
-    fn give_up_if_down(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {
+    pub(super) fn give_up_if_down(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {
         if self.is_down(world, slot) {
             // It will not answer: a frozen server keeps its connections open (V14).
             out.requests.push(Request::Drop(slot));

@@ -37,12 +37,17 @@ impl Session {
     }
 
     /// Gives up what it may, after it has asked for what it must carry.
-    pub(super) fn release(&mut self, world: &World<'_>, out: &mut Outbox) {
+    pub(super) fn release(&mut self, world: &mut World<'_>, out: &mut Outbox) {
         if !matches!(self.phase, Phase::Idle) {
             return;
         }
         for slot in [Held::Replica, Held::Primary] {
             if !self.releasable(slot) {
+                continue;
+            }
+            // Asked, a frozen server would never answer, and the client would wait with us.
+            self.give_up_if_down(world, slot, out);
+            if self.link(slot).is_none() {
                 continue;
             }
             if self.must_ask(slot) {

@@ -4,6 +4,7 @@ use super::fixture::*;
 use crate::router::policy::Held;
 use crate::session::action::{Event, NoLink};
 use crate::session::links::Kept;
+use crate::topology::Condition;
 
 const COUNTS: &str = "SELECT CONCAT_WS(',', LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT()";
 const TRACKERS: &str = "SET SESSION session_track_system_variables='*', session_track_schema=1, \
@@ -47,6 +48,21 @@ fn an_idle_session_gives_up_its_link_and_gets_it_back_as_it_was() {
     assert_eq!(rig.sent_sql(Primary), "INSERT INTO t VALUES (2)");
     rig.server(Primary, &ok(1, AUTO));
     assert_eq!(rig.told(), ok(1, AUTO));
+}
+
+#[test]
+fn a_server_that_is_down_is_not_asked_before_its_link_goes() {
+    let mut rig = Rig::new();
+    rig.write();
+    rig.topology(|topology| {
+        topology.nodes[0].condition = Condition::Down;
+        topology.primary = None;
+    });
+    rig.event(Event::Release);
+    assert!(rig.sent(Primary).is_empty() && rig.dropped(Primary));
+    assert!(rig.session.interest().client, "the client is heard, and its next write is held");
+    rig.client(&query("INSERT INTO t VALUES (2)"));
+    assert!(rig.session.interest().topology && rig.told().is_empty());
 }
 
 #[test]
