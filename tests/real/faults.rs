@@ -263,6 +263,12 @@ async fn sessions_outlive(flavour: Flavour, loss: Loss) {
     assert!(text.contains("unknown"), "{what}: {text}");
     assert!(writer.ping().await.is_err(), "{what}: closed after an unknown outcome");
 
+    // A dying server closes its connections one after another: what is sent on one that is still
+    // open has an unknown outcome. Once it is known to be down nothing is sent there.
+    wait::until("the primary to be known as down", || async {
+        console(&proxy, "SHOW SERVERS").await.contains("down").then_some(())
+    })
+    .await;
     // Not sent yet: it waits for a primary, and so does a client that comes now.
     let mut unsent = sessions.idle;
     let unsent = tasks::spawn("session", async move {
