@@ -321,7 +321,7 @@ async fn told(conn: &mut Conn, sql: &str, expected: (u16, &str), word: &str, wha
 }
 
 /// What the console answers, as text.
-async fn console(proxy: &Proxy, command: &str) -> String {
+pub(crate) async fn console(proxy: &Proxy, command: &str) -> String {
     let password = std::fs::read_to_string(proxy.dir.join("admin-password")).expect("a password");
     let opts = mysql_async::OptsBuilder::default()
         .ip_or_hostname("127.0.0.1")

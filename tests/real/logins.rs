@@ -13,6 +13,7 @@ use crate::{clients, raw, servers, wait};
 
 mod attempt;
 mod matrix;
+mod secrets;
 
 fn login(
     port: u16,

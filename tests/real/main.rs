@@ -4,6 +4,7 @@
 //! Where a server family is missing its tests say so and pass; under continuous integration
 //! (`CI=true`) a missing family fails them.
 
+mod administration;
 mod clients;
 mod daemon;
 mod differential;
