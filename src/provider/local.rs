@@ -311,14 +311,17 @@ impl Cluster {
 
     /// Makes one data directory with its accounts, and a copy of it for every other server.
     async fn fill_folders(&self) -> Result<(), Error> {
-        let first = self.servers.first().map(|server| server.dir.join("data"));
+        let first = self.servers.first();
         let first = first.ok_or_else(|| Error::Refused("a cluster without servers".to_owned()))?;
+        let temporary = temporary(first);
+        let first = first.dir.join("data");
         let accounts = self.dir.join("accounts.sql");
         std::fs::write(&accounts, replication::accounts(self.flavour))
             .map_err(file("cannot write", &accounts))?;
         let server = [self.programs.server.as_slice(), &["--no-defaults".to_owned()]].concat();
         let mut common = self.programs.places.clone();
         common.push(format!("--datadir={}", first.display()));
+        common.push(temporary);
         common.extend(run_as());
         match &self.programs.installer {
             Some(installer) => {
@@ -365,6 +368,7 @@ impl Cluster {
         command.extend(self.programs.places.iter().cloned());
         command.extend(run_as());
         command.push(format!("--datadir={}", server.dir.join("data").display()));
+        command.push(temporary(server));
         command.push(format!("--socket={}", server.socket.display()));
         command.push(format!("--pid-file={}", server.dir.join("server.pid").display()));
         command.push(format!("--log-error={}", server.error_log().display()));
@@ -464,6 +468,12 @@ fn guard(dir: &Path) -> Result<Child, Error> {
         .process_group(0)
         .spawn()
         .map_err(file("cannot start the guard of", dir))
+}
+
+/// A server that starts removes every temporary table that it finds in its folder for them, also
+/// those of other servers; the system's folder is everybody's, so each gets one of its own.
+fn temporary(server: &Server) -> String {
+    format!("--tmpdir={}", server.dir.display())
 }
 
 /// Servers refuse to run as root unless told to.

@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
+use crate::protocol::{packet, reply};
+use crate::router::Kind;
 use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, index};
-use crate::session::{Pin, Session};
-use crate::topology::NodeId;
+use crate::session::sync::Step;
+use crate::session::{Ask, Pin, Session};
+use crate::topology::{Flavour, NodeId};
 
 /// A link as the session sees it.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub(super) struct Link {
     pub(super) foreign: bool,
     /// It was reset and lacks what a link of its kind is told when it is opened.
     pub(super) bare: bool,
+    /// The last of our own statements has left warnings on it, which are not the client's.
+    pub(super) warned: bool,
     /// A statement of the session has run on it since it was last asked for its counts.
     pub(super) ran: bool,
     /// A statement of the session has run on it at all.
@@ -85,6 +90,7 @@ impl Link {
             option: None,
             foreign: false,
             bare: false,
+            warned: false,
             ran: false,
             used: false,
             insert_id: 0,
@@ -128,6 +134,33 @@ impl Kept {
 }
 
 impl Session {
+    /// Whether the answer to the pending request would tell of warnings that are ours: commands
+    /// without text answer with the count that they find (COM_INIT_DB and COM_SET_OPTION of
+    /// MySQL 9.7, measured), and some statements ask for it.
+    pub(super) fn would_tell_our_warnings(&self, link: &Link) -> bool {
+        link.warned
+            && self.pending.as_ref().is_some_and(|pending| {
+                pending.class.kind == Kind::Last
+                    || !matches!(
+                        pending.ask,
+                        Ask::Query | Ask::Prepare { .. } | Ask::Execute { .. }
+                    )
+            })
+    }
+
+    /// Old names of character sets leave warnings on the link, and so does MySQL's FOUND_ROWS.
+    pub(super) fn note_own_warnings(&mut self, step: &Step, slot: Held, reply: &[u8]) {
+        let says = matches!(
+            step,
+            Step::SetUp | Step::InsertId | Step::Track | Step::Role(_) | Step::Variables(_)
+        );
+        let counted = *step == Step::Counts && self.state.dialect.flavour == Flavour::MySql;
+        let Some(link) = self.link_mut(slot).filter(|_| says || counted) else { return };
+        let payload = reply.get(packet::HEADER_LEN..).unwrap_or_default();
+        let ok = reply::Ok::parse(payload, link.facts.capabilities);
+        link.warned = counted || ok.is_ok_and(|ok| ok.warnings > 0);
+    }
+
     pub(super) fn link(&self, slot: Held) -> Option<&Link> {
         self.links[index(slot)].as_ref()
     }

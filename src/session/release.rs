@@ -176,6 +176,7 @@ impl Session {
         if let Some(link) = self.link_mut(slot) {
             link.ran = true;
             link.used = true;
+            link.warned = false;
         }
     }
 

@@ -110,7 +110,7 @@ impl Session {
             return Some(Step::ReopenOnPrimary);
         }
         let insert_id = slot == Held::Primary && !link.ran && !self.has_insert_id(slot);
-        if insert_id || self.must_be_silenced() {
+        if insert_id || self.would_tell_our_warnings(link) || self.must_be_silenced() {
             return Some(Step::InsertId);
         }
         if let Ask::Execute { id } = pending.ask {
@@ -279,6 +279,7 @@ impl Session {
             return self.own_refused(world, own.slot, &own.step, error, out);
         }
         let was_state = is_state(&own.step);
+        self.note_own_warnings(&own.step, own.slot, &own.reply);
         match own.step {
             Step::Reset => self.on_link(own.slot, |link| {
                 link.foreign = false;

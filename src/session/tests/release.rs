@@ -82,6 +82,23 @@ fn a_link_of_another_session_is_reset_and_brought_into_the_own_state() {
 }
 
 #[test]
+fn warnings_of_our_own_are_gone_before_the_client_is_served() {
+    let (_, kept) = parted("0,1,1");
+    let mut rig = Rig::new();
+    rig.write();
+    let _own = give_up(&mut rig, Primary, "0,1,0");
+    rig.client(&command(b"\x02app"));
+    rig.attached(Primary, kept, false);
+    assert_eq!(rig.sent(Primary), [b"\x1f"]);
+    rig.server(Primary, &ok(1, AUTO));
+    assert!(rig.sent_sql(Primary).starts_with(TRACKERS));
+    rig.server(Primary, &[7, 0, 0, 1, 0, 0, 0, 2, 0, 1, 0]);
+    assert_eq!(rig.sent_sql(Primary), "SET last_insert_id=0", "an answer without warnings");
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.sent(Primary), [b"\x02app"]);
+}
+
+#[test]
 fn the_schema_is_selected_on_a_link_that_may_have_it_already() {
     let named = session_track_schema();
     let mut other = Rig::new();
