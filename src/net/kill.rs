@@ -15,14 +15,29 @@ impl Worker {
     /// KILL by the id that some client was given, on whichever worker it is.
     pub(super) async fn kill(&self, by: &Seat, id: u64, connection: bool) -> KillOutcome {
         let Ok(id) = u32::try_from(id) else { return KillOutcome::Unknown };
-        let user = by.identity.borrow().as_ref().map(|identity| identity.hello.user.clone());
-        let user = user.unwrap_or_default();
+        let identity = by.identity.borrow().clone();
+        let Some(identity) = identity else { return KillOutcome::Unknown };
+        let owner = Some(identity.hello.user.clone());
+        match self.kill_anywhere(owner, id, connection).await {
+            KillOutcome::NotOwner if may_kill_others(by, &identity).await => {
+                self.kill_anywhere(None, id, connection).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn kill_anywhere(
+        &self,
+        owner: Option<Vec<u8>>,
+        id: u32,
+        connection: bool,
+    ) -> KillOutcome {
         if self.seats.borrow().contains_key(&id) {
-            return self.kill_here(&user, id, connection).await;
+            return self.kill_here(owner.as_deref(), id, connection).await;
         }
         for sibling in &self.siblings {
             let (reply, answer) = oneshot::channel();
-            let by = user.clone();
+            let by = owner.clone();
             if sibling.clients() == 0
                 || sibling.messages.try_send(Message::Kill { id, connection, by, reply }).is_err()
             {
@@ -36,12 +51,18 @@ impl Worker {
         KillOutcome::Unknown
     }
 
-    pub(super) async fn kill_here(&self, by: &[u8], id: u32, connection: bool) -> KillOutcome {
+    /// KILL of a client of this worker; `owner` is the user whose clients alone may be killed.
+    pub(super) async fn kill_here(
+        &self,
+        owner: Option<&[u8]>,
+        id: u32,
+        connection: bool,
+    ) -> KillOutcome {
         let victim = self.seats.borrow().get(&id).cloned();
         let Some(victim) = victim else { return KillOutcome::Unknown };
         let identity = victim.identity.borrow().clone();
         let Some(identity) = identity else { return KillOutcome::Unknown };
-        if identity.hello.user != by {
+        if owner.is_some_and(|owner| identity.hello.user != owner) {
             return KillOutcome::NotOwner;
         }
         let running = victim.session.borrow().as_ref().and_then(Session::running_thread);
@@ -81,4 +102,19 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether the primary says that a client's account may kill other accounts' sessions.
+async fn may_kill_others(by: &Seat, identity: &Identity) -> bool {
+    // An error is the only thing that such a link tells: the inner query has two rows.
+    const ASK: &str = "SET @pointsman = IF(EXISTS(SELECT 1 FROM \
+        information_schema.USER_PRIVILEGES WHERE GRANTEE = CONCAT('''', \
+        SUBSTRING_INDEX(CURRENT_USER(), '@', 1), '''@''', \
+        SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''') AND PRIVILEGE_TYPE IN \
+        ('SUPER', 'CONNECTION ADMIN', 'CONNECTION_ADMIN')), 1, (SELECT 1 UNION SELECT 2))";
+    let topology = by.group.topology.load();
+    let settings = by.group.settings.load_full();
+    let Some(primary) = topology.primary else { return false };
+    let sql = ASK.as_bytes().to_vec();
+    link::run_once(by, identity, &topology, &settings, primary, sql).await.is_ok()
 }

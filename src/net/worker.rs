@@ -62,8 +62,8 @@ pub enum Message {
         id: u32,
         /// The connection, or only its running statement.
         connection: bool,
-        /// Who asks.
-        by: Vec<u8>,
+        /// Who asks; nobody when anybody may be killed.
+        by: Option<Vec<u8>>,
         /// The answer.
         reply: oneshot::Sender<KillOutcome>,
     },
@@ -230,7 +230,7 @@ async fn work(
             Message::Kill { id, connection, by, reply } => {
                 let killer = worker.clone();
                 worker.spawn(async move {
-                    let outcome = killer.kill_here(&by, id, connection).await;
+                    let outcome = killer.kill_here(by.as_deref(), id, connection).await;
                     let _ = reply.send(outcome);
                 });
             }

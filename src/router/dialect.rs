@@ -25,6 +25,13 @@ impl Dialect {
         Self::plain(facts.flavour, facts.version).with_sql_mode(facts.sql_mode.as_bytes())
     }
 
+    /// Whether the servers still know COM_PROCESS_KILL: MySQL 9.7 answers 1047, MariaDB and
+    /// MySQL 8 carry it out.
+    #[must_use]
+    pub fn kills_by_command(&self) -> bool {
+        self.flavour == Flavour::MariaDb || self.version < 90_000
+    }
+
     /// The same under another `sql_mode`, given as the server spells it (words and commas).
     #[must_use]
     pub fn with_sql_mode(self, sql_mode: &[u8]) -> Self {

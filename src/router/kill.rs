@@ -86,6 +86,44 @@ pub fn parse(sql: &[u8], dialect: &Dialect) -> Option<Kill> {
     ends(&mut lexer).then_some(Kill { what, hardness, target, id_span })
 }
 
+/// A KILL with an expression in place of the number: where that stands in the text, and whether
+/// the connection is to end. `None` for what [`parse`] understands and for what no server takes.
+#[must_use]
+pub fn expression(sql: &[u8], dialect: &Dialect) -> Option<(Range<usize>, bool)> {
+    let mut lexer = Lexer::new(sql, dialect, Gate::Server);
+    if !lexer.token()?.is_word(kw::KILL) {
+        return None;
+    }
+    let mut token = lexer.token()?;
+    if token.is_word(kw::HARD) || token.is_word(kw::SOFT) {
+        token = lexer.token()?;
+    }
+    let mut connection = true;
+    if token.is_word(kw::CONNECTION) || token.is_word(kw::QUERY) {
+        connection = token.is_word(kw::CONNECTION);
+        token = lexer.token()?;
+    }
+    if token.is_word(kw::USER) || (!connection && token.is_word(kw::ID)) {
+        return None;
+    }
+    let start = token.start;
+    let mut end = token.end;
+    loop {
+        // Servers refuse subqueries here, and with words of their own.
+        if token.is_word(kw::SELECT) {
+            return None;
+        }
+        match lexer.token() {
+            None => return Some((start..end, connection)),
+            Some(next) if next.is_punct(b';') => {
+                return ends(&mut lexer).then_some((start..end, connection));
+            }
+            Some(next) => token = next,
+        }
+        end = token.end;
+    }
+}
+
 /// The text of a prepared KILL with its only parameter put in for the `?`; the text itself when
 /// there is no number for it.
 #[must_use]
@@ -155,6 +193,24 @@ mod tests {
         assert_eq!(kill("KILL QUERY 5").map(|k| k.what), Some(What::Query));
         let user = kill("KILL HARD CONNECTION USER 'u'@'h'").map(|k| k.target);
         assert_eq!(user, Some(Victim::User(b"'u'@'h'".to_vec())));
+    }
+
+    #[test]
+    fn an_expression_in_place_of_the_number_is_found() {
+        for (sql, expected) in [
+            ("KILL CONNECTION_ID()", Some(("CONNECTION_ID()", true))),
+            ("kill query @a + 1;", Some(("@a + 1", false))),
+            ("KILL HARD CONNECTION 'x' -- end", Some(("'x'", true))),
+            ("KILL (SELECT 1)", None),
+            ("KILL USER u", None),
+            ("KILL QUERY ID @a", None),
+            ("KILL @a; SELECT 1", None),
+            ("KILL", None),
+        ] {
+            let found = expression(sql.as_bytes(), &dialect(Flavour::MariaDb));
+            let found = found.map(|(span, connection)| (&sql[span], connection));
+            assert_eq!(found, expected, "{sql}");
+        }
     }
 
     #[test]

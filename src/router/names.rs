@@ -141,6 +141,7 @@ fn is_host_local_variable(name: &[u8]) -> bool {
             "rand_seed",
             "thread_",
             "binlog_",
+            "session_track_",
         ],
     ) || is_one_of(
         name,

@@ -21,6 +21,7 @@ impl Session {
         let Some(pending) = self.pending.as_ref() else { return };
         if pending.ask == Ask::Ping && world.topology.primary.is_some() {
             // What a ping asks: would a statement find its server now?
+            self.pinged = true;
             self.say_ok(out);
             return self.finished_here(world, 0, out);
         }
@@ -68,7 +69,8 @@ impl Session {
             pin,
             in_transaction: self.transaction.is_some(),
             autocommit: self.state.status.has(crate::protocol::flags::Status::AUTOCOMMIT),
-            serializable: false,
+            serializable: pending.class.effects.any(Effects::BEGIN_READ_ONLY)
+                && self.state.is_serializable(),
             last: self.last,
             replica: current,
             token: &self.state.token,

@@ -5,12 +5,13 @@ use crate::protocol::errno::SqlError;
 use crate::protocol::execute;
 use crate::protocol::packet::{self, Body, Frame};
 use crate::protocol::walker::Expect;
+use crate::router::kill::Kill;
 use crate::router::policy::Held;
-use crate::router::{Class, Effects, Kind, Reason, Verb, kill};
+use crate::router::{Class, Effects, Kind, Reason, Verb, kill, rewrite};
 use crate::session::action::{Outbox, Request, World, index};
 use crate::session::failure::Failure;
 use crate::session::pin::Pin;
-use crate::session::{Ask, Pending, Phase, Session};
+use crate::session::{Ask, Pending, Phase, Session, Trackers, tracking};
 use crate::topology::Flavour;
 
 /// The part of a streamed command that is looked at, bytes.
@@ -136,6 +137,10 @@ impl Session {
                 out.requests.push(Request::ChangeUser(payload.to_vec()));
                 return;
             }
+            // MySQL 9 does not know it any more, and says so itself.
+            Command::ProcessKill { .. } if !self.state.dialect.kills_by_command() => {
+                (Ask::Other, Expect::Simple)
+            }
             Command::ProcessKill { id } => {
                 self.pend(world, Ask::Other, plain(Reason::Command), Expect::Simple, wire);
                 return self.take_kill(world, u64::from(id), true, out);
@@ -166,18 +171,51 @@ impl Session {
         if let Some(pending) = self.pending.as_mut() {
             pending.text_at = wire.len().saturating_sub(sql.len());
         }
-        if class.effects.any(Effects::KILL)
-            && let Some(kill) = kill::parse(sql, &self.state.dialect)
-            && let kill::Victim::Id(id) = kill.target
-            && kill.what != kill::What::QueryId
+        self.look_closer(world, class, sql, out);
+    }
+
+    /// What the class alone does not tell of the pending request's text: whom it kills, and
+    /// whether it shows how the trackers are set.
+    fn look_closer(&mut self, world: &mut World<'_>, class: Class, sql: &[u8], out: &mut Outbox) {
+        if class.reason == Reason::HostLocal
+            && tracking::are_shown_by(sql)
+            && let Some(pending) = self.pending.as_mut()
         {
-            return self.take_kill(world, id, kill.what == kill::What::Connection, out);
+            pending.trackers = Trackers::Wanted;
+        }
+        if class.effects.any(Effects::KILL) {
+            match kill::parse(sql, &self.state.dialect) {
+                Some(Kill { what, target: kill::Victim::Id(id), .. })
+                    if what != kill::What::QueryId =>
+                {
+                    return self.take_kill(world, id, what == kill::What::Connection, out);
+                }
+                Some(_) => {}
+                None => self.ask_whom(sql),
+            }
         }
         self.proceed(world, out);
     }
 
+    /// KILL with an expression: the server says what it comes to, so that no number of ours is
+    /// taken for one of its own.
+    fn ask_whom(&mut self, sql: &[u8]) {
+        let Some((span, connection)) = kill::expression(sql, &self.state.dialect) else { return };
+        let text = [b"SELECT ", sql.get(span).unwrap_or_default()].concat();
+        let own = rewrite::virtualise(&text, &self.state.dialect, self.connection_id);
+        if let Some(pending) = self.pending.as_mut() {
+            pending.whom = Some((own.unwrap_or(text).into(), connection));
+        }
+    }
+
     /// KILL of the client that was given this id.
-    fn take_kill(&mut self, world: &World<'_>, id: u64, connection: bool, out: &mut Outbox) {
+    pub(super) fn take_kill(
+        &mut self,
+        world: &World<'_>,
+        id: u64,
+        connection: bool,
+        out: &mut Outbox,
+    ) {
         if let Some(pending) = self.pending.as_mut() {
             pending.kill = Some((id, connection));
         }
@@ -190,9 +228,27 @@ impl Session {
     fn take_prepare(&mut self, world: &mut World<'_>, sql: &[u8], wire: &[u8], out: &mut Outbox) {
         let class = world.classes.classify(sql, &self.state.dialect);
         let id = self.statements.next_id();
+        // Wherever it is prepared, it must speak of this session.
+        let own = if class.effects.any(Effects::VIRTUAL) {
+            rewrite::virtualise(sql, &self.state.dialect, self.connection_id)
+        } else {
+            None
+        };
+        let rewritten = own.as_ref().map(|sql| {
+            let mut wire = Vec::new();
+            packet::write(&mut wire, 0, &[b"\x16", sql.as_slice()].concat());
+            wire
+        });
+        let (sql, wire) = match (&own, &rewritten) {
+            (Some(sql), Some(wire)) => (sql.as_slice(), wire.as_slice()),
+            _ => (sql, wire),
+        };
         self.pend(world, Ask::Prepare { id }, class, Expect::Prepare, wire);
         if let Some(pending) = self.pending.as_mut() {
             pending.text_at = wire.len().saturating_sub(sql.len());
+            if class.reason == Reason::HostLocal && tracking::are_shown_by(sql) {
+                pending.trackers = Trackers::Wanted;
+            }
         }
         self.proceed(world, out);
     }
@@ -214,21 +270,17 @@ impl Session {
         if expect == Expect::Bulk {
             class.kind = Kind::Primary;
         }
-        let kill = if class.effects.any(Effects::KILL) {
+        // Few statements need more of their text than its class.
+        let text = if class.effects.any(Effects::KILL) {
             let payload = packet::payload(wire, wire.len());
-            let text = kill::with_number(&statement.text, execute::only_integer(&payload));
-            kill::parse(&text, &self.state.dialect)
+            kill::with_number(&statement.text, execute::only_integer(&payload))
+        } else if class.reason == Reason::HostLocal {
+            statement.text.clone()
         } else {
-            None
+            Vec::new()
         };
         self.pend(world, Ask::Execute { id }, class, expect, wire);
-        if let Some(kill) = kill
-            && let kill::Victim::Id(id) = kill.target
-            && kill.what != kill::What::QueryId
-        {
-            return self.take_kill(world, id, kill.what == kill::What::Connection, out);
-        }
-        self.proceed(world, out);
+        self.look_closer(world, class, &text, out);
     }
 
     fn take_fetch(&mut self, world: &mut World<'_>, id: u32, wire: &[u8], out: &mut Outbox) {
@@ -498,6 +550,8 @@ impl Session {
             reopen: false,
             body: None,
             kill: None,
+            whom: None,
+            trackers: Trackers::Ours,
             refusal: None,
         }));
     }

@@ -86,6 +86,8 @@ pub struct Session {
     lost: Option<Failure>,
     phase: Phase,
     pending: Option<Box<Pending>>,
+    /// COM_PING was answered here since the last statement: servers forget row counts over it.
+    pinged: bool,
     /// COM_SET_OPTION's last word, which new links must hear.
     option: Option<u16>,
     commands: u64,
@@ -151,8 +153,23 @@ struct Pending {
     body: Option<Body>,
     /// Whom a KILL concerns, by the id that a client was given, and whether its connection ends.
     kill: Option<(u64, bool)>,
+    /// Whom a KILL with an expression concerns: the query that tells, to be asked first.
+    whom: Option<(Box<[u8]>, bool)>,
+    /// It shows the client's own trackers, so that the link must have them meanwhile.
+    trackers: Trackers,
     /// The refusal to pass on when the hold runs out, and the generation that gave it.
     refusal: Option<(Vec<u8>, u64)>,
+}
+
+/// Whether a statement shows how the trackers are set, which on a link is our way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trackers {
+    /// It does not.
+    Ours,
+    /// It does: they must be set as the client has them first.
+    Wanted,
+    /// That has been done.
+    Shown,
 }
 
 /// What the client's command is, as far as the reply and the state are concerned.
@@ -233,6 +250,7 @@ impl Session {
             lost: None,
             phase: Phase::Idle,
             pending: None,
+            pinged: false,
             option: None,
             commands: 0,
             phase_since: now,
@@ -284,6 +302,7 @@ impl Session {
             Phase::Own(own) if own.slot == slot => self.swallow(world, input, out),
             Phase::Tunnel if slot == Held::Primary => {
                 out.client.extend_from_slice(input);
+                self.leave_refused_tunnel(world, input, out);
                 input.len()
             }
             Phase::Tunnel | Phase::Closed => input.len(),
@@ -300,6 +319,20 @@ impl Session {
                 self.link_lost(world, slot, out);
                 input.len()
             }
+        }
+    }
+
+    /// A dump that the server refuses leaves a session like any other.
+    fn leave_refused_tunnel(&mut self, world: &World<'_>, input: &[u8], out: &mut Outbox) {
+        if self.pending.is_none() {
+            return;
+        }
+        let payload = input.get(crate::protocol::packet::HEADER_LEN..).unwrap_or_default();
+        if payload.first() == Some(&0xFF) {
+            self.pins.remove(Pin::Tunnel);
+            self.finished_here(world, crate::protocol::reply::Err::code_of(payload), out);
+        } else {
+            self.pending = None;
         }
     }
 

@@ -39,6 +39,7 @@ impl Session {
             self.last = Some(slot);
             self.last_lost = false;
             self.counts_are_on(slot, &class, exchange.rows);
+            self.pinged = false;
         }
         self.forget_counted(slot, out);
         let releases = exchange.error == 0 && self.releases();

@@ -152,6 +152,15 @@ impl State {
         self.variables.iter().find(|entry| *entry.name == *name).map(|entry| &*entry.value)
     }
 
+    /// Whether plain reads inside a transaction take locks: they belong to the primary then.
+    #[must_use]
+    pub fn is_serializable(&self) -> bool {
+        // MariaDB before 11.1 has the older name.
+        let level = self.variable(b"transaction_isolation");
+        let level = level.or_else(|| self.variable(b"tx_isolation"));
+        level.is_some_and(|level| level.eq_ignore_ascii_case(b"SERIALIZABLE"))
+    }
+
     /// Writes down the schema after a successful USE or COM_INIT_DB.
     pub fn set_schema(&mut self, name: &[u8]) {
         if self.schema.as_deref() != Some(name) {

@@ -11,7 +11,7 @@ use crate::router::{Effects, Kind as Where, Reason, Verb};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
 use crate::session::links::Link;
 use crate::session::statements::OnLink;
-use crate::session::{Ask, Own, Phase, Session, single};
+use crate::session::{Ask, Own, Phase, Session, Trackers, single};
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, ServerFacts};
 
@@ -51,6 +51,12 @@ pub(super) enum Step {
     EndReplicaTransaction,
     /// Open the read-only transaction on the primary instead.
     ReopenOnPrimary,
+    /// Set the trackers as the client has them, for a statement that shows them.
+    ShowTrackers,
+    /// Ask what the expression of a KILL comes to.
+    Whom(Box<[u8]>),
+    /// Repeat a COM_PING that was answered without a server.
+    Ping,
 }
 
 impl Step {
@@ -69,6 +75,9 @@ impl Step {
             | Self::Role(_)
             | Self::Variables(_)
             | Self::PrepareCounted(_)
+            | Self::ShowTrackers
+            | Self::Whom(_)
+            | Self::Ping
             | Self::Prepare(_) => slot,
         }
     }
@@ -95,8 +104,10 @@ impl Session {
         if pending.ask == Ask::ResetConnection {
             return None;
         }
-        if link.untracked {
-            return Some(Step::Track);
+        match pending.trackers {
+            Trackers::Wanted => return Some(Step::ShowTrackers),
+            Trackers::Ours if link.untracked => return Some(Step::Track),
+            Trackers::Ours | Trackers::Shown => {}
         }
         if let Some(option) = self.option
             && link.option != self.option
@@ -112,6 +123,12 @@ impl Session {
         let insert_id = slot == Held::Primary && !link.ran && !self.has_insert_id(slot);
         if insert_id || self.would_tell_our_warnings(link) || self.must_be_silenced() {
             return Some(Step::InsertId);
+        }
+        if self.pinged && pending.class.kind == Where::Last {
+            return Some(Step::Ping);
+        }
+        if let Some((sql, _)) = &pending.whom {
+            return Some(Step::Whom(sql.clone()));
         }
         if let Ask::Execute { id } = pending.ask {
             self.statements.get(id)?;
@@ -201,6 +218,15 @@ impl Session {
                 query(&mut payload, tracking_statement(flavour), caps);
             }
             Step::Role(sql) | Step::Variables(sql) => query(&mut payload, sql, caps),
+            Step::Whom(sql) => query(&mut payload, sql, caps),
+            Step::ShowTrackers => {
+                let with_gtids = flavour == Flavour::MySql && self.transaction.is_none();
+                query(&mut payload, &self.tracking.statement(with_gtids), caps);
+            }
+            Step::Ping => {
+                expect = Expect::Simple;
+                payload.push(0x0E);
+            }
             Step::AskPosition => query(&mut payload, position_query(flavour), caps),
             Step::Wait => {
                 let sql = wait_query(flavour, &self.state.token, world.group.replica_wait);
@@ -314,6 +340,9 @@ impl Session {
             Step::AskPosition => self.position_known(&own.reply),
             Step::Wait => self.waited(world, &own.reply, out),
             Step::EndReplicaTransaction => self.replica_transaction_ended(world),
+            Step::ShowTrackers => self.trackers_shown(own.slot),
+            Step::Ping => self.pinged = false,
+            Step::Whom(_) => return self.whom_known(world, &own.reply, out),
             Step::ReopenOnPrimary => {
                 self.transaction = Some(Held::Primary);
                 if let Some(pending) = self.pending.as_mut() {
@@ -385,6 +414,24 @@ impl Session {
         {
             statement.on_links[index(slot)] = Some(OnLink { id: ok.id, typed: false, serial });
         }
+    }
+
+    fn trackers_shown(&mut self, slot: Held) {
+        self.on_link(slot, |link| link.untracked = true);
+        if let Some(pending) = self.pending.as_mut() {
+            pending.trackers = Trackers::Shown;
+        }
+    }
+
+    /// What the expression of a KILL came to; servers take what is no number for 0.
+    fn whom_known(&mut self, world: &mut World<'_>, reply: &[u8], out: &mut Outbox) {
+        let value = single::value(reply).flatten().unwrap_or_default();
+        let digits = value.iter().take_while(|byte| byte.is_ascii_digit());
+        let number = |id: u64, byte: &u8| id.checked_mul(10)?.checked_add(u64::from(byte - b'0'));
+        let id = digits.into_iter().try_fold(0, number).unwrap_or(u64::MAX);
+        let whom = self.pending.as_mut().and_then(|pending| pending.whom.take());
+        let Some((_, connection)) = whom else { return };
+        self.take_kill(world, id, connection, out);
     }
 
     fn position_known(&mut self, reply: &[u8]) {
@@ -467,7 +514,7 @@ impl Session {
             return self.proceed(world, out);
         }
         match step {
-            Step::Prepare(_) | Step::PrepareCounted(_) => {
+            Step::Prepare(_) | Step::PrepareCounted(_) | Step::Whom(_) => {
                 // As on a direct connection where the table is gone at the execution.
                 packet::write(&mut out.client, 1, &error);
                 self.finished_here(world, reply::Err::code_of(&error), out);
@@ -476,10 +523,15 @@ impl Session {
                 self.fall_to_primary(Reason::NotCaughtUp);
                 self.proceed(world, out);
             }
+            Step::ShowTrackers => {
+                self.trackers_shown(slot);
+                self.proceed(world, out);
+            }
             Step::Reset
             | Step::SetUp
             | Step::InsertId
             | Step::Counts
+            | Step::Ping
             | Step::Track
             | Step::Option(_)
             | Step::Schema(_)

@@ -10,7 +10,21 @@ pub struct Tracking {
     gtids: bool,
     transaction: Transaction,
     variables: Variables,
+    /// What the client has set, as text, in the order of [`NAMES`].
+    set: Option<Box<Texts>>,
 }
+
+/// A text for each tracker that has one.
+type Texts = [Option<Box<[u8]>>; 5];
+
+/// The trackers; MariaDB has no tracker of GTIDs.
+const NAMES: [&str; 5] = [
+    "session_track_schema",
+    "session_track_state_change",
+    "session_track_transaction_info",
+    "session_track_system_variables",
+    "session_track_gtids",
+];
 
 #[derive(Debug, PartialEq, Eq)]
 enum Transaction {
@@ -43,6 +57,7 @@ impl Default for Tracking {
             gtids: false,
             transaction: Transaction::Off,
             variables: Variables::Default,
+            set: None,
         }
     }
 }
@@ -50,6 +65,12 @@ impl Default for Tracking {
 impl Tracking {
     /// Notes that the client set one of the trackers; `name` in lower case, `value` unquoted.
     pub fn set(&mut self, name: &str, value: &[u8]) {
+        if let Some(at) = NAMES.iter().position(|known| *known == name)
+            && let Some(place) = self.set.get_or_insert_default().get_mut(at)
+        {
+            let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_,*. ".contains(byte);
+            *place = value.iter().all(plain).then(|| value.into());
+        }
         let on = value.eq_ignore_ascii_case(b"on")
             || value == b"1"
             || value.eq_ignore_ascii_case(b"true");
@@ -78,6 +99,34 @@ impl Tracking {
             }
             _ => {}
         }
+    }
+
+    /// The statement that sets a link's trackers as the client has set its own.
+    #[must_use]
+    pub fn statement(&self, with_gtids: bool) -> Vec<u8> {
+        let mut sql = b"SET SESSION ".to_vec();
+        let names = if with_gtids { NAMES.len() } else { NAMES.len() - 1 };
+        for (at, name) in NAMES.iter().enumerate().take(names) {
+            let value = self.set.as_ref().and_then(|set| set.get(at)).and_then(Option::as_deref);
+            if at > 0 {
+                sql.extend_from_slice(b", ");
+            }
+            sql.extend_from_slice(name.as_bytes());
+            match value {
+                None => sql.extend_from_slice(b"=DEFAULT"),
+                Some(value) if value.eq_ignore_ascii_case(b"default") => {
+                    sql.extend_from_slice(b"=DEFAULT");
+                }
+                Some(value) => {
+                    let number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+                    let quote: &[u8] = if number { b"" } else { b"'" };
+                    for part in [b"=", quote, value, quote] {
+                        sql.extend_from_slice(part);
+                    }
+                }
+            }
+        }
+        sql
     }
 
     /// The block of changes that the client is to see out of `block`.
@@ -109,4 +158,11 @@ impl Tracking {
             Change::Unknown { .. } => true,
         }
     }
+}
+
+/// Whether a statement about the host's own values may show how the trackers are set.
+#[must_use]
+pub fn are_shown_by(sql: &[u8]) -> bool {
+    let names = |word: &[u8]| sql.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
+    names(b"session_track") || names(b"variables")
 }

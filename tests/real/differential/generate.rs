@@ -714,6 +714,7 @@ impl Maker {
     /// Commands without a statement.
     fn command(&mut self) {
         let (verb, body) = *self.chance.pick(&[
+            ("ping", ""),
             ("init", "$S"),
             ("init", "mysql"),
             ("init", "no_such_$S"),
@@ -772,6 +773,8 @@ impl Maker {
             "EXPLAIN SELECT 1",
             "SHOW CHARACTER SET LIKE 'latin1'",
             "SHOW VARIABLES LIKE 'tx_read_only'",
+            // In a transaction MySQL lets nobody set session_track_gtids, us neither.
+            "SHOW VARIABLES LIKE 'session_track_s%'",
             "SHOW VARIABLES LIKE 'autocommit'",
         ]);
         self.query(Effect::Read, sql);

@@ -366,11 +366,23 @@ impl Run<'_> {
                 return reply;
             }
             "ping" => {
-                sent = client.send(&[0x0E]);
-                Expect::Simple
+                client.send(&[0x0E]);
+                let mut reply = client.receive(Expect::Simple, b"");
+                // MySQL repeats how many warnings the statement before had.
+                if let Some((_, payload)) = reply.packets.last_mut()
+                    && let [0, _, _, _, _, warnings @ ..] = payload.as_mut_slice()
+                {
+                    warnings.fill(0);
+                }
+                return reply;
             }
             "resetconn" => {
                 sent = client.send(&[0x1F]);
+                Expect::Simple
+            }
+            "processkill" => {
+                let id: u32 = text.parse().expect("an id");
+                sent = client.send(&[b"\x0C".as_slice(), &id.to_le_bytes()].concat());
                 Expect::Simple
             }
             "raw" => {
