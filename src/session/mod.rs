@@ -34,6 +34,7 @@ mod intake;
 pub mod links;
 mod loss;
 mod outcome;
+mod phrase;
 pub mod pin;
 mod release;
 pub mod retry;
@@ -44,7 +45,7 @@ mod sync;
 
 pub mod tracking;
 
-pub use sync::setup_statement;
+pub use phrase::setup_statement;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,6 @@
 //! Our own commands on a link before the client's: bring it into the session's state, wait for
 //! a replica, ask the primary how far it is. Their replies never reach the client.
 
-use std::time::Duration;
-
 use crate::protocol::packet;
 use crate::protocol::reply;
 use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
@@ -10,10 +8,13 @@ use crate::router::policy::{Decision, Held, Target};
 use crate::router::{Effects, Kind as Where, Reason, Verb};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
 use crate::session::links::Link;
+use crate::session::phrase::{
+    position_query, query, setup_statement, tracking_statement, wait_query,
+};
 use crate::session::statements::OnLink;
 use crate::session::{Ask, Own, Phase, Session, Trackers, single};
+use crate::topology::Flavour;
 use crate::topology::gtid::GtidSet;
-use crate::topology::{Flavour, ServerFacts};
 
 /// Longest reply to one of our own commands, bytes.
 const OWN_REPLY_MAX: usize = 1 << 20;
@@ -107,6 +108,8 @@ impl Session {
         match pending.trackers {
             Trackers::Wanted => return Some(Step::ShowTrackers),
             Trackers::Ours if link.untracked => return Some(Step::Track),
+            // Shown on another link, which was lost since.
+            Trackers::Shown if !link.untracked => return Some(Step::ShowTrackers),
             Trackers::Ours | Trackers::Shown => {}
         }
         if let Some(option) = self.option
@@ -584,58 +587,4 @@ fn ends_transaction(_verb: Verb, effects: Effects) -> bool {
             .with(Effects::DDL)
             .with(Effects::ACCOUNTS),
     )
-}
-
-fn query(payload: &mut Vec<u8>, sql: &[u8], caps: crate::protocol::flags::Capabilities) {
-    payload.push(0x03);
-    if caps.has(crate::protocol::flags::Capabilities::QUERY_ATTRIBUTES) {
-        // No attributes, one set of them.
-        payload.extend_from_slice(&[0, 1]);
-    }
-    payload.extend_from_slice(sql);
-}
-
-/// The statement that switches on every tracker that we read.
-#[must_use]
-pub(super) fn tracking_statement(flavour: Flavour) -> &'static [u8] {
-    match flavour {
-        Flavour::MariaDb => {
-            b"SET SESSION session_track_system_variables='*', session_track_schema=1, \
-              session_track_state_change=1, session_track_transaction_info='CHARACTERISTICS'"
-        }
-        Flavour::MySql => {
-            b"SET SESSION session_track_system_variables='*', session_track_schema=1, \
-              session_track_state_change=1, session_track_transaction_info='CHARACTERISTICS', \
-              session_track_gtids='OWN_GTID'"
-        }
-    }
-}
-
-/// What a fresh link is told before it serves: trackers on, and on a replica the safety net
-/// under which a misrouted write fails (1792) instead of writing (ground rule G3).
-#[must_use]
-pub fn setup_statement(facts: &ServerFacts, slot: Held) -> Vec<u8> {
-    let mut sql = tracking_statement(facts.flavour).to_vec();
-    if slot == Held::Replica {
-        let old_name = facts.flavour == Flavour::MariaDb && facts.version < 110_100;
-        let name = if old_name { "tx_read_only" } else { "transaction_read_only" };
-        sql.extend_from_slice(format!(", {name}=1").as_bytes());
-    }
-    sql
-}
-
-fn position_query(flavour: Flavour) -> &'static [u8] {
-    match flavour {
-        Flavour::MariaDb => b"SELECT @@global.gtid_binlog_pos",
-        Flavour::MySql => b"SELECT @@global.gtid_executed",
-    }
-}
-
-fn wait_query(flavour: Flavour, token: &GtidSet, wait: Duration) -> String {
-    // Never 0: both functions take that for "for ever".
-    let seconds = wait.max(Duration::from_millis(1)).as_secs_f64();
-    match flavour {
-        Flavour::MariaDb => format!("SELECT MASTER_GTID_WAIT('{token}', {seconds:.3})"),
-        Flavour::MySql => format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{token}', {seconds:.3})"),
-    }
 }

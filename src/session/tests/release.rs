@@ -336,3 +336,51 @@ fn a_read_for_which_its_replica_has_no_link_runs_elsewhere() {
     assert_ne!(rig.dialed(Replica), node);
     assert_eq!(rig.sent_sql(Replica), "SELECT a FROM t");
 }
+
+/// Between a statement that shows the client's trackers and the next one, the link has those.
+#[test]
+fn a_link_with_the_clients_trackers_is_told_ours_before_anybodys_next_statement() {
+    let shown = |rig: &mut Rig, slot: Held| {
+        rig.client(&query("SHOW VARIABLES LIKE 'session_track%'"));
+        if rig.wants_dial() {
+            rig.dialed(slot);
+        }
+        let told = "SET SESSION session_track_schema=DEFAULT, session_track_state_change=DEFAULT";
+        let sql = rig.sent_sql(slot);
+        assert!(sql.starts_with(told), "{sql}");
+        rig.server(slot, &ok(1, AUTO));
+        assert_eq!(rig.sent_sql(slot), "SHOW VARIABLES LIKE 'session_track%'");
+        rig.server(slot, &row("1", AUTO));
+        give_up(rig, slot, "0,1,-1")
+    };
+    let mut rig = Rig::new();
+    rig.write();
+    let kept = shown(&mut rig, Primary);
+    rig.client(&query("INSERT INTO t VALUES (2)"));
+    rig.attached(Primary, kept, true);
+    assert_eq!(rig.sent_sql(Primary), TRACKERS, "its own session");
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.sent_sql(Primary), "INSERT INTO t VALUES (2)");
+
+    let mut other = Rig::new();
+    other.write();
+    let kept = shown(&mut other, Primary);
+    let mut rig = Rig::new();
+    rig.client(&query("INSERT INTO t VALUES (2)"));
+    rig.attached(Primary, kept, false);
+    assert_eq!(reset(&mut rig, Primary), TRACKERS, "another session");
+    assert_eq!(rig.sent_sql(Primary), "INSERT INTO t VALUES (2)");
+}
+
+/// A client's own SET of a tracker, likewise.
+#[test]
+fn a_link_whose_trackers_the_client_has_set_is_set_up_for_the_next_session() {
+    let mut other = Rig::new();
+    other.ask(Primary, "SET session_track_schema=0", &ok(1, AUTO));
+    let kept = give_up(&mut other, Primary, "0,0,0");
+    let mut rig = Rig::new();
+    rig.client(&query("INSERT INTO t VALUES (2)"));
+    rig.attached(Primary, kept, false);
+    assert_eq!(reset(&mut rig, Primary), TRACKERS);
+    assert_eq!(rig.sent_sql(Primary), "INSERT INTO t VALUES (2)");
+}

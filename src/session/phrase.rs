@@ -1,0 +1,65 @@
+//! The texts of our own commands on a link, as each flavour wants them.
+
+use std::time::Duration;
+
+use crate::protocol::flags::Capabilities;
+use crate::router::policy::Held;
+use crate::topology::gtid::GtidSet;
+use crate::topology::{Flavour, ServerFacts};
+
+/// A COM_QUERY of ours, without attributes.
+pub(super) fn query(payload: &mut Vec<u8>, sql: &[u8], caps: Capabilities) {
+    payload.push(0x03);
+    if caps.has(Capabilities::QUERY_ATTRIBUTES) {
+        // No attributes, one set of them.
+        payload.extend_from_slice(&[0, 1]);
+    }
+    payload.extend_from_slice(sql);
+}
+
+/// The statement that switches on every tracker that we read.
+#[must_use]
+pub(super) fn tracking_statement(flavour: Flavour) -> &'static [u8] {
+    match flavour {
+        Flavour::MariaDb => {
+            b"SET SESSION session_track_system_variables='*', session_track_schema=1, \
+              session_track_state_change=1, session_track_transaction_info='CHARACTERISTICS'"
+        }
+        Flavour::MySql => {
+            b"SET SESSION session_track_system_variables='*', session_track_schema=1, \
+              session_track_state_change=1, session_track_transaction_info='CHARACTERISTICS', \
+              session_track_gtids='OWN_GTID'"
+        }
+    }
+}
+
+/// What a fresh link is told before it serves: trackers on, and on a replica the safety net
+/// under which a misrouted write fails (1792) instead of writing (ground rule G3).
+#[must_use]
+pub fn setup_statement(facts: &ServerFacts, slot: Held) -> Vec<u8> {
+    let mut sql = tracking_statement(facts.flavour).to_vec();
+    if slot == Held::Replica {
+        let old_name = facts.flavour == Flavour::MariaDb && facts.version < 110_100;
+        let name = if old_name { "tx_read_only" } else { "transaction_read_only" };
+        sql.extend_from_slice(format!(", {name}=1").as_bytes());
+    }
+    sql
+}
+
+/// What asks the primary how far it is.
+pub(super) fn position_query(flavour: Flavour) -> &'static [u8] {
+    match flavour {
+        Flavour::MariaDb => b"SELECT @@global.gtid_binlog_pos",
+        Flavour::MySql => b"SELECT @@global.gtid_executed",
+    }
+}
+
+/// What waits on a replica until it has applied `token`; answers 0 when it has.
+pub(super) fn wait_query(flavour: Flavour, token: &GtidSet, wait: Duration) -> String {
+    // Never 0: both functions take that for "for ever".
+    let seconds = wait.max(Duration::from_millis(1)).as_secs_f64();
+    match flavour {
+        Flavour::MariaDb => format!("SELECT MASTER_GTID_WAIT('{token}', {seconds:.3})"),
+        Flavour::MySql => format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{token}', {seconds:.3})"),
+    }
+}
