@@ -22,6 +22,7 @@ impl Session {
         if pending.ask == Ask::Ping && world.topology.primary.is_some() {
             // What a ping asks: would a statement find its server now?
             self.pinged = true;
+            self.row_count_after_ping();
             self.say_ok(out);
             return self.finished_here(world, 0, out);
         }

@@ -180,6 +180,13 @@ impl Session {
         }
     }
 
+    /// A COM_PING is a statement to servers: it has changed no rows.
+    pub(super) fn row_count_after_ping(&mut self) {
+        if self.carried.rows.is_some() {
+            self.carried.rows = Some(0);
+        }
+    }
+
     /// How many warnings a reply tells of.
     pub(super) fn note_warnings(&mut self, warnings: u16) {
         self.noisy = warnings > 0 || (self.noisy && !self.clears_warnings());

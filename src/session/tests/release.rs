@@ -154,6 +154,19 @@ fn what_the_client_may_still_ask_for_is_carried() {
 }
 
 #[test]
+fn a_ping_leaves_no_row_count_to_carry() {
+    let (mut rig, _) = parted("0,3,2");
+    rig.client(&command(b"\x0e"));
+    rig.client(&query("SELECT ROW_COUNT()"));
+    rig.dialed(Primary);
+    rig.sent(Primary);
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.sent(Primary), [b"\x0e"]);
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.sent_sql(Primary), "SELECT IF(1,(0),ROW_COUNT()) AS `ROW_COUNT()`");
+}
+
+#[test]
 fn found_rows_outlives_a_commit_on_another_link() {
     let (mut rig, _) = parted("0,3,-1");
     rig.ask(Primary, "COMMIT", &ok(1, AUTO));
