@@ -177,33 +177,19 @@ impl Session {
     ) {
         let Some(link) = self.link(slot) else { return };
         let (caps, mariadb) = (link.facts.capabilities, link.facts.mariadb);
-        let flavour = self.state.dialect.flavour;
         let mut payload = Vec::new();
-        let mut expect = Expect::Query;
+        let mut expect = Expect::Simple;
         match &step {
             Step::Schema(name) => {
-                expect = Expect::Simple;
                 payload.push(0x02);
                 payload.extend_from_slice(name);
             }
             Step::Option(option) => {
-                expect = Expect::Simple;
                 payload.push(0x1B);
                 payload.extend_from_slice(&option.to_le_bytes());
             }
-            Step::Reset => {
-                expect = Expect::Simple;
-                payload.push(0x1F);
-            }
-            Step::SetUp => {
-                let sql = self.set_up_again(world, slot);
-                query(&mut payload, &sql, caps);
-            }
-            Step::InsertId => {
-                let sql = format!("SET last_insert_id={}", self.carried.insert_id);
-                query(&mut payload, sql.as_bytes(), caps);
-            }
-            Step::Counts => query(&mut payload, &self.counts_question(slot), caps),
+            Step::Reset => payload.push(0x1F),
+            Step::Ping => payload.push(0x0E),
             Step::Prepare(id) | Step::PrepareCounted(id) => {
                 expect = Expect::Prepare;
                 payload.push(0x16);
@@ -213,37 +199,47 @@ impl Session {
                     payload.extend_from_slice(text.as_deref().unwrap_or(&statement.text));
                 }
             }
-            Step::Track => {
-                // MySQL: session_track_gtids cannot be set in a transaction, not by the client
-                // either, so that it is as it should be.
-                let without_gtids = self.transaction.is_some();
-                let flavour = if without_gtids { Flavour::MariaDb } else { flavour };
-                query(&mut payload, tracking_statement(flavour), caps);
-            }
-            Step::Role(sql) | Step::Variables(sql) => query(&mut payload, sql, caps),
-            Step::Whom(sql) => query(&mut payload, sql, caps),
-            Step::ShowTrackers => {
-                let with_gtids = flavour == Flavour::MySql && self.transaction.is_none();
-                query(&mut payload, &self.tracking.statement(with_gtids), caps);
-            }
-            Step::Ping => {
-                expect = Expect::Simple;
-                payload.push(0x0E);
-            }
-            Step::AskPosition => query(&mut payload, position_query(flavour), caps),
-            Step::Wait => {
-                let sql = wait_query(flavour, &self.state.token, world.group.replica_wait);
-                query(&mut payload, sql.as_bytes(), caps);
-            }
-            Step::EndReplicaTransaction => query(&mut payload, b"COMMIT", caps),
-            Step::ReopenOnPrimary => {
-                query(&mut payload, b"START TRANSACTION READ ONLY", caps);
+            step => {
+                expect = Expect::Query;
+                query(&mut payload, &self.own_text(world, slot, step), caps);
             }
         }
         packet::write(&mut out.links[index(slot)], 0, &payload);
         let walker = ReplyWalker::new(expect, caps, mariadb);
         let own = Own { slot, step, walker, reply: Vec::new(), failed: None };
         self.enter(Phase::Own(Box::new(own)), world.now);
+    }
+
+    /// The text of a step that is a statement.
+    fn own_text(&self, world: &World<'_>, slot: Held, step: &Step) -> Vec<u8> {
+        let flavour = self.state.dialect.flavour;
+        // MySQL: session_track_gtids cannot be set in a transaction, not by the client either,
+        // so that it is as it should be.
+        let with_gtids = flavour == Flavour::MySql && self.transaction.is_none();
+        match step {
+            Step::SetUp => self.set_up_again(world, slot),
+            Step::InsertId => format!("SET last_insert_id={}", self.carried.insert_id).into_bytes(),
+            Step::Counts => self.counts_question(slot),
+            Step::Track => {
+                let flavour = if with_gtids { Flavour::MySql } else { Flavour::MariaDb };
+                tracking_statement(flavour).to_vec()
+            }
+            Step::ShowTrackers => self.tracking.statement(with_gtids),
+            Step::Role(sql) | Step::Variables(sql) => sql.clone(),
+            Step::Whom(sql) => sql.to_vec(),
+            Step::AskPosition => position_query(flavour).to_vec(),
+            Step::Wait => {
+                wait_query(flavour, &self.state.token, world.group.replica_wait).into_bytes()
+            }
+            Step::EndReplicaTransaction => b"COMMIT".to_vec(),
+            Step::ReopenOnPrimary => b"START TRANSACTION READ ONLY".to_vec(),
+            Step::Reset
+            | Step::Option(_)
+            | Step::Schema(_)
+            | Step::Prepare(_)
+            | Step::PrepareCounted(_)
+            | Step::Ping => Vec::new(),
+        }
     }
 
     /// Takes the reply to one of our own commands.
