@@ -5,14 +5,14 @@
 //! each query (docs/decisions/0005-reactor.md). Whatever is rare (timers, name look-ups) is left to
 //! the main runtime, whose context the worker's thread has entered.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub struct Reactor {
     sources: RefCell<Slab<Rc<Readiness>>>,
     /// `None` while the task is being polled.
     tasks: RefCell<Slab<Option<Task>>>,
+    /// The task that is being polled, and what its waker points at.
+    running: Cell<(usize, *const ())>,
     ready: Arc<Ready>,
 }
 
@@ -57,18 +59,20 @@ struct Call {
     ready: Arc<Ready>,
 }
 
-/// The tasks that have been called.
+/// The tasks that have been called by wakers, on whatever thread.
 struct Ready {
-    queue: Mutex<Queue>,
+    ids: Mutex<Vec<usize>>,
+    /// [`AWAKE`], [`ASLEEP`] or [`CALLED`].
+    state: AtomicU8,
     kernel: mio::Waker,
 }
 
-#[derive(Default)]
-struct Queue {
-    ids: Vec<usize>,
-    /// The thread sleeps, or is about to: a call must wake it.
-    asleep: bool,
-}
+/// The thread looks at its tasks; nobody has called since it last took the calls.
+const AWAKE: u8 = 0;
+/// The thread sleeps, or is about to: a call must wake it.
+const ASLEEP: u8 = 1;
+/// Somebody has called.
+const CALLED: u8 = 2;
 
 impl Reactor {
     /// A reactor for this thread.
@@ -84,7 +88,8 @@ impl Reactor {
             registry,
             sources: RefCell::default(),
             tasks: RefCell::default(),
-            ready: Arc::new(Ready { queue: Mutex::default(), kernel }),
+            running: Cell::new((MAIN, std::ptr::null())),
+            ready: Arc::new(Ready { ids: Mutex::default(), state: AtomicU8::new(AWAKE), kernel }),
         }))
     }
 
@@ -111,14 +116,14 @@ impl Reactor {
         let mut called = Vec::new();
         loop {
             // One look at the kernel for each round of tasks: neither can starve the other.
-            self.gather(&mut events)?;
-            self.ready.take(&mut called);
+            self.gather(&mut events, &mut called)?;
             for id in called.drain(..) {
                 if id != MAIN {
                     self.run(id);
                     continue;
                 }
                 call.queued.store(false, Ordering::SeqCst);
+                self.running.set((MAIN, waker.data()));
                 if let Poll::Ready(output) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
                     let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
                     drop(tasks);
@@ -128,20 +133,20 @@ impl Reactor {
         }
     }
 
-    /// Waits for events, unless a task is ready, and calls whom they concern.
-    fn gather(&self, events: &mut Events) -> io::Result<()> {
+    /// Waits for events, unless a task is ready, and notes in `called` whom they concern.
+    fn gather(&self, events: &mut Events, called: &mut Vec<usize>) -> io::Result<()> {
         let patience = if self.ready.may_sleep() { None } else { Some(Duration::ZERO) };
         match self.poll.borrow_mut().poll(events, patience) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        self.ready.lock().asleep = false;
+        self.ready.take(called);
         let sources = self.sources.borrow();
         for event in events.iter() {
             // The wake-up itself has no source: whom it concerns stands in the queue.
             if let Some(source) = sources.get(event.token().0) {
-                source.told(event);
+                source.told(event, called);
             }
         }
         Ok(())
@@ -152,6 +157,7 @@ impl Reactor {
         let task = self.tasks.borrow_mut().get_mut(id).and_then(Option::take);
         let Some(mut task) = task else { return };
         task.call.queued.store(false, Ordering::SeqCst);
+        self.running.set((id, task.waker.data()));
         let mut context = Context::from_waker(&task.waker);
         let future = &mut task.future;
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
@@ -203,29 +209,25 @@ impl Wake for Call {
 }
 
 impl Ready {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn call(&self, id: usize) {
-        let mut queue = self.lock();
-        queue.ids.push(id);
-        let asleep = std::mem::take(&mut queue.asleep);
-        drop(queue);
-        if asleep && let Err(error) = self.kernel.wake() {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        let was_asleep = self.state.swap(CALLED, Ordering::SeqCst) == ASLEEP;
+        if was_asleep && let Err(error) = self.kernel.wake() {
             tracing::error!(%error, "a worker cannot be woken");
         }
     }
 
-    /// Whether nobody has been called. From then on a call wakes the thread.
+    /// Whether nobody has called. From then on a call wakes the thread.
     fn may_sleep(&self) -> bool {
-        let mut queue = self.lock();
-        queue.asleep = queue.ids.is_empty();
-        queue.asleep
+        let slept = self.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst);
+        slept.is_ok()
     }
 
     /// Moves those who have been called into `called`, which is empty.
     fn take(&self, called: &mut Vec<usize>) {
-        std::mem::swap(&mut self.lock().ids, called);
+        if self.state.swap(AWAKE, Ordering::SeqCst) == CALLED {
+            let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::swap(&mut *ids, called);
+        }
     }
 }

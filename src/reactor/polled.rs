@@ -3,8 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -12,6 +13,8 @@ use std::task::{Context, Poll, Waker};
 use mio::event::{Event, Source};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Token};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 
 use crate::reactor::Reactor;
 
@@ -32,21 +35,33 @@ pub(super) struct Readiness {
     /// The peer has closed, or the connection is broken: reading will not block any more.
     ended: Cell<bool>,
     /// Kept from one wait to the next: it is the same task nearly always.
-    reader: RefCell<Option<Waker>>,
+    reader: RefCell<Option<Reader>>,
     writer: RefCell<Option<Waker>>,
 }
 
+/// Who is told that a socket can be read.
+#[derive(Debug)]
+enum Reader {
+    /// A task of the socket's own reactor, by its id: told without a lock. One that got the id
+    /// later looks around and waits on.
+    Task(usize),
+    /// Whoever waits by a waker of its own.
+    Other(Waker),
+}
+
 impl Readiness {
-    /// Takes an event of the kernel.
-    pub(super) fn told(&self, event: &Event) {
+    /// Takes an event of the kernel, and notes in `called` which task it concerns.
+    pub(super) fn told(&self, event: &Event, called: &mut Vec<usize>) {
         let broken = event.is_error();
         if event.is_read_closed() || broken {
             self.ended.set(true);
         }
         if event.is_readable() || event.is_read_closed() || broken {
             self.readable.set(true);
-            if let Some(reader) = self.reader.borrow().as_ref() {
-                reader.wake_by_ref();
+            match self.reader.borrow().as_ref() {
+                Some(Reader::Task(id)) => called.push(*id),
+                Some(Reader::Other(waker)) => waker.wake_by_ref(),
+                None => {}
             }
         }
         if event.is_writable() || event.is_write_closed() || broken {
@@ -58,11 +73,14 @@ impl Readiness {
         }
     }
 
-    fn await_reading(&self, cx: &Context<'_>) {
+    #[inline]
+    fn await_reading(&self, cx: &Context<'_>, (task, data): (usize, *const ())) {
         let mut reader = self.reader.borrow_mut();
+        let is_task = cx.waker().data() == data;
         match reader.as_ref() {
-            Some(known) if known.will_wake(cx.waker()) => {}
-            _ => *reader = Some(cx.waker().clone()),
+            Some(Reader::Task(known)) if is_task && *known == task => {}
+            _ if is_task => *reader = Some(Reader::Task(task)),
+            _ => *reader = Some(Reader::Other(cx.waker().clone())),
         }
     }
 
@@ -147,11 +165,12 @@ impl<S> Polled<S> {
     }
 
     /// Whether reading makes sense now, without a system call.
+    #[inline]
     pub fn poll_readable(&self, cx: &Context<'_>) -> Poll<()> {
         if self.readiness.readable.get() {
             return Poll::Ready(());
         }
-        self.readiness.await_reading(cx);
+        self.readiness.await_reading(cx, self.reactor.running.get());
         Poll::Pending
     }
 
@@ -164,33 +183,31 @@ impl<S> Polled<S> {
     }
 }
 
-impl<S> Polled<S>
-where
-    for<'a> &'a S: Read + Write,
-{
+impl<S: AsFd> Polled<S> {
     /// Reads what is there into `buffer`; `Ready(Ok(0))` is the peer's end.
     ///
     /// A read that does not fill the buffer has drained the socket: no second one follows that
     /// would only say so.
+    #[inline]
     pub fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         if self.poll_readable(cx).is_pending() {
             return Poll::Pending;
         }
         loop {
-            match (&self.socket).read(buffer) {
-                Ok(read) => {
+            match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
+                Ok((read, _)) => {
                     if read < buffer.len() && !self.readiness.ended.get() {
                         self.readiness.readable.set(false);
                     }
                     return Poll::Ready(Ok(read));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(Errno::WOULDBLOCK) => {
                     self.readiness.readable.set(false);
-                    self.readiness.await_reading(cx);
+                    self.readiness.await_reading(cx, self.reactor.running.get());
                     return Poll::Pending;
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
     }
@@ -213,18 +230,20 @@ where
     ///
     /// # Errors
     /// `WouldBlock` when nothing fits; else what the system says.
+    #[inline]
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         if !self.readiness.writable.get() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         loop {
-            match (&self.socket).write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            // Without NOSIGNAL a peer that is gone would end the process.
+            match rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                Err(error @ Errno::WOULDBLOCK) => {
                     self.readiness.writable.set(false);
-                    return Err(error);
+                    return Err(error.into());
                 }
-                written => return written,
+                written => return written.map_err(io::Error::from),
             }
         }
     }

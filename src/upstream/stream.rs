@@ -44,6 +44,7 @@ impl Socket {
     ///
     /// A read that does not fill the buffer tells the reactor that the socket is drained, so no
     /// second read that would end in WouldBlock follows.
+    #[inline]
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -66,6 +67,7 @@ impl Socket {
         }
     }
 
+    #[inline]
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
@@ -164,6 +166,7 @@ impl Stream {
     }
 
     /// Reads what is there into `buffer`; `Ready(Ok(0))` is the peer's end.
+    #[inline]
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -188,6 +191,7 @@ impl Stream {
     ///
     /// # Errors
     /// `WouldBlock` when nothing fits; else what the system says.
+    #[inline]
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.layers {
             None => self.socket.try_write(bytes),
