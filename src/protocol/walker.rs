@@ -208,7 +208,7 @@ impl ReplyWalker {
                 self.skip = self.skip.saturating_sub(passed);
                 at = at.saturating_add(passed);
             }
-            at = at.saturating_add(self.whole_rows(buf.get(at..).unwrap_or_default()));
+            at = at.saturating_add(self.plain_packets(buf.get(at..).unwrap_or_default()));
             let rest = buf.get(at..).unwrap_or_default();
             let Some((len, seq)) = header(rest) else {
                 return self.need_more(at, rest);
@@ -246,22 +246,33 @@ impl ReplyWalker {
         }
     }
 
-    /// Passes over the rows that are wholly there, in a loop of a few instructions each: nearly
-    /// all packets of a large result are such. Stops at whatever is not plainly one.
-    fn whole_rows(&mut self, buf: &[u8]) -> usize {
+    /// Passes over the definitions and rows that are wholly there, a few instructions each:
+    /// nearly all packets are such. Stops at whatever is not plainly one.
+    fn plain_packets(&mut self, buf: &[u8]) -> usize {
+        let (0, false, Some(mut expected)) = (self.skip, self.continues, self.seq) else {
+            return 0;
+        };
         let mut rest = buf;
-        let plain = self.skip == 0 && !self.continues;
-        if let (State::Rows { .. }, true, Some(mut expected)) = (self.state, plain, self.seq) {
-            while let Some(&[a, b, c, seq, first]) = rest.first_chunk::<5>() {
-                let (len, _) = header(&[a, b, c, seq]).unwrap_or_default();
-                let row = first < reply::EOF && seq == expected && 0 < len && len < MAX_PAYLOAD;
-                let after = rest.get(HEADER_LEN.saturating_add(len)..);
-                let (true, Some(after)) = (row, after) else { break };
+        if let State::Definitions { mut left } = self.state {
+            while left > 0
+                && let Some(after) = plain_packet(rest, expected)
+            {
+                rest = after;
+                expected = expected.wrapping_add(1);
+                left = left.saturating_sub(1);
+            }
+            self.state = match left {
+                0 => self.after_definitions(),
+                _ => State::Definitions { left },
+            };
+        }
+        if let State::Rows { .. } = self.state {
+            while let Some(after) = plain_packet(rest, expected) {
                 rest = after;
                 expected = expected.wrapping_add(1);
             }
-            self.seq = Some(expected);
         }
+        self.seq = Some(expected);
         buf.len().saturating_sub(rest.len())
     }
 
@@ -471,6 +482,16 @@ impl ReplyWalker {
             None => Verdict::More,
         })
     }
+}
+
+/// What stands behind the packet at the head of `buf`, if that is wholly there, the next one,
+/// and no OK, EOF, ERR or part of a longer one.
+#[inline]
+fn plain_packet(buf: &[u8], expected: u8) -> Option<&[u8]> {
+    let &[a, b, c, seq, first] = buf.first_chunk::<5>()?;
+    let (len, _) = header(&[a, b, c, seq])?;
+    let plain = first < reply::EOF && seq == expected && 0 < len && len < MAX_PAYLOAD;
+    if plain { buf.get(HEADER_LEN.saturating_add(len)..) } else { None }
 }
 
 fn judge_prepared_end(seen: &Seen<'_>, after: u64) -> Result<Verdict, Malformed> {
