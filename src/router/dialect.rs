@@ -1,5 +1,7 @@
 //! Building a [`Dialect`] from what sessions report about themselves.
 
+use std::hash::{Hash, Hasher};
+
 use crate::router::{Charset, Dialect};
 use crate::topology::{Flavour, ServerFacts};
 
@@ -68,6 +70,18 @@ impl Dialect {
     #[must_use]
     pub fn with_charset(self, charset: Charset) -> Self {
         Self { charset, ..self }
+    }
+}
+
+/// As one number: a dialect is hashed with each text, field by field it would cost more than
+/// the text.
+impl Hash for Dialect {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let flags = [self.ansi_quotes, self.no_backslash_escapes, self.oracle, self.ignore_space]
+            .into_iter()
+            .fold(0, |flags, flag| flags << 1 | u64::from(flag));
+        let kinds = (self.flavour as u64) << 8 | (self.charset as u64) << 16;
+        state.write_u64(u64::from(self.version) << 32 | kinds | flags);
     }
 }
 

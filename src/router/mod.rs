@@ -31,7 +31,7 @@ pub use classify::{SCAN_LIMIT, classify};
 pub use names::is_host_local_schema;
 
 /// How a text must be read: which server family and version, and which session settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dialect {
     /// Family of the backends; decides which executable comments are code.
     pub flavour: Flavour,
