@@ -19,7 +19,7 @@ use pointsman::router::cache::ClassCache;
 use pointsman::router::policy::Held;
 use pointsman::router::refused::RefusedDigests;
 use pointsman::session::Session;
-use pointsman::session::action::{LinkFacts, Login, Outbox, World, index};
+use pointsman::session::action::{LinkFacts, Login, Outbox, Spent, World, index};
 use pointsman::topology::gtid::GtidSet;
 use pointsman::topology::{Condition, Flavour, Node, NodeId, Role, Topology};
 
@@ -68,6 +68,7 @@ struct Stage {
     group: Arc<Group>,
     classes: ClassCache,
     refused: RefusedDigests,
+    spent: Option<Spent>,
     session: Session,
     out: Outbox,
 }
@@ -120,6 +121,7 @@ impl Stage {
             group,
             classes: ClassCache::new(1024),
             refused: RefusedDigests::default(),
+            spent: None,
             session: Session::new(7, login, dialect, Some(link), Instant::now()),
             out: Outbox::default(),
         }
@@ -130,10 +132,11 @@ impl Stage {
             now: Instant::now(),
             topology: &self.topology,
             group: &self.group,
-            loads: &[0],
+            loads: &|_| 0,
             seed: 1,
             classes: &mut self.classes,
             refused: &mut self.refused,
+            spent: &mut self.spent,
         };
         run(&mut self.session, &mut world, &mut self.out)
     }

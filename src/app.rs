@@ -30,6 +30,7 @@ use crate::net::worker::{self, Message, WorkerHandle};
 use crate::protocol::auth::RsaKey;
 use crate::session::pin::Pin;
 use crate::tls::{self, TlsError};
+use crate::upstream::load::Loads;
 
 pub mod tasks;
 
@@ -328,7 +329,7 @@ fn start_group(
         topology: health.cell.clone(),
         health,
         accounts,
-        loads: Default::default(),
+        loads: Loads::new(config.boot.workers),
         budget: Default::default(),
         accounts_at: Default::default(),
         rsa: rsa.clone(),

@@ -25,7 +25,7 @@ pub fn route(control: &Control, group: Option<&str>, sql: &str) -> Result<Table,
     );
     let class = classify(sql.as_bytes(), &dialect);
     let nothing = GtidSet::default();
-    let decision = policy::route(&class, &new_session(&nothing), &topology, settings, &[], 0);
+    let decision = policy::route(&class, &new_session(&nothing), &topology, settings, &|_| 0, 0);
     let kind = match class.kind {
         Kind::Read => "a plain read",
         Kind::Primary => "for the primary",

@@ -338,9 +338,10 @@ impl Drive {
         let mut current = self.worker.current(group);
         let Current { topology, settings } = &mut *current;
         let topology = topology.newest();
-        let loads = group.loads.snapshot(topology.nodes.len());
+        let loads = |node| group.loads.running_on(node);
         let mut classes = self.worker.classes.borrow_mut();
         let mut refused = self.worker.refused.borrow_mut();
+        let mut spent = self.worker.spent.borrow_mut();
         let mut world = World {
             now: self.worker.now(),
             topology,
@@ -349,6 +350,7 @@ impl Drive {
             seed: self.worker.next_seed(),
             classes: &mut classes,
             refused: &mut refused,
+            spent: &mut spent,
         };
         let result = run(session, &mut world);
         self.seat.count_load(session.running_on());

@@ -23,6 +23,8 @@ pub(super) struct Seat {
     /// The id that the client was greeted with.
     pub(super) id: u32,
     pub(super) group: Arc<GroupHandle>,
+    /// The index of its worker.
+    pub(super) worker: usize,
     /// The client's address; `None` on a unix socket.
     pub(super) peer: Cell<Option<SocketAddr>>,
     /// Where it connected to.
@@ -120,10 +122,10 @@ impl Seat {
         let before = self.running.replace(now_on);
         if before != now_on {
             if let Some(node) = before {
-                self.group.loads.ended(node);
+                self.group.loads.ended(self.worker, node);
             }
             if let Some(node) = now_on {
-                self.group.loads.began(node);
+                self.group.loads.began(self.worker, node);
             }
         }
     }

@@ -32,7 +32,7 @@ use crate::router::cache::ClassCache;
 use crate::router::refused::RefusedDigests;
 use crate::router::{Kind, Reason};
 use crate::session::Session;
-use crate::session::action::{Finished, KillOutcome, Outbox};
+use crate::session::action::{Finished, KillOutcome, Outbox, Spent};
 use crate::topology::NodeId;
 use crate::upstream::dial::DialError;
 use crate::upstream::load::NODES;
@@ -136,12 +136,16 @@ pub(super) struct Current {
 /// A worker, seen from its own thread.
 #[derive(Debug)]
 pub(super) struct Worker {
+    /// Its place among its siblings.
+    index: usize,
     reactor: Rc<Reactor>,
     pub(super) buffer: RefCell<Box<[u8]>>,
     pub(super) classes: RefCell<ClassCache>,
     pub(super) refused: RefCell<RefusedDigests>,
     /// The outbox that the last turn has left.
     outbox: RefCell<Option<Outbox>>,
+    /// The request that was over last, for its room.
+    pub(super) spent: RefCell<Option<Spent>>,
     pub(super) seats: RefCell<BTreeMap<u32, Rc<Seat>>>,
     pub(super) groups: Vec<Served>,
     seed: Cell<u32>,
@@ -193,7 +197,7 @@ pub fn start(
                 // What is rare is the main runtime's: timeouts, names, questions about accounts.
                 let _context = main.enter();
                 let ended = Reactor::new().and_then(|reactor| {
-                    let worker = Worker::new(reactor.clone(), groups, clients, siblings);
+                    let worker = Worker::new(index, reactor.clone(), groups, clients, siblings);
                     reactor.block_on(work(Rc::new(worker), inbox, questions, ticks))
                 });
                 if let Err(error) = ended {
@@ -304,6 +308,7 @@ async fn ring_on_deadline(worker: Rc<Worker>, mut ticks: watch::Receiver<()>) {
 
 impl Worker {
     fn new(
+        index: usize,
         reactor: Rc<Reactor>,
         groups: Vec<(Arc<GroupHandle>, Arc<WorkerMetrics>)>,
         clients: Arc<AtomicUsize>,
@@ -322,11 +327,13 @@ impl Worker {
         };
         let groups = groups.into_iter().map(serve).collect();
         Self {
+            index,
             reactor,
             buffer: RefCell::new(vec![0; BUFFER].into_boxed_slice()),
             classes: RefCell::new(ClassCache::new(CLASSES)),
             refused: RefCell::default(),
             outbox: RefCell::default(),
+            spent: RefCell::default(),
             seats: RefCell::new(BTreeMap::new()),
             groups,
             seed: Cell::new(0x9E37_79B9),
@@ -365,7 +372,8 @@ impl Worker {
     /// Keeps an outbox for the next turn, unless it has grown beyond `keep` bytes.
     pub(super) fn give_outbox(&self, mut out: Outbox, keep: usize) {
         out.requests.clear();
-        for bytes in std::iter::once(&mut out.client).chain(&mut out.links) {
+        let [primary, replica] = &mut out.links;
+        for bytes in [&mut out.client, primary, replica] {
             bytes.clear();
             if bytes.capacity() > keep {
                 *bytes = Vec::new();
@@ -432,6 +440,7 @@ impl Worker {
         let seat = Rc::new(Seat {
             id,
             group: group.clone(),
+            worker: self.index,
             peer: Cell::new(peer),
             local,
             since: self.now(),
@@ -490,30 +499,27 @@ impl Worker {
     // --- counting ---
 
     pub(super) fn finished(&self, group: &Arc<GroupHandle>, finished: Finished) {
-        let served = self.served(group);
-        if let Some(node) = finished.node {
-            let class = match finished.reason {
+        let Finished { node, dialect, took, error, state, spent } = finished;
+        if let Some(node) = node {
+            let served = self.served(group);
+            let reason = spent.reason();
+            let class = match reason {
                 Reason::Write | Reason::LockingRead => QueryClass::Write,
-                _ if finished.kind == Kind::Read => QueryClass::Read,
+                _ if spent.kind() == Kind::Read => QueryClass::Read,
                 _ => QueryClass::Other,
             };
-            served.metrics.query(node, class, finished.reason, finished.took);
-            if finished.error != 0 {
-                served.metrics.server_error(node, ErrorClass::of(finished.error, finished.state));
+            served.metrics.query(node, class, reason, took);
+            if error != 0 {
+                served.metrics.server_error(node, ErrorClass::of(error, state));
+            }
+            if spent.digest() != 0 {
+                let execution = Execution { node, reason, elapsed: took, failed: error != 0 };
+                let text = || crate::router::digest::text(spent.text(), &dialect);
+                served.digests.borrow_mut().record(spent.digest(), text, execution);
             }
         }
-        if let (Some(node), true) = (finished.node, finished.digest != 0) {
-            let execution = Execution {
-                node,
-                reason: finished.reason,
-                elapsed: finished.took,
-                failed: finished.error != 0,
-            };
-            served.digests.borrow_mut().record(
-                finished.digest,
-                || crate::router::digest::text(&finished.text, &finished.dialect),
-                execution,
-            );
+        if spent.is_small() {
+            *self.spent.borrow_mut() = Some(spent);
         }
     }
 

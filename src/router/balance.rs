@@ -2,10 +2,13 @@
 
 use crate::topology::{Node, NodeId};
 
+/// Tells how many statements are in flight on a server.
+pub type Loads<'a> = &'a dyn Fn(NodeId) -> u32;
+
 /// The replica with the fewest statements in flight for its weight; `seed` decides between
-/// equals. `loads` are statements in flight by node index; a missing entry counts as none.
+/// equals. `loads` tells the statements in flight on a server.
 /// Nodes of weight 0 are never picked.
-pub fn pick<'a, I>(candidates: I, loads: &[u32], seed: u32) -> Option<NodeId>
+pub fn pick<'a, I>(candidates: I, loads: Loads<'_>, seed: u32) -> Option<NodeId>
 where
     I: Iterator<Item = &'a Node> + Clone,
 {
@@ -25,11 +28,11 @@ struct Load {
 }
 
 impl Load {
-    fn of(node: &Node, loads: &[u32]) -> Option<Self> {
+    fn of(node: &Node, loads: Loads<'_>) -> Option<Self> {
         if node.weight == 0 {
             return None;
         }
-        let running = loads.get(usize::from(node.id.0)).copied().unwrap_or(0);
+        let running = loads(node.id);
         Some(Self { in_flight: u64::from(running) + 1, weight: u64::from(node.weight) })
     }
 
@@ -50,16 +53,17 @@ mod tests {
     #[test]
     fn the_least_loaded_for_its_weight_wins() {
         let nodes = [node(1, 100), node(2, 300), node(3, 0)];
-        assert_eq!(pick(nodes.iter(), &[0, 0, 1], 7), Some(NodeId(2)));
-        assert_eq!(pick(nodes.iter(), &[0, 0, 9], 7), Some(NodeId(1)));
-        assert_eq!(pick([node(3, 0)].iter(), &[], 7), None);
-        assert_eq!(pick(std::iter::empty(), &[], 7), None);
+        let busy = |count| move |node: NodeId| if node == NodeId(2) { count } else { 0 };
+        assert_eq!(pick(nodes.iter(), &busy(1), 7), Some(NodeId(2)));
+        assert_eq!(pick(nodes.iter(), &busy(9), 7), Some(NodeId(1)));
+        assert_eq!(pick([node(3, 0)].iter(), &|_| 0, 7), None);
+        assert_eq!(pick(std::iter::empty(), &|_| 0, 7), None);
     }
 
     #[test]
     fn the_seed_spreads_reads_over_equals() {
         let nodes = [node(1, 5), node(2, 5)];
-        let picked: Vec<_> = (0..4).map(|seed| pick(nodes.iter(), &[], seed)).collect();
+        let picked: Vec<_> = (0..4).map(|seed| pick(nodes.iter(), &|_| 0, seed)).collect();
         assert_eq!(picked[0], picked[2]);
         assert_ne!(picked[0], picked[1]);
     }

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use crate::config::{Consistency, Group};
-use crate::router::{Class, Effects, Kind, Reason, balance};
+use crate::router::balance::{self, Loads};
+use crate::router::{Class, Effects, Kind, Reason};
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Node, NodeId, Role, Topology};
 
@@ -91,7 +92,7 @@ const HARMLESS: u32 = Effects::USER_VAR_READ.0
     | Effects::HINT_REPLICA.0
     | Effects::SET_STATEMENT.0;
 
-/// Decides where one statement runs. `loads` are statements in flight by node index; `seed`
+/// Decides where one statement runs. `loads` tells the statements in flight on a server; `seed`
 /// breaks ties and draws the primary's share. The order of the questions is the rule: what
 /// binds the session comes before what the text says, and that before what is preferred.
 #[must_use]
@@ -100,7 +101,7 @@ pub fn route(
     view: &View<'_>,
     topology: &Topology,
     group: &Group,
-    loads: &[u32],
+    loads: Loads<'_>,
     seed: u32,
 ) -> Decision {
     if let Some(decision) = bound(class, view) {
@@ -180,7 +181,7 @@ struct Pool<'a> {
     view: &'a View<'a>,
     topology: &'a Topology,
     group: &'a Group,
-    loads: &'a [u32],
+    loads: Loads<'a>,
     seed: u32,
 }
 

@@ -9,12 +9,17 @@ use std::time::{Duration, Instant};
 
 use crate::config::Group;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities};
+use crate::router::balance::Loads;
 use crate::router::cache::ClassCache;
 use crate::router::policy::Held;
 use crate::router::refused::RefusedDigests;
 use crate::router::{Dialect, Kind, Reason};
+use crate::session::Pending;
 use crate::session::links::Kept;
 use crate::topology::{NodeId, Topology};
+
+/// The longest command, bytes, whose room is kept for the next one.
+const ROOM: usize = 16 * 1024;
 
 /// What a session may see of the world while it handles one input.
 pub struct World<'a> {
@@ -24,14 +29,16 @@ pub struct World<'a> {
     pub topology: &'a Arc<Topology>,
     /// The settings of the group that the client connected to.
     pub group: &'a Group,
-    /// Statements in flight by node index.
-    pub loads: &'a [u32],
+    /// Statements in flight on each server.
+    pub loads: Loads<'a>,
     /// Breaks ties between equally good replicas.
     pub seed: u32,
     /// The worker's memory of statements that it has classified.
     pub classes: &'a mut ClassCache,
     /// The worker's memory of statements that replicas have refused as writes.
     pub refused: &'a mut RefusedDigests,
+    /// The worker's request that was over last: its room serves the next one.
+    pub spent: &'a mut Option<Spent>,
 }
 
 /// What the shell must do next, filled by the session.
@@ -142,22 +149,53 @@ pub enum Retry {
 pub struct Finished {
     /// Where it ran; `None` when the proxy answered by itself.
     pub node: Option<NodeId>,
-    /// Why there.
-    pub reason: Reason,
-    /// Where its text alone would have let it run.
-    pub kind: Kind,
     /// How its text was read.
     pub dialect: Dialect,
-    /// Fingerprint of its text; 0 for commands without text.
-    pub digest: u64,
     /// From the last byte of the request to the last byte of the reply.
     pub took: Duration,
     /// The error code that it ended with; 0 for success.
     pub error: u16,
     /// The SQLSTATE of that error.
     pub state: [u8; 5],
-    /// Its text, for the first statement of a digest; empty for commands without text.
-    pub text: Vec<u8>,
+    /// The command itself.
+    pub spent: Spent,
+}
+
+/// A command that is over.
+#[derive(Debug)]
+pub struct Spent(pub(super) Box<Pending>);
+
+impl Spent {
+    /// Why it ran where it did.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        self.0.decision.map_or(self.0.class.reason, |decision| decision.reason)
+    }
+
+    /// Where its text alone would have let it run.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.0.class.kind
+    }
+
+    /// Fingerprint of its text; 0 for commands without text.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.0.class.digest
+    }
+
+    /// Its text; empty for commands without text, and for executions: their COM_STMT_PREPARE
+    /// has told it.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        self.0.wire.get(self.0.text_at..).unwrap_or_default()
+    }
+
+    /// Whether it is worth keeping for its room: a long command's bytes are given back.
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        self.0.wire.capacity() <= ROOM
+    }
 }
 
 /// Something that happened to the session other than bytes.

@@ -6,9 +6,9 @@ use crate::protocol::errno::SqlError;
 use crate::protocol::flags::Status;
 use crate::protocol::reply;
 use crate::router::policy::Held;
-use crate::session::action::{Finished, KillOutcome, Outbox, Request, World};
+use crate::session::action::{Finished, KillOutcome, Outbox, Request, Spent, World};
 use crate::session::failure::Failure;
-use crate::session::{Ask, Phase, Session};
+use crate::session::{Phase, Session};
 use crate::topology::{Flavour, NodeId};
 
 /// The flags that describe the session rather than one statement.
@@ -99,9 +99,8 @@ impl Session {
 
     /// Ends the pending request with an answer of our own.
     pub(super) fn finished_here(&mut self, world: &World<'_>, error: u16, out: &mut Outbox) {
-        self.record(world, None, error, out);
         let streaming = self.pending.as_ref().is_some_and(|pending| pending.body.is_some());
-        self.pending = None;
+        self.record(world, None, error, out);
         self.enter(Phase::Idle, world.now);
         if streaming {
             // What is still to come of the command must not be read as commands.
@@ -109,7 +108,7 @@ impl Session {
         }
     }
 
-    /// Hands the finished command over for metrics and digests.
+    /// Hands the pending command, which is finished, over for metrics and digests.
     pub(super) fn record(
         &mut self,
         world: &World<'_>,
@@ -117,29 +116,15 @@ impl Session {
         error: u16,
         out: &mut Outbox,
     ) {
-        let Some(pending) = self.pending.as_mut() else { return };
-        let reason = pending.decision.map_or(pending.class.reason, |decision| decision.reason);
-        let text = match pending.ask {
-            // Its COM_STMT_PREPARE has told the text of this digest.
-            Ask::Execute { .. } | Ask::Fetch { .. } => Vec::new(),
-            _ => {
-                let mut text = std::mem::take(&mut pending.wire);
-                let text_at = pending.text_at.min(text.len());
-                text.drain(..text_at);
-                text
-            }
-        };
+        let Some(pending) = self.pending.take() else { return };
         let took = world.now.saturating_duration_since(pending.received);
         out.requests.push(Request::Finished(Finished {
             node,
-            reason,
-            kind: pending.class.kind,
             dialect: self.state.dialect,
-            digest: pending.class.digest,
             took: took.max(Duration::from_nanos(1)),
             error,
             state: *b"HY000",
-            text,
+            spent: Spent(pending),
         }));
     }
 }

@@ -8,7 +8,7 @@ use crate::protocol::walker::Expect;
 use crate::router::kill::Kill;
 use crate::router::policy::Held;
 use crate::router::{Class, Effects, Kind, Reason, Verb, kill, rewrite};
-use crate::session::action::{Outbox, Request, World, index};
+use crate::session::action::{Outbox, Request, Spent, World, index};
 use crate::session::failure::Failure;
 use crate::session::pin::Pin;
 use crate::session::{Ask, Pending, Phase, Session, Trackers, tracking};
@@ -524,17 +524,17 @@ impl Session {
     /// Makes a command the pending request.
     pub(super) fn pend(
         &mut self,
-        world: &World<'_>,
+        world: &mut World<'_>,
         ask: Ask,
         class: Class,
         expect: Expect,
         wire: &[u8],
     ) {
-        self.pending = Some(Box::new(Pending {
+        let mut pending = Pending {
             ask,
             class,
             expect,
-            wire: wire.to_vec(),
+            wire: Vec::new(),
             text_at: usize::MAX,
             received: world.now,
             hold_until: None,
@@ -553,7 +553,20 @@ impl Session {
             whom: None,
             trackers: Trackers::Ours,
             refusal: None,
-        }));
+        };
+        self.pending = Some(match world.spent.take() {
+            Some(Spent(mut room)) => {
+                std::mem::swap(&mut pending.wire, &mut room.wire);
+                pending.wire.clear();
+                pending.wire.extend_from_slice(wire);
+                *room = pending;
+                room
+            }
+            None => {
+                pending.wire = wire.to_vec();
+                Box::new(pending)
+            }
+        });
     }
 }
 

@@ -44,7 +44,6 @@ impl Session {
         self.forget_counted(slot, out);
         let releases = exchange.error == 0 && self.releases();
         self.record(world, Some(exchange.node), exchange.error, out);
-        self.pending = None;
         self.enter(Phase::Idle, world.now);
         if streaming || uploading || releases {
             // The server answered before it had the whole command (and will close) or the

@@ -117,7 +117,8 @@ impl<'a> Case<'a> {
     }
 
     fn route(&self, sql: &str) -> Decision {
-        route(&class(sql), &self.view, &self.topology, &self.group, &[0, 1, 0], 0)
+        let loads = |node| u32::from(node == NodeId(1));
+        route(&class(sql), &self.view, &self.topology, &self.group, &loads, 0)
     }
 }
 

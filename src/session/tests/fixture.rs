@@ -10,7 +10,7 @@ use crate::router::cache::ClassCache;
 use crate::router::policy::Held;
 use crate::router::refused::RefusedDigests;
 use crate::session::action::{
-    Event, Finished, LinkFacts, Login, Outbox, Request, Retry, Trouble, World, index,
+    Event, Finished, LinkFacts, Login, Outbox, Request, Retry, Spent, Trouble, World, index,
 };
 use crate::session::links::Kept;
 use crate::session::{Session, state};
@@ -47,6 +47,7 @@ pub(super) struct Rig {
     pub(super) caps: Capabilities,
     classes: ClassCache,
     refused: RefusedDigests,
+    spent: Option<Spent>,
     client: Vec<u8>,
     links: [Vec<u8>; 2],
     pub(super) requests: Vec<Request>,
@@ -79,6 +80,7 @@ impl Rig {
             caps,
             classes: ClassCache::new(64),
             refused: RefusedDigests::default(),
+            spent: None,
             client: Vec::new(),
             links: [Vec::new(), Vec::new()],
             requests: Vec::new(),
@@ -93,10 +95,11 @@ impl Rig {
             now: self.now,
             topology: &self.topology,
             group: &self.group,
-            loads: &[0, 0, 1],
+            loads: &|node| u32::from(node == NodeId(2)),
             seed: 0,
             classes: &mut self.classes,
             refused: &mut self.refused,
+            spent: &mut self.spent,
         };
         let result = run(&mut self.session, &mut world, &mut out);
         self.client.append(&mut out.client);
