@@ -19,7 +19,7 @@ use crate::admin::commands::Console;
 use crate::admin::listen::Door;
 use crate::admin::{self, http, password};
 use crate::cli;
-use crate::config::tls::TlsMode;
+use crate::config::tls::{ServerTlsMode, TlsMode};
 use crate::config::{Config, Group};
 use crate::control::{Control, GroupControl, ReloadRequest};
 use crate::health::{self, Health};
@@ -29,6 +29,7 @@ use crate::net::listen::{self, Bound};
 use crate::net::worker::{self, Message, WorkerHandle};
 use crate::protocol::auth::RsaKey;
 use crate::session::pin::Pin;
+use crate::tls::trust::Trust;
 use crate::tls::{self, TlsError};
 use crate::upstream::load::Loads;
 
@@ -140,8 +141,8 @@ impl App {
         let next_id = Arc::new(AtomicU32::new(1));
         let mut groups = Vec::new();
         for group in &config.groups {
-            let tls = client_tls(group, &config.boot.state_dir)
-                .map_err(|error| part("TLS towards clients", &error))?;
+            let tls = GroupTls::read(group, &config.boot.state_dir);
+            let tls = tls.map_err(|error| part("TLS", &error))?;
             groups.push(start_group(group, tls, config, &rsa, &next_id, &stopped));
         }
         let (workers, threads) = worker::start(config.boot.workers, &groups, &metrics)
@@ -257,13 +258,14 @@ impl App {
         }
         let pairs = pair_groups(&self.groups, &running, &config)?;
         // All that can fail comes before anything is applied.
-        let mut offers = Vec::new();
+        let mut read = Vec::new();
         for (handle, group) in &pairs {
-            let offer = client_tls(group, &config.boot.state_dir);
-            offers.push(offer.map_err(|why| format!("group {}: {why}", handle.name))?);
+            let tls = GroupTls::read(group, &config.boot.state_dir);
+            read.push(tls.map_err(|why| format!("group {}: {why}", handle.name))?);
         }
-        for ((handle, group), offer) in pairs.into_iter().zip(offers) {
-            handle.tls.store(offer);
+        for ((handle, group), tls) in pairs.into_iter().zip(read) {
+            handle.tls.store(tls.offer);
+            handle.trust.store(Arc::new(tls.trust));
             let monitor = config.monitor.clone();
             let told = group.clone();
             let reloaded =
@@ -302,19 +304,36 @@ impl App {
     }
 }
 
-/// What a group offers its clients, read from its files anew; `None` when it offers no TLS.
-fn client_tls(group: &Group, state_dir: &Path) -> Result<Option<Arc<ServerConfig>>, TlsError> {
-    match group.tls.mode {
-        TlsMode::Off => Ok(None),
-        TlsMode::Optional | TlsMode::Required => {
-            tls::offer::server_config(&group.tls, state_dir).map(Some)
+/// TLS of one group on both sides, read from its files.
+struct GroupTls {
+    /// What clients are offered, if anything.
+    offer: Option<Arc<ServerConfig>>,
+    /// Which servers are believed.
+    trust: Trust,
+}
+
+impl GroupTls {
+    fn read(group: &Group, state_dir: &Path) -> Result<Self, TlsError> {
+        let offer = match group.tls.mode {
+            TlsMode::Off => None,
+            TlsMode::Optional | TlsMode::Required => {
+                Some(tls::offer::server_config(&group.tls, state_dir)?)
+            }
+        };
+        match group.server_tls.mode {
+            mode @ (ServerTlsMode::SkipVerify | ServerTlsMode::Off) => {
+                let mode = mode.word();
+                tracing::warn!(group = %group.name, server_tls = mode, "servers are not verified");
+            }
+            ServerTlsMode::Auto | ServerTlsMode::Required => {}
         }
+        Ok(Self { offer, trust: Trust::new(&group.server_tls)? })
     }
 }
 
 fn start_group(
     group: &Arc<Group>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: GroupTls,
     config: &Config,
     rsa: &Arc<RsaKey>,
     next_id: &Arc<AtomicU32>,
@@ -325,7 +344,8 @@ fn start_group(
     Arc::new(GroupHandle {
         name: group.name.clone(),
         settings: Arc::new(ArcSwap::new(group.clone())),
-        tls: ArcSwapOption::new(tls),
+        tls: ArcSwapOption::new(tls.offer),
+        trust: ArcSwap::from_pointee(tls.trust),
         topology: health.cell.clone(),
         health,
         accounts,

@@ -6,9 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use pointsman::config::tls::{ServerTls, ServerTlsMode};
 use pointsman::protocol::auth::{Credential, Password};
 use pointsman::protocol::flags::{Capabilities, MariadbCapabilities};
 use pointsman::protocol::login::{LoginRequest, RsaPolicy};
@@ -16,6 +18,7 @@ use pointsman::protocol::packet;
 use pointsman::protocol::walker::{Expect, ReplyWalker, Stop};
 use pointsman::provider::replication::{APP, DATABASE};
 use pointsman::reactor::Reactor;
+use pointsman::tls::trust::{Demand, Trust};
 use pointsman::upstream::dial::{Dialed, Target, dial};
 use tokio::sync::{mpsc, oneshot};
 
@@ -154,10 +157,13 @@ impl Client {
             secure: false,
         };
         let address = format!("127.0.0.1:{port}");
+        let in_clear = ServerTls { mode: ServerTlsMode::Off, ..ServerTls::default() };
         let target = Target {
             address: &address,
             timeout: Duration::from_secs(10),
             proxied: None,
+            trust: Arc::new(Trust::new(&in_clear).expect("nothing to read")),
+            demand: Demand::Nothing,
             setup: None,
             sandbox_will_do: false,
         };

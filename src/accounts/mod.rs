@@ -53,8 +53,40 @@ pub struct AccountFacts {
     pub several: bool,
     /// One more would let in by the operating system's user, which is never done over TCP.
     pub socket: bool,
+    /// What it demands of the connection.
+    pub requires: Requirement,
     /// Its host pattern.
     pub host: String,
+}
+
+/// What an account demands of its client's connection: REQUIRE of CREATE USER.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Requirement {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// TLS.
+    Tls,
+    /// TLS with a certificate of the client that an authority has signed.
+    Certificate,
+    /// TLS, and what is not empty here must be equal.
+    Specified {
+        /// The cipher suite, by OpenSSL's name.
+        cipher: String,
+        /// The certificate's issuer, on one line.
+        issuer: String,
+        /// The certificate's subject, likewise.
+        subject: String,
+    },
+}
+
+/// What a connection has, to be held against a requirement.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// The cipher suite; `None` outside of TLS.
+    pub cipher: Option<String>,
+    /// Issuer and subject of the client's verified certificate.
+    pub certificate: Option<(String, String)>,
 }
 
 /// The answer to a lookup.
@@ -81,6 +113,24 @@ struct Settings {
 }
 
 // === impls ===
+
+impl Requirement {
+    /// Whether a connection that has `shown` this is enough, as both servers decide it.
+    #[must_use]
+    pub fn is_met(&self, shown: &Shown) -> bool {
+        let equal = |wanted: &str, is: &str| wanted.is_empty() || wanted == is;
+        match (self, &shown.cipher, &shown.certificate) {
+            (Self::Nothing, _, _) | (Self::Tls, Some(_), _) => true,
+            (Self::Certificate, Some(_), certificate) => certificate.is_some(),
+            (Self::Specified { cipher, issuer, subject }, Some(is), certificate) => {
+                let bare = (String::new(), String::new());
+                let (by, of) = certificate.as_ref().unwrap_or(&bare);
+                equal(cipher, is) && equal(issuer, by) && equal(subject, of)
+            }
+            (_, None, _) => false,
+        }
+    }
+}
 
 impl AccountBook {
     /// A book for `group`, whose servers `topology` names.
@@ -243,6 +293,7 @@ fn stated(user: &User, topology: &Topology) -> AccountFacts {
         judged: false,
         several: false,
         socket: false,
+        requires: Requirement::Nothing,
         host: "%".to_owned(),
     }
 }

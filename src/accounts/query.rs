@@ -16,11 +16,13 @@ const GLOBAL_PRIV: &str = "SELECT Host, User, Priv, \
 const MYSQL_USER: &str = "SELECT Host, User, plugin, authentication_string, \
      IF(account_locked = 'Y' OR password_expired = 'Y' OR max_connections > 0 \
         OR max_user_connections > 0 OR User_attributes IS NOT NULL \
-        OR COALESCE(password_lifetime, @@global.default_password_lifetime) > 0, 'Y', 'N') \
+        OR COALESCE(password_lifetime, @@global.default_password_lifetime) > 0, 'Y', 'N'), \
+     ssl_type, CAST(ssl_cipher AS CHAR), CAST(x509_issuer AS CHAR), CAST(x509_subject AS CHAR) \
      FROM mysql.user WHERE User IN (?, '')";
 /// The view (or old table) of MariaDB, for those who may read only that.
 const MARIADB_USER: &str = "SELECT Host, User, plugin, \
-     IF(authentication_string = '', Password, authentication_string), 'Y' \
+     IF(authentication_string = '', Password, authentication_string), 'Y', \
+     ssl_type, ssl_cipher, x509_issuer, x509_subject \
      FROM mysql.user WHERE User IN (?, '') AND is_role = 'N'";
 
 /// Errors that say "not with these privileges".
@@ -92,7 +94,11 @@ async fn of_user(conn: &mut Conn, question: &str, user: &str) -> Result<Vec<Acco
     let found: Vec<Row> = conn.exec(question, (user,)).await?;
     let row = |row: &Row| {
         let judged = bytes(row, 4) == b"Y";
-        rows::row(&text(row, 0), &bytes(row, 1), text(row, 2), bytes(row, 3), judged)
+        let mut found =
+            rows::row(&text(row, 0), &bytes(row, 1), text(row, 2), bytes(row, 3), judged);
+        let specified = [6, 7, 8].map(|at| text(row, at));
+        found.facts.requires = rows::requirement(&text(row, 5), specified);
+        found
     };
     Ok(found.iter().map(row).collect())
 }

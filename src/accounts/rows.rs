@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::accounts::AccountFacts;
 use crate::accounts::host::{self, Peer};
+use crate::accounts::{AccountFacts, Requirement};
 
 /// Plugins that let in by the operating system's user: never over TCP, and never through us.
 const SOCKETS: [&str; 2] = ["unix_socket", "auth_socket"];
@@ -37,6 +37,15 @@ struct Privileges {
     max_connections: u64,
     #[serde(default)]
     max_user_connections: i64,
+    /// -1 and 0: nothing, 1: TLS, 2: a certificate, 3: what the next three say.
+    #[serde(default)]
+    ssl_type: i64,
+    #[serde(default)]
+    ssl_cipher: String,
+    #[serde(default)]
+    x509_issuer: String,
+    #[serde(default)]
+    x509_subject: String,
     #[serde(default)]
     auth_or: Vec<Authentication>,
     #[serde(flatten)]
@@ -67,6 +76,7 @@ pub fn of_mariadb(host: &str, user: &[u8], privileges: &str, lifetime: i64) -> O
         return None;
     }
     let judged = privileges.judged(lifetime);
+    let requires = privileges.requirement();
     let Privileges { auth_or, main, .. } = privileges;
     // An entry without a plugin stands for the one outside of the list.
     let ways: Vec<_> =
@@ -80,7 +90,23 @@ pub fn of_mariadb(host: &str, user: &[u8], privileges: &str, lifetime: i64) -> O
     let mut row = row(host, user, plugin(way), authentication, judged);
     row.facts.several = several;
     row.facts.socket = socket;
+    row.facts.requires = requires;
     Some(row)
+}
+
+/// What `ssl_type` and its three companions (cipher, issuer, subject) of `mysql.user` demand. A
+/// word that is not known demands what nobody has.
+#[must_use]
+pub fn requirement(ssl_type: &str, specified: [String; 3]) -> Requirement {
+    let [cipher, issuer, subject] = specified;
+    match ssl_type {
+        "" => Requirement::Nothing,
+        "ANY" => Requirement::Tls,
+        "X509" => Requirement::Certificate,
+        "SPECIFIED" => Requirement::Specified { cipher, issuer, subject },
+        // Of a server that knows more than we do: nobody has this cipher.
+        _ => Requirement::Specified { cipher: "?".to_owned(), issuer, subject },
+    }
 }
 
 /// The server's default lifetime of passwords, as accounts name it.
@@ -89,6 +115,18 @@ const fn by_default() -> i64 {
 }
 
 impl Privileges {
+    fn requirement(&self) -> Requirement {
+        let word = match self.ssl_type {
+            i64::MIN..=0 => "",
+            1 => "ANY",
+            2 => "X509",
+            3 => "SPECIFIED",
+            _ => "?",
+        };
+        let specified = [&self.ssl_cipher, &self.x509_issuer, &self.x509_subject];
+        requirement(word, specified.map(String::clone))
+    }
+
     fn judged(&self, lifetime: i64) -> bool {
         let ages = self.password_lifetime > 0 || (self.password_lifetime < 0 && lifetime > 0);
         let limited = self.max_connections != 0 || self.max_user_connections != 0;
@@ -118,6 +156,7 @@ pub fn row(
         judged,
         several: false,
         socket: false,
+        requires: Requirement::Nothing,
         host: host.to_owned(),
     };
     AccountRow { anonymous: user.is_empty(), facts }
@@ -141,6 +180,7 @@ fn double_sha1(text: &[u8]) -> Option<[u8; 20]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounts::Shown;
 
     const HASH: &str = "*5BCB3E6AC345B435C7C2E6B7949A04CE6F6563D3";
 
@@ -231,5 +271,36 @@ mod tests {
         let other = choose(&rows, &Peer::seen_as("11.1.1.1", true)).expect("matches");
         assert!(!other.anonymous && other.facts.host == "%");
         assert_eq!(choose(&[account("app", "10.%")], &Peer::seen_as("11.1.1.1", true)), None);
+    }
+
+    #[test]
+    fn requirements_are_read_and_held_against_what_is_shown() {
+        let none = Shown::default();
+        let tls = Shown { cipher: Some("TLS_AES_256_GCM_SHA384".into()), certificate: None };
+        let names = ("/CN=ca".to_owned(), "/CN=app".to_owned());
+        let full = Shown { certificate: Some(names), ..tls.clone() };
+        let met = |json: &str| {
+            let requires = mariadb(json).requires;
+            [&none, &tls, &full].map(|shown| requires.is_met(shown))
+        };
+        for (json, expected) in [
+            ("{}", [true, true, true]),
+            (r#"{"ssl_type":-1}"#, [true, true, true]),
+            (r#"{"ssl_type":0}"#, [true, true, true]),
+            (r#"{"ssl_type":1}"#, [false, true, true]),
+            (r#"{"ssl_type":2}"#, [false, false, true]),
+            (r#"{"ssl_type":3,"x509_subject":"/CN=app"}"#, [false, false, true]),
+            (r#"{"ssl_type":3,"x509_subject":"/CN=ap"}"#, [false; 3]),
+            (
+                r#"{"ssl_type":3,"x509_issuer":"/CN=ca","x509_subject":"/CN=app"}"#,
+                [false, false, true],
+            ),
+            (r#"{"ssl_type":3,"x509_issuer":"/CN=app"}"#, [false; 3]),
+            (r#"{"ssl_type":3,"ssl_cipher":"TLS_AES_256_GCM_SHA384"}"#, [false, true, true]),
+            (r#"{"ssl_type":3,"ssl_cipher":"TLS_AES_128_GCM_SHA256"}"#, [false; 3]),
+            (r#"{"ssl_type":4}"#, [false; 3]),
+        ] {
+            assert_eq!(met(json), expected, "{json}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::accounts::rows::row;
-use crate::config::tls::ClientTls;
+use crate::config::tls::{ClientTls, ServerTls};
 use crate::config::units::Secret;
 use crate::config::{Consistency, User};
 use crate::health::cell::{Publisher, cell};
@@ -31,6 +31,7 @@ fn group(users: &[(&str, &str)]) -> Arc<Group> {
         connect_timeout: Duration::ZERO,
         inspect_limit: 0,
         tls: ClientTls::default(),
+        server_tls: ServerTls::default(),
         proxy_protocol_from: Vec::new(),
         proxy_protocol_to_servers: false,
         users: users.collect(),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::tls::ClientTls;
+use crate::config::tls::{ClientTls, ServerTls};
 use crate::config::units::Secret;
 
 pub mod address;
@@ -124,6 +124,8 @@ pub struct Group {
     pub inspect_limit: usize,
     /// TLS towards clients.
     pub tls: ClientTls,
+    /// TLS towards servers.
+    pub server_tls: ServerTls,
     /// Peers (addresses or networks) whose PROXY protocol header is believed, and required.
     pub proxy_protocol_from: Vec<Network>,
     /// Whether a PROXY v2 header is sent to the servers (MariaDB: `proxy-protocol-networks`).

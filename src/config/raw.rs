@@ -120,6 +120,16 @@ pub struct Group {
     pub tls_client_ca: Option<Scalar>,
     /// Users that must come by TLS.
     pub tls_required_for: Option<OneOrMany>,
+    /// Whether servers are spoken to in TLS.
+    pub server_tls: Option<Scalar>,
+    /// Authorities of servers' certificates.
+    pub server_tls_ca: Option<Scalar>,
+    /// Keys of servers that are believed.
+    pub server_tls_pins: Option<OneOrMany>,
+    /// Certificate towards servers.
+    pub server_tls_certificate: Option<Scalar>,
+    /// Its key.
+    pub server_tls_key: Option<Scalar>,
     /// Peers whose PROXY header is believed.
     pub proxy_protocol_from: Option<OneOrMany>,
     /// Whether a PROXY header is sent.

@@ -224,6 +224,7 @@ impl Reader<'_> {
             links,
             inspect_limit: self.size(&at("inspect_limit"), inspect, 1 << 10..=1 << 30, 1 << 20),
             tls: self.client_tls(name, raw),
+            server_tls: self.server_tls(name, raw),
             proxy_protocol_from: self.networks(&at("proxy_protocol_from"), raw),
             proxy_protocol_to_servers: self.flag(&at("proxy_protocol_to_servers"), to_servers),
             users,

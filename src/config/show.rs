@@ -118,6 +118,11 @@ fn group(group: &Group) -> Vec<Entry> {
         ("tls_key", path(&group.tls.key, "(generated)")),
         ("tls_client_ca", path(&group.tls.client_ca, "(none)")),
         ("tls_required_for", joined(&group.tls.required_for)),
+        ("server_tls", group.server_tls.mode.word().to_owned()),
+        ("server_tls_ca", path(&group.server_tls.ca, "(the system's)")),
+        ("server_tls_pins", joined(&group.server_tls.pins)),
+        ("server_tls_certificate", path(&group.server_tls.certificate, "(none)")),
+        ("server_tls_key", path(&group.server_tls.key, "(none)")),
         ("proxy_protocol_from", joined(&group.proxy_protocol_from)),
         ("proxy_protocol_to_servers", group.proxy_protocol_to_servers.to_string()),
     ]

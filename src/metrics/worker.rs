@@ -140,6 +140,8 @@ labels! {
         Lost = "lost",
         /// The server sent what is not the protocol.
         Protocol = "protocol",
+        /// No TLS with it: it was not believed, most often.
+        Tls = "tls",
     }
 }
 

@@ -9,6 +9,7 @@ use crate::metrics::ClientError;
 use crate::net::drive::{Drive, Gone};
 use crate::net::link::{self, LinkSocket, Opening};
 use crate::net::seat::{Identity, Seat};
+use crate::net::transport::{Terms, begin_tls, is_transport_enough, shown};
 use crate::net::worker::Worker;
 use crate::protocol::auth::{self, Credential, Password};
 use crate::protocol::errno::SqlError;
@@ -18,6 +19,7 @@ use crate::protocol::{packet, reply, session_track};
 use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, Login};
 use crate::session::{Session, state};
+use crate::tls::trust::Demand;
 use crate::topology::{Flavour, ServerFacts};
 use crate::upstream::dial::DialError;
 
@@ -204,28 +206,6 @@ async fn dialogue(
     }
 }
 
-/// The client has asked for TLS. What it has sent behind that is its first record or nothing:
-/// a command stuffed in there is no record, and ends the connection.
-async fn begin_tls(drive: &mut Drive) -> Result<(), Gone> {
-    let Some(config) = drive.seat.group.tls.load_full() else { return Err(Gone) };
-    let early = std::mem::take(&mut drive.client_tail);
-    // Boxed: its state is large, and most clients never need it.
-    let handshake = Box::pin(drive.client.accept_tls(config, early));
-    match handshake.await {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            drive.worker.client_error(&drive.seat.group, ClientError::Tls);
-            tracing::debug!(session = drive.seat.id, %error, "a client's TLS was refused");
-            Err(Gone)
-        }
-    }
-}
-
-/// Whether this user may go on over this connection; checked before a credential is looked at.
-fn is_transport_enough(drive: &Drive, user: &[u8]) -> bool {
-    drive.client.is_private() || !drive.seat.group.settings.load().tls.is_required_of(user)
-}
-
 /// Follows the machine to its end.
 async fn steps(
     drive: &mut Drive,
@@ -235,8 +215,7 @@ async fn steps(
 ) -> Result<Entered, Barred> {
     let mut step = first;
     let mut link = None;
-    let mut judged = false;
-    let mut socket = false;
+    let mut terms = Terms::default();
     loop {
         let next = match step {
             Step::Send(bytes) => {
@@ -252,28 +231,33 @@ async fn steps(
             }
             Step::NeedAccount => match account(drive, machine.hello(), facts).await {
                 Ok((account, facts)) => {
-                    judged = facts.as_ref().is_some_and(|facts| facts.judged);
-                    socket = facts.is_some_and(|facts| facts.socket);
+                    terms = Terms::of(facts);
                     machine.account(account)
                 }
                 Err(error) => Err(error),
             },
+            // As a server does it: who may not come this way hears what a wrong password hears.
+            Step::Relay | Step::CheckPassword(_) | Step::Done { .. }
+                if !terms.requires.is_met(&shown(drive)) =>
+            {
+                return deny(drive, &machine, terms.socket).await;
+            }
             Step::Relay => {
-                let first = Box::pin(relay(drive, &mut machine)).await?;
+                let first = Box::pin(relay(drive, &mut machine, terms.demand())).await?;
                 let credential = Credential::Relayed { private: false };
-                return admit(drive, &machine, credential, Some(first), judged).await;
+                return admit(drive, &machine, credential, Some(first), &terms).await;
             }
             Step::CheckPassword(password) => {
-                let accepted = check(drive, &machine, password).await?;
+                let accepted = check(drive, &machine, password, terms.demand()).await?;
                 let found = accepted.is_some();
                 link = accepted.flatten();
                 Ok(machine.checked(found))
             }
             Step::Done { send: bytes, credential } => {
                 send(drive, &bytes).await?;
-                return admit(drive, &machine, credential, link, judged).await;
+                return admit(drive, &machine, credential, link, &terms).await;
             }
-            Step::Denied => return deny(drive, &machine, socket).await,
+            Step::Denied => return deny(drive, &machine, terms.socket).await,
             Step::Answer(_) => Err(SqlError::bad_handshake("an answer out of turn")),
             Step::Tls => Err(SqlError::bad_handshake("TLS was not offered")),
         };
@@ -335,9 +319,10 @@ async fn check(
     drive: &mut Drive,
     machine: &Greet,
     password: Password,
+    demand: Demand,
 ) -> Result<Option<Option<First>>, Barred> {
     let hello = machine.hello();
-    let identity = identity(hello, Credential::Password(password.clone()));
+    let identity = identity(hello, Credential::Password(password.clone()), demand);
     match open_on_primary(&drive.worker, &drive.seat, &identity, nobody).await {
         Ok(first) => {
             drive.seat.group.accounts.remember_password(&hello.user, password);
@@ -383,8 +368,14 @@ async fn open_on_primary(
                 let opened =
                     link::open_first(seat, identity, &topology, &settings, opening, &mut ask).await;
                 match opened {
-                    Err(DialError::Unreachable(_) | DialError::TimedOut(_)) => {}
-                    other => return other,
+                    Err(error @ (DialError::Unreachable(_) | DialError::TimedOut(_))) => {
+                        worker.link_error(&seat.group, primary, &error);
+                    }
+                    Err(error) => {
+                        worker.link_error(&seat.group, primary, &error);
+                        return Err(error);
+                    }
+                    Ok(opened) => return Ok(opened),
                 }
             }
         }
@@ -401,9 +392,9 @@ async fn nobody(_: Vec<u8>) -> Result<Vec<u8>, DialError> {
 }
 
 /// Logs in to the primary with the client's own answers to the primary's questions.
-async fn relay(drive: &mut Drive, machine: &mut Greet) -> Result<First, Barred> {
+async fn relay(drive: &mut Drive, machine: &mut Greet, demand: Demand) -> Result<First, Barred> {
     let private = drive.client.is_private() || drive.client.is_local();
-    let identity = identity(machine.hello(), Credential::Relayed { private });
+    let identity = identity(machine.hello(), Credential::Relayed { private }, demand);
     let (worker, seat) = (drive.worker.clone(), drive.seat.clone());
     let opened = open_on_primary(&worker, &seat, &identity, async |question| {
         let gone = |_: Gone| DialError::Malformed("the client has gone away");
@@ -438,14 +429,14 @@ async fn admit(
     machine: &Greet,
     credential: Credential,
     link: Option<First>,
-    judged: bool,
+    terms: &Terms,
 ) -> Result<Entered, Barred> {
     let hello = machine.hello();
-    let identity = identity(hello, credential);
+    let identity = identity(hello, credential, terms.demand());
     let mut link = link;
     // A schema named at login, and an account that may not be let in now, are the primary's to
     // judge; its words are the client's answer.
-    if link.is_none() && (hello.database.is_some() || judged) {
+    if link.is_none() && (hello.database.is_some() || terms.judged) {
         match open_on_primary(&drive.worker, &drive.seat, &identity, nobody).await {
             Ok(first) => link = Some(first),
             Err(DialError::Refused(payload)) => {
@@ -492,8 +483,8 @@ async fn admit(
     Ok(Entered { login, link })
 }
 
-fn identity(hello: &Hello, credential: Credential) -> Identity {
-    Identity { hello: hello.clone(), credential }
+fn identity(hello: &Hello, credential: Credential, demand: Demand) -> Identity {
+    Identity { hello: hello.clone(), credential, demand }
 }
 
 /// Unknown user and wrong password: one answer.

@@ -11,6 +11,7 @@ use crate::config::Group;
 use crate::health::Health;
 use crate::health::cell::TopologyCell;
 use crate::protocol::auth::RsaKey;
+use crate::tls::trust::Trust;
 use crate::upstream::budget::Budget;
 use crate::upstream::load::Loads;
 
@@ -23,6 +24,8 @@ pub struct GroupHandle {
     pub settings: Arc<ArcSwap<Group>>,
     /// TLS towards clients, as it is offered now; `None` offers none.
     pub tls: ArcSwapOption<ServerConfig>,
+    /// TLS towards servers.
+    pub trust: ArcSwap<Trust>,
     /// The published topology.
     pub topology: Arc<TopologyCell>,
     /// The way to tell health what links show.

@@ -238,6 +238,8 @@ fn prepare<'a>(
         address: &server.address,
         timeout: settings.connect_timeout,
         proxied,
+        trust: seat.group.trust.load_full(),
+        demand: identity.demand,
         setup: Some(setup(facts)),
         sandbox_will_do: false,
     };

@@ -14,4 +14,5 @@ mod obtain;
 mod pool;
 mod report;
 mod seat;
+mod transport;
 pub mod worker;

@@ -81,6 +81,7 @@ impl Drive {
                     DialError::Unreachable(_)
                     | DialError::TimedOut(_)
                     | DialError::Login(_)
+                    | DialError::Tls(_)
                     | DialError::Malformed(_) => None,
                 };
                 Event::DialFailed { slot, node, refusal }

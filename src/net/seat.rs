@@ -15,6 +15,7 @@ use crate::protocol::greet::Hello;
 use crate::reactor::Reactor;
 use crate::session::Session;
 use crate::session::pin::{Pin, Pins};
+use crate::tls::trust::Demand;
 use crate::topology::NodeId;
 
 /// A client's place in its worker.
@@ -52,6 +53,8 @@ pub(super) struct Identity {
     pub(super) hello: Hello,
     /// With what it logs in to servers.
     pub(super) credential: Credential,
+    /// What its account demands of connections to servers.
+    pub(super) demand: Demand,
 }
 
 /// Wakes a session's task for something other than bytes. Single-threaded, allocation-free.

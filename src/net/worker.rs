@@ -26,6 +26,7 @@ use crate::net::entrance;
 use crate::net::group::{Admission, GroupHandle};
 use crate::net::pool::Links;
 use crate::net::seat::{Bell, Ring, Seat};
+use crate::protocol::login::LoginError;
 use crate::reactor::Reactor;
 use crate::reactor::polled::Polled;
 use crate::router::cache::ClassCache;
@@ -533,9 +534,15 @@ impl Worker {
             DialError::Unreachable(_) => LinkError::Connect,
             DialError::TimedOut(_) => LinkError::Timeout,
             DialError::Malformed(_) => LinkError::Protocol,
+            DialError::Tls(_) => LinkError::Tls,
         };
         self.metrics(group).link_error(node, kind);
-        tracing::debug!(node = %node, %error, "no link");
+        if matches!(error, DialError::Tls(_) | DialError::Login(LoginError::TlsNotOffered)) {
+            // An impostor, or a setting to be mended: nothing that passes by itself.
+            tracing::warn!(group = %group.name, node = %node, %error, "no link");
+        } else {
+            tracing::debug!(node = %node, %error, "no link");
+        }
     }
 
     pub(super) fn client_error(&self, group: &Arc<GroupHandle>, error: ClientError) {

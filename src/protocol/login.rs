@@ -59,6 +59,15 @@ pub enum RsaPolicy {
     Pinned(Vec<u8>),
 }
 
+/// What is known of a server once TLS is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// It is who it says.
+    Verified,
+    /// It may be anybody.
+    Anybody,
+}
+
 /// What the owner does next.
 #[derive(Debug, Clone)]
 pub enum LoginStep {
@@ -214,14 +223,14 @@ impl Login {
         }
     }
 
-    /// Goes on inside TLS.
+    /// Goes on inside TLS. Only to a server that was verified a password may go in clear.
     ///
     /// # Errors
     /// [`LoginError::OutOfOrder`] when TLS was not asked for.
-    pub fn tls_ready(&mut self) -> Result<LoginStep, LoginError> {
+    pub fn tls_ready(&mut self, server: Server) -> Result<LoginStep, LoginError> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Tls(greeting) => {
-                self.request.secure = true;
+                self.request.secure |= server == Server::Verified;
                 Ok(self.respond(greeting))
             }
             Stage::Start

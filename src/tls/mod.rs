@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
+pub mod certificate;
 pub mod identity;
 pub mod offer;
 pub mod record;
+pub mod trust;
 
 /// Something about certificates, keys or the other side's TLS cannot stand.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite};
 
 use crate::tls::TlsError;
 
@@ -106,6 +106,15 @@ impl Records {
         match &self.role {
             Role::Server(connection) => connection.peer_certificates(),
             Role::Client(connection) => connection.peer_certificates(),
+        }
+    }
+
+    /// The cipher suite, once it is agreed on.
+    #[must_use]
+    pub fn cipher_suite(&self) -> Option<SupportedCipherSuite> {
+        match &self.role {
+            Role::Server(connection) => connection.negotiated_cipher_suite(),
+            Role::Client(connection) => connection.negotiated_cipher_suite(),
         }
     }
 

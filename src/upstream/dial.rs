@@ -4,15 +4,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::auth::Credential;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities};
-use crate::protocol::login::{Login, LoginError, LoginRequest, LoginStep, RsaPolicy};
+use crate::protocol::login::{Login, LoginError, LoginRequest, LoginStep, RsaPolicy, Server};
 use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
 use crate::protocol::{packet, reply};
 use crate::reactor::Reactor;
-use crate::upstream::stream::Stream;
+use crate::tls::trust::{Demand, Towards, Trust};
+use crate::upstream::stream::{Stream, TlsStreamError};
 
 /// Largest packet of a server during the login, bytes.
 const LOGIN_PACKET_MAX: usize = 64 * 1024;
@@ -29,6 +31,10 @@ pub struct Target<'a> {
     pub timeout: Duration,
     /// The client's and our own address, for a PROXY v2 header; `None` sends none.
     pub proxied: Option<(SocketAddr, SocketAddr)>,
+    /// Whether and how it is spoken to in TLS.
+    pub trust: Arc<Trust>,
+    /// What the account demands of it.
+    pub demand: Demand,
     /// A statement to run before the link is handed over.
     pub setup: Option<Vec<u8>>,
     /// A session whose password has expired, which may only change it, will do.
@@ -69,6 +75,9 @@ pub enum DialError {
     /// The server cannot be logged in to.
     #[error("cannot log in: {0}")]
     Login(#[from] LoginError),
+    /// TLS did not come up; most often the server was not believed.
+    #[error("no TLS with it: {0}")]
+    Tls(#[from] TlsStreamError),
     /// The server sent what makes no sense here.
     #[error("the server's answer makes no sense: {0}")]
     Malformed(&'static str),
@@ -108,7 +117,7 @@ async fn dial_untimed(
     reactor: &Rc<Reactor>,
     target: Target<'_>,
     mut request: LoginRequest,
-    mut ask: impl AsyncFnMut(Vec<u8>) -> Result<Vec<u8>, DialError>,
+    ask: impl AsyncFnMut(Vec<u8>) -> Result<Vec<u8>, DialError>,
 ) -> Result<Dialed, DialError> {
     let mut stream = Stream::connect(reactor, target.address).await?;
     // A relayed password is as safe on loopback as on a unix socket.
@@ -121,29 +130,13 @@ async fn dial_untimed(
     if let Some((client, ours)) = target.proxied {
         stream.write_all(&proxy_header(client, ours)).await?;
     }
+    let towards = target.trust.towards(target.address, stream.is_local(), target.demand);
+    let towards = towards.map_err(TlsStreamError::Tls)?;
+    if towards.is_some() {
+        request.capabilities = request.capabilities.with(Capabilities::SSL);
+    }
     let mut input = Vec::new();
-    let mut login = Login::new(request);
-    let (greeting, ok, capabilities, mariadb) = loop {
-        let (seq, payload) = read_packet(&mut stream, &mut input).await?;
-        let step = match login.on_packet(seq, &payload)? {
-            LoginStep::Ask(question) => login.answered(&ask(question).await?)?,
-            step => step,
-        };
-        match step {
-            LoginStep::Ask(_) => return Err(DialError::Malformed("a question to an answer")),
-            LoginStep::Send(bytes) => stream.write_all(&bytes).await?,
-            LoginStep::Wait => {}
-            LoginStep::Tls(_) => return Err(DialError::Malformed("TLS was not asked for")),
-            LoginStep::Refused(error) => return Err(DialError::Refused(error)),
-            LoginStep::Done { greeting, ok_payload, capabilities, mariadb } => {
-                break (greeting, ok_payload, capabilities, mariadb);
-            }
-        }
-    };
-    let thread_id = greeting.connection_id;
-    let sandboxed = false;
-    let set_up = Vec::new();
-    let mut dialed = Dialed { stream, capabilities, mariadb, thread_id, ok, sandboxed, set_up };
+    let mut dialed = log_in(stream, &mut input, Login::new(request), towards, ask).await?;
     if let Some(sql) = target.setup {
         match run(&mut dialed, &mut input, &sql).await {
             Err(DialError::Refused(error))
@@ -156,6 +149,53 @@ async fn dial_untimed(
         }
     }
     if input.is_empty() { Ok(dialed) } else { Err(DialError::Malformed("bytes after the login")) }
+}
+
+/// Follows the login to its end.
+async fn log_in(
+    mut stream: Stream,
+    input: &mut Vec<u8>,
+    mut login: Login,
+    towards: Option<Towards>,
+    mut ask: impl AsyncFnMut(Vec<u8>) -> Result<Vec<u8>, DialError>,
+) -> Result<Dialed, DialError> {
+    loop {
+        let (seq, payload) = read_packet(&mut stream, input).await?;
+        let mut step = login.on_packet(seq, &payload)?;
+        // What a step leads to without a word of the server; each only once in a row.
+        if let LoginStep::Ask(question) = step {
+            step = login.answered(&ask(question).await?)?;
+        } else if let LoginStep::Tls(bytes) = step {
+            // What came behind the greeting would be read as if it had come inside TLS.
+            let Some(towards) = towards.as_ref().filter(|_| input.is_empty()) else {
+                return Err(DialError::Malformed("bytes behind the greeting"));
+            };
+            stream.write_all(&bytes).await?;
+            Box::pin(stream.connect_tls(towards)).await?;
+            let server = if towards.verified { Server::Verified } else { Server::Anybody };
+            step = login.tls_ready(server)?;
+        }
+        match step {
+            LoginStep::Ask(_) => return Err(DialError::Malformed("a question to an answer")),
+            LoginStep::Tls(_) => return Err(DialError::Malformed("TLS out of turn")),
+            LoginStep::Send(bytes) => stream.write_all(&bytes).await?,
+            LoginStep::Wait => {}
+            LoginStep::Refused(error) => return Err(DialError::Refused(error)),
+            LoginStep::Done { greeting, ok_payload, capabilities, mariadb } => {
+                let thread_id = greeting.connection_id;
+                let (ok, sandboxed, set_up) = (ok_payload, false, Vec::new());
+                return Ok(Dialed {
+                    stream,
+                    capabilities,
+                    mariadb,
+                    thread_id,
+                    ok,
+                    sandboxed,
+                    set_up,
+                });
+            }
+        }
+    }
 }
 
 /// Runs one statement that answers OK; the payload of that.

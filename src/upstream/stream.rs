@@ -19,6 +19,7 @@ use crate::reactor::polled::Polled;
 
 use crate::tls::TlsError;
 use crate::tls::record::Records;
+use crate::tls::trust::Towards;
 use crate::upstream::layers::Layers;
 
 /// A byte stream to a client or a server.
@@ -157,6 +158,15 @@ impl Stream {
     ) -> Result<(), TlsStreamError> {
         let mut records = Records::server(config)?;
         records.incoming = early;
+        self.start_tls(records).await
+    }
+
+    /// Goes on inside TLS, as the client.
+    ///
+    /// # Errors
+    /// When the server is not believed, or the connection breaks.
+    pub async fn connect_tls(&mut self, towards: &Towards) -> Result<(), TlsStreamError> {
+        let records = Records::client(towards.config.clone(), towards.name.clone())?;
         self.start_tls(records).await
     }
 

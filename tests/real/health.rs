@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman::accounts::{AccountBook, Lookup};
-use pointsman::config::tls::ClientTls;
+use pointsman::config::tls::{ClientTls, ServerTls};
 use pointsman::config::units::Secret;
 use pointsman::config::{Consistency, Group, Monitor};
 use pointsman::health::{self, Command, Health};
@@ -58,6 +58,7 @@ fn group(seed: &str) -> Arc<Group> {
         connect_timeout: Duration::from_secs(2),
         inspect_limit: 1 << 20,
         tls: ClientTls::default(),
+        server_tls: ServerTls::default(),
         proxy_protocol_from: Vec::new(),
         proxy_protocol_to_servers: false,
         users: Vec::new(),

@@ -22,4 +22,5 @@ mod sandbox;
 mod servers;
 mod sharing;
 mod tls;
+mod tls_servers;
 mod wait;

@@ -8,7 +8,7 @@ use pointsman::provider::Flavour;
 use pointsman::provider::replication::APP;
 
 use crate::proxy::Proxy;
-use crate::{raw, servers, wait};
+use crate::{raw, servers, tls, wait};
 
 const CLIENTS: u64 = 1000;
 
@@ -71,6 +71,35 @@ async fn a_thousand_idle_clients_take_six_kilobytes_each() {
         }
         primary.run(&["DROP TABLE app.idle"]).await.expect("no table");
     }
+}
+
+#[tokio::test]
+async fn a_thousand_idle_clients_in_tls_take_24_kilobytes_each() {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let wanted = rustix::process::Rlimit { current: files.maximum, ..files };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted).expect("more files");
+    let Some(flavour) = servers::flavours().into_iter().next() else { return };
+    let proxy = Proxy::start(servers::shared(flavour), "").await;
+    let pem = std::fs::read_to_string(proxy.dir.join(tls::GENERATED)).expect("a certificate");
+    let config = tls::trusting(&pem);
+    let clients = |count| -> Vec<tls::Secure> {
+        let client = |_| {
+            let login = tls::login(proxy.port, &config, "localhost", APP);
+            let mut stream = login.expect("a login");
+            // A large answer has passed: what it took is given back.
+            raw::ask(&mut stream, "SELECT REPEAT('x', 100000)").expect("an answer");
+            stream
+        };
+        (0..count).map(client).collect()
+    };
+    let first = clients(50);
+    let before = memory(&proxy, "VmRSS");
+    let more = clients(CLIENTS);
+    let after = memory(&proxy, "VmRSS");
+    let each = after.saturating_sub(before) / CLIENTS;
+    eprintln!("in TLS: {each} bytes a client, {after} bytes in all");
+    assert!(each <= 24 * 1024, "{each} bytes of resident memory a client");
+    drop((first, more));
 }
 
 #[tokio::test]

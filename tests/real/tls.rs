@@ -10,29 +10,40 @@ use std::time::Duration;
 
 use pointsman::protocol::auth::{Credential, Password};
 use pointsman::protocol::flags::{Capabilities, MariadbCapabilities};
-use pointsman::protocol::login::{Login, LoginRequest, LoginStep, RsaPolicy};
+use pointsman::protocol::login::{Login, LoginRequest, LoginStep, RsaPolicy, Server};
 use pointsman::protocol::packet;
 use pointsman::provider::Flavour;
 use pointsman::provider::replication::APP;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::client::{Resumption, WantsClientCert};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned};
 
 use crate::proxy::Proxy;
 use crate::{clients, raw, servers, wait};
 
-type Secure = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Secure = StreamOwned<ClientConnection, TcpStream>;
 
 /// What the proxy generates at its first start.
-const GENERATED: &str = "tls-certificate.pem";
+pub(crate) const GENERATED: &str = "tls-certificate.pem";
 
 /// An authority, and certificates that it signs.
-struct Authority {
+pub(crate) struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-    pem: String,
+    pub(crate) pem: String,
+}
+
+/// What a certificate says of its owner.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Names {
+    /// A host or an address.
+    Host(&'static str),
+    /// The same, long ago.
+    Expired(&'static str),
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let key = rcgen::KeyPair::generate().expect("a key");
         let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -41,22 +52,48 @@ impl Authority {
         Self { issuer: rcgen::Issuer::new(parameters, key), pem }
     }
 
-    /// A certificate for a host name, and its key, as files of `dir`.
-    fn write(&self, dir: &Path, host: &str) {
+    /// A certificate and its key, as files of `dir`; answers its pin.
+    pub(crate) fn write(&self, dir: &Path, names: Names) -> String {
         let key = rcgen::KeyPair::generate().expect("a key");
+        let (Names::Host(host) | Names::Expired(host)) = names;
         let mut parameters =
             rcgen::CertificateParams::new(vec![host.to_owned()]).expect("parameters");
         parameters.distinguished_name.push(rcgen::DnType::CommonName, host);
+        if let Names::Expired(_) = names {
+            parameters.not_before = rcgen::date_time_ymd(2001, 1, 1);
+            parameters.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        }
         let signed = parameters.signed_by(&key, &self.issuer).expect("a certificate");
         std::fs::write(dir.join("cert.pem"), signed.pem()).expect("a file");
         std::fs::write(dir.join("key.pem"), key.serialize_pem()).expect("a file");
+        let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &spki);
+        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256:{hex}")
     }
 }
 
 /// A configuration that trusts the authorities of this PEM text.
-fn trusting(pem: &str) -> Arc<ClientConfig> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject as _;
+pub(crate) fn trusting(pem: &str) -> Arc<ClientConfig> {
+    unresumed(believing(pem).with_no_client_auth())
+}
+
+/// The same, with the certificate in `dir` to show.
+fn presenting(pem: &str, dir: &Path) -> Arc<ClientConfig> {
+    let read = |name| std::fs::read(dir.join(name)).expect("a file");
+    let own = CertificateDer::from_pem_slice(&read("cert.pem")).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(&read("key.pem")).expect("a key");
+    let config = believing(pem).with_client_auth_cert(vec![own], key);
+    unresumed(config.expect("a pair"))
+}
+
+/// Every connection by a handshake of its own: what one server has given is nothing to another.
+fn unresumed(mut config: ClientConfig) -> Arc<ClientConfig> {
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+fn believing(pem: &str) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         roots.add(certificate.expect("a certificate")).expect("an authority");
@@ -64,7 +101,7 @@ fn trusting(pem: &str) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions().expect("versions");
-    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+    builder.with_root_certificates(roots)
 }
 
 fn request(account: (&str, &str)) -> LoginRequest {
@@ -86,14 +123,14 @@ fn request(account: (&str, &str)) -> LoginRequest {
     }
 }
 
-fn connect(port: u16) -> TcpStream {
+pub(crate) fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a bound");
     stream
 }
 
 /// Logs in inside TLS.
-fn login(
+pub(crate) fn login(
     port: u16,
     config: &Arc<ClientConfig>,
     host: &str,
@@ -109,7 +146,7 @@ fn login(
     let name = ServerName::try_from(host.to_owned()).expect("a name");
     let connection = ClientConnection::new(config.clone(), name).expect("TLS");
     let mut stream = StreamOwned::new(connection, plain);
-    let mut step = login.tls_ready().expect("TLS was asked for");
+    let mut step = login.tls_ready(Server::Verified).expect("TLS was asked for");
     loop {
         match step {
             LoginStep::Send(bytes) => {
@@ -225,7 +262,7 @@ async fn what_is_stuffed_behind_the_request_for_tls_is_no_command() {
         let (seq, greeting) = raw::read_packet(&mut connect(proxy.port)).expect("a greeting");
         let step = login.on_packet(seq, &greeting).expect("a greeting");
         let LoginStep::Tls(asked) = step else { panic!("TLS is offered") };
-        let LoginStep::Send(response) = login.tls_ready().expect("asked") else {
+        let LoginStep::Send(response) = login.tls_ready(Server::Verified).expect("asked") else {
             panic!("an answer")
         };
         let mut query = Vec::new();
@@ -268,7 +305,7 @@ async fn a_renewed_certificate_counts_and_a_broken_one_does_not() {
     let cluster = servers::shared(flavour);
     let files = tempfile::tempdir().expect("a folder");
     let (first, second) = (Authority::new("first"), Authority::new("second"));
-    first.write(files.path(), "db.example");
+    first.write(files.path(), Names::Host("db.example"));
     let group = format!(
         "tls_certificate = \"{0}/cert.pem\"\ntls_key = \"{0}/key.pem\"",
         files.path().display()
@@ -279,7 +316,7 @@ async fn a_renewed_certificate_counts_and_a_broken_one_does_not() {
     assert!(login(proxy.port, &by_first, "db2.example", APP).is_err(), "another host");
     assert!(login(proxy.port, &by_second, "db.example", APP).is_err(), "another authority");
 
-    second.write(files.path(), "db.example");
+    second.write(files.path(), Names::Host("db.example"));
     proxy.signal(rustix::process::Signal::HUP);
     let mut new = wait::until("the second certificate", || async {
         login(proxy.port, &by_second, "db.example", APP).ok()
@@ -296,5 +333,72 @@ async fn a_renewed_certificate_counts_and_a_broken_one_does_not() {
     let mut last = login(proxy.port, &by_second, "db.example", APP).expect("still the second");
     for stream in [&mut old, &mut new, &mut last] {
         assert_eq!(raw::ask(stream, "SELECT 1"), Ok(Some("1".to_owned())), "nobody was dropped");
+    }
+}
+
+/// The accounts and what each demands.
+const DEMANDING: &[(&str, &str)] = &[
+    ("nothing", "REQUIRE NONE"),
+    ("tls", "REQUIRE SSL"),
+    ("x509", "REQUIRE X509"),
+    ("subject", "REQUIRE SUBJECT '/CN=app'"),
+    ("issuer", "REQUIRE ISSUER '/CN=right'"),
+    ("both", "REQUIRE SUBJECT '/CN=app' AND ISSUER '/CN=right'"),
+    ("elsewhere", "REQUIRE ISSUER '/CN=elsewhere'"),
+    ("cipher", "REQUIRE CIPHER 'TLS_AES_256_GCM_SHA384'"),
+    ("weak", "REQUIRE CIPHER 'DES-CBC3-SHA'"),
+];
+
+#[tokio::test]
+async fn what_an_account_requires_of_the_connection_is_decided_as_by_the_server() {
+    for flavour in servers::flavours() {
+        let files = tempfile::tempdir().expect("a folder");
+        let [server, app, other] = ["server", "app", "other"].map(|name| files.path().join(name));
+        let right = Authority::new("right");
+        for (dir, name) in [(&server, "127.0.0.1"), (&app, "app"), (&other, "other")] {
+            std::fs::create_dir(dir).expect("a folder");
+            right.write(dir, Names::Host(name));
+        }
+        std::fs::write(server.join("ca.pem"), &right.pem).expect("a file");
+        let cluster = crate::tls_servers::primary_with(&server, flavour).await;
+        let primary = cluster.primary().expect("a primary");
+        let mut accounts = Vec::new();
+        for (name, require) in DEMANDING {
+            accounts.push(format!("CREATE USER '{name}'@'%' IDENTIFIED BY 'pw' {require}"));
+        }
+        primary.run(&accounts).await.expect("accounts");
+        let group = format!(
+            "tls_certificate = \"{0}/cert.pem\"\ntls_key = \"{0}/key.pem\"\n\
+             tls_client_ca = \"{0}/ca.pem\"\n\
+             server_tls_certificate = \"{1}/cert.pem\"\nserver_tls_key = \"{1}/key.pem\"",
+            server.display(),
+            app.display()
+        );
+        let proxy = Proxy::start(&cluster, &group).await;
+        let inside = [
+            ("no certificate", trusting(&right.pem)),
+            ("app", presenting(&right.pem, &app)),
+            ("other", presenting(&right.pem, &other)),
+        ];
+        let mut cases = 0;
+        for (name, require) in DEMANDING {
+            for password in ["pw", "wrong"] {
+                let account = (*name, password);
+                let plain = [primary.port, proxy.port]
+                    .map(|port| raw::login(&mut connect(port), account, None));
+                let [direct, proxied] = plain.map(|result| result.map_err(|refused| refused.0));
+                assert_eq!(proxied, direct, "{flavour:?} {require} {password} in clear text");
+                for (shows, config) in &inside {
+                    let [direct, proxied] = [primary.port, proxy.port].map(|port| {
+                        let result = login(port, config, "127.0.0.1", account);
+                        result.map(drop).map_err(|refused| refused.0)
+                    });
+                    assert_eq!(proxied, direct, "{flavour:?} {require} {password} with {shows}");
+                    cases += 1;
+                }
+                cases += 1;
+            }
+        }
+        eprintln!("{flavour:?}: {cases} logins decided as by the server");
     }
 }

@@ -30,7 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "net",
         &[
-            "accounts", "upstream", "reactor", "session", "protocol", "router", "topology",
+            "accounts", "upstream", "tls", "reactor", "session", "protocol", "router", "topology",
             "config", "health", "metrics", "control", "digests",
         ],
     ),

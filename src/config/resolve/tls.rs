@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Reader;
 use crate::config::raw::{self, OneOrMany, Scalar};
-use crate::config::tls::{ClientTls, TlsMode};
+use crate::config::tls::{ClientTls, Pin, ServerTls, ServerTlsMode, TlsMode};
 
 impl Reader<'_> {
     /// TLS towards clients.
@@ -31,6 +31,44 @@ impl Reader<'_> {
         }
         let client_ca = self.file(&at("tls_client_ca"), raw.tls_client_ca.as_ref());
         ClientTls { mode, certificate, key, client_ca, required_for }
+    }
+
+    /// TLS towards servers.
+    pub(super) fn server_tls(&mut self, name: &str, raw: &raw::Group) -> ServerTls {
+        let at = |key: &str| format!("groups.{name}.{key}");
+        let modes = [
+            ServerTlsMode::Auto,
+            ServerTlsMode::Required,
+            ServerTlsMode::SkipVerify,
+            ServerTlsMode::Off,
+        ];
+        let modes = modes.map(|mode| (mode.word(), mode));
+        let mode = self.word(&at("server_tls"), raw.server_tls.as_ref(), &modes);
+        let ca = self.file(&at("server_tls_ca"), raw.server_tls_ca.as_ref());
+        let mut pins = Vec::new();
+        for value in raw.server_tls_pins.iter().flat_map(OneOrMany::values) {
+            let found = match value {
+                Scalar::Text(text) => Pin::parse(text),
+                _ => None,
+            };
+            match found {
+                Some(pin) => pins.push(pin),
+                None => {
+                    let allowed = "\"sha256:\" and the 64 hexadecimal digits of the public key";
+                    self.refuse(at("server_tls_pins"), value.to_string(), allowed);
+                }
+            }
+        }
+        if mode == ServerTlsMode::SkipVerify && (ca.is_some() || !pins.is_empty()) {
+            let allowed = "\"auto\" or \"required\" with server_tls_ca or server_tls_pins: \
+                           skip-verify would not look at them";
+            self.refuse(at("server_tls"), "\"skip-verify\"", allowed);
+        }
+        let certificate =
+            self.file(&at("server_tls_certificate"), raw.server_tls_certificate.as_ref());
+        let key = self.file(&at("server_tls_key"), raw.server_tls_key.as_ref());
+        self.both(&at("server_tls_certificate"), &at("server_tls_key"), &certificate, &key);
+        ServerTls { mode, ca, pins, certificate, key }
     }
 
     /// The path of a file, which must not depend on where the process was started.

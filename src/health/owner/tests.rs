@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::config::tls::ClientTls;
+use crate::config::tls::{ClientTls, ServerTls};
 use crate::config::units::Secret;
 use crate::config::{Consistency, Server};
 use crate::health::Health;
@@ -75,6 +75,7 @@ fn group(seeds: &[&str], servers: &[&str]) -> Arc<Group> {
         connect_timeout: Duration::ZERO,
         inspect_limit: 0,
         tls: ClientTls::default(),
+        server_tls: ServerTls::default(),
         proxy_protocol_from: Vec::new(),
         proxy_protocol_to_servers: false,
         users: Vec::new(),

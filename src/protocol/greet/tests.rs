@@ -1,7 +1,7 @@
 //! Both machines of a login against each other, and each against a peer that lies.
 
 use super::*;
-use crate::protocol::login::{Login, LoginError, LoginRequest, LoginStep, RsaPolicy};
+use crate::protocol::login::{Login, LoginError, LoginRequest, LoginStep, RsaPolicy, Server};
 use crate::protocol::{packet, reply};
 use proptest::prelude::*;
 
@@ -410,7 +410,7 @@ fn tls_is_begun_only_where_it_is_offered() {
     let mut login = asking();
     let Ok(LoginStep::Tls(ask)) = login.on_packet(0, &tls_first[4..]) else { panic!() };
     assert_eq!(greet.on_packet(1, &ask[4..]).unwrap_err().code, 1043);
-    let Ok(LoginStep::Send(response)) = login.tls_ready() else { panic!() };
+    let Ok(LoginStep::Send(response)) = login.tls_ready(Server::Verified) else { panic!() };
     let (mut greet, _) = Greet::new(offer(NATIVE, &rsa, false), NONCE);
     assert_eq!(greet.on_packet(1, &response[4..]).unwrap_err().code, 1043);
     // Where it is offered, the login goes on inside.
@@ -419,7 +419,7 @@ fn tls_is_begun_only_where_it_is_offered() {
     let mut login = asking();
     let Ok(LoginStep::Tls(ask)) = login.on_packet(0, &first[4..]) else { panic!() };
     assert!(matches!(greet.on_packet(1, &ask[4..]), Ok(Step::Tls)));
-    let Ok(LoginStep::Send(response)) = login.tls_ready() else { panic!() };
+    let Ok(LoginStep::Send(response)) = login.tls_ready(Server::Verified) else { panic!() };
     assert_eq!(response[3], 2);
     assert!(matches!(greet.on_packet(2, &response[4..]), Ok(Step::NeedAccount)));
     assert_eq!(greet.hello().user, b"app");

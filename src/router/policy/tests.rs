@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::ListenAddress;
-use crate::config::tls::ClientTls;
+use crate::config::tls::{ClientTls, ServerTls};
 use crate::router::classify;
 use crate::router::tests::dialect;
 use crate::topology::{Condition, Flavour, ServerFacts};
@@ -77,6 +77,7 @@ fn group(consistency: Consistency) -> Group {
         connect_timeout: Duration::from_secs(1),
         inspect_limit: 1 << 20,
         tls: ClientTls::default(),
+        server_tls: ServerTls::default(),
         proxy_protocol_from: Vec::new(),
         proxy_protocol_to_servers: false,
         users: Vec::new(),

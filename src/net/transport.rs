@@ -1,0 +1,69 @@
+//! What a client's connection is, and whether that is enough: TLS on request, and what settings
+//! and accounts demand.
+
+use crate::accounts::{AccountFacts, Requirement, Shown};
+use crate::metrics::ClientError;
+use crate::net::drive::{Drive, Gone};
+use crate::tls::certificate;
+use crate::tls::trust::Demand;
+
+/// On what terms an account lets in.
+#[derive(Debug, Default)]
+pub(super) struct Terms {
+    /// The primary has the last word: a link is opened before the client is told that it is in.
+    pub(super) judged: bool,
+    /// It lets in by the operating system's user too.
+    pub(super) socket: bool,
+    /// What it demands of the connection.
+    pub(super) requires: Requirement,
+}
+
+impl Terms {
+    pub(super) fn of(account: Option<AccountFacts>) -> Self {
+        let Some(facts) = account else { return Self::default() };
+        let AccountFacts { judged, socket, requires, .. } = facts;
+        // What it demands of connections is held against our own by the primary.
+        Self { judged: judged || requires != Requirement::Nothing, socket, requires }
+    }
+
+    pub(super) fn demand(&self) -> Demand {
+        match self.requires {
+            Requirement::Nothing => Demand::Nothing,
+            Requirement::Tls | Requirement::Certificate | Requirement::Specified { .. } => {
+                Demand::Tls
+            }
+        }
+    }
+}
+
+/// What the client's connection has to show.
+pub(super) fn shown(drive: &Drive) -> Shown {
+    let Some(tls) = drive.client.tls() else { return Shown::default() };
+    let certificate = tls.peer_certificates().and_then(<[_]>::first);
+    Shown {
+        cipher: tls.cipher_suite().map(certificate::cipher_name),
+        certificate: certificate.and_then(|own| certificate::names(own)),
+    }
+}
+
+/// The client has asked for TLS. What it has sent behind that is its first record or nothing:
+/// a command stuffed in there is no record, and ends the connection.
+pub(super) async fn begin_tls(drive: &mut Drive) -> Result<(), Gone> {
+    let Some(config) = drive.seat.group.tls.load_full() else { return Err(Gone) };
+    let early = std::mem::take(&mut drive.client_tail);
+    // Boxed: its state is large, and most clients never need it.
+    let handshake = Box::pin(drive.client.accept_tls(config, early));
+    match handshake.await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            drive.worker.client_error(&drive.seat.group, ClientError::Tls);
+            tracing::debug!(session = drive.seat.id, %error, "a client's TLS was refused");
+            Err(Gone)
+        }
+    }
+}
+
+/// Whether this user may go on over this connection; checked before a credential is looked at.
+pub(super) fn is_transport_enough(drive: &Drive, user: &[u8]) -> bool {
+    drive.client.is_private() || !drive.seat.group.settings.load().tls.is_required_of(user)
+}
