@@ -25,6 +25,7 @@ use crate::protocol::packet::HEADER_LEN;
 use crate::router::policy::Held;
 use crate::session::failure::Failure;
 use crate::session::links::Kept;
+use crate::tls::trust::Demand;
 use crate::topology::{Node, NodeId, Role, Topology};
 use crate::upstream::budget::{Place, UserBound};
 use crate::upstream::dial::DialError;
@@ -46,6 +47,8 @@ pub(super) struct Principal {
     capabilities: Capabilities,
     mariadb: MariadbCapabilities,
     max_packet: u32,
+    /// What the account demands of its links: one in clear text is nothing to who demands TLS.
+    demand: Demand,
     /// The client's address, where servers are told it.
     told: Option<IpAddr>,
 }
@@ -97,13 +100,11 @@ impl PartialEq for Key {
     }
 }
 
-impl Worker {
-    /// The principal of a client that has logged in.
-    pub(super) fn principal(&self, seat: &Seat, identity: &Identity) -> Rc<Principal> {
-        let settings = seat.group.settings.load();
+impl Principal {
+    /// `told`: the client's address, where servers are told it.
+    fn new(identity: &Identity, told: Option<IpAddr>) -> Self {
         let hello = &identity.hello;
-        let peer = seat.peer.get().filter(|_| settings.proxy_protocol_to_servers);
-        let wanted = Principal {
+        Self {
             user: hello.user.clone(),
             credential: identity.credential.clone(),
             collation: hello.collation,
@@ -113,8 +114,18 @@ impl Worker {
                 .without(OWN_TRANSPORT.with(Capabilities::CONNECT_ATTRS)),
             mariadb: hello.mariadb,
             max_packet: hello.max_packet,
-            told: peer.map(|peer| peer.ip()),
-        };
+            demand: identity.demand,
+            told,
+        }
+    }
+}
+
+impl Worker {
+    /// The principal of a client that has logged in.
+    pub(super) fn principal(&self, seat: &Seat, identity: &Identity) -> Rc<Principal> {
+        let settings = seat.group.settings.load();
+        let peer = seat.peer.get().filter(|_| settings.proxy_protocol_to_servers);
+        let wanted = Principal::new(identity, peer.map(|peer| peer.ip()));
         let mut known = self.served(&seat.group).links.principals.borrow_mut();
         if let Some(same) = known.iter().find(|principal| ***principal == wanted) {
             return same.clone();
@@ -497,4 +508,26 @@ fn safe_idle(node: Option<&Node>) -> Duration {
 async fn killed(seat: &Seat) {
     std::future::poll_fn(|cx| if seat.bell.killed(cx) { Poll::Ready(()) } else { Poll::Pending })
         .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::greet::Hello;
+
+    #[test]
+    fn a_link_is_nobody_elses() {
+        let identity = |demand, user: &str| {
+            let mut hello = Hello::default();
+            hello.user = user.as_bytes().to_vec();
+            Identity { hello, credential: Credential::Relayed { private: false }, demand }
+        };
+        let clear = Principal::new(&identity(Demand::Nothing, "app"), None);
+        assert_eq!(clear, Principal::new(&identity(Demand::Nothing, "app"), None));
+        // Whose account demands TLS never gets a link in clear text.
+        assert_ne!(clear, Principal::new(&identity(Demand::Tls, "app"), None));
+        assert_ne!(clear, Principal::new(&identity(Demand::Nothing, "other"), None));
+        let told = Some(IpAddr::from([10, 0, 0, 1]));
+        assert_ne!(clear, Principal::new(&identity(Demand::Nothing, "app"), told));
+    }
 }
