@@ -49,6 +49,8 @@ const DIGESTS: usize = 2000;
 const QUEUE: usize = 1024;
 /// Questions of operators that may wait.
 const QUESTIONS: usize = 64;
+/// Least time between two warnings that a server of one group is not believed.
+const DOUBTS_EVERY: Duration = Duration::from_secs(10);
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -125,6 +127,8 @@ pub(super) struct Served {
     pub(super) open: Rc<[Cell<u32>; NODES]>,
     pub(super) digests: RefCell<DigestTable>,
     current: RefCell<Current>,
+    /// When it was last said aloud that a server is not believed.
+    doubted: Cell<Option<Instant>>,
 }
 
 /// What a decision is made with, as one thread sees it: a look at each costs a comparison.
@@ -325,6 +329,7 @@ impl Worker {
             links: Links::default(),
             open: Rc::new([const { Cell::new(0) }; NODES]),
             digests: RefCell::new(DigestTable::new(DIGESTS)),
+            doubted: Cell::default(),
         };
         let groups = groups.into_iter().map(serve).collect();
         Self {
@@ -530,15 +535,20 @@ impl Worker {
 
     pub(super) fn link_error(&self, group: &Arc<GroupHandle>, node: NodeId, error: &DialError) {
         let kind = match error {
+            DialError::Login(LoginError::TlsNotOffered | LoginError::RefusedBeforeTls(_))
+            | DialError::Tls(_) => LinkError::Tls,
             DialError::Refused(_) | DialError::Login(_) => LinkError::Login,
             DialError::Unreachable(_) => LinkError::Connect,
             DialError::TimedOut(_) => LinkError::Timeout,
             DialError::Malformed(_) => LinkError::Protocol,
-            DialError::Tls(_) => LinkError::Tls,
         };
         self.metrics(group).link_error(node, kind);
-        if matches!(error, DialError::Tls(_) | DialError::Login(LoginError::TlsNotOffered)) {
-            // An impostor, or a setting to be mended: nothing that passes by itself.
+        // An impostor, or a setting to be mended: nothing that passes by itself. Waiting clients
+        // try again and again, so not each try is told.
+        let last = &self.served(group).doubted;
+        let is_due = last.get().is_none_or(|at| at.elapsed() >= DOUBTS_EVERY);
+        if kind == LinkError::Tls && is_due {
+            last.set(Some(self.now()));
             tracing::warn!(group = %group.name, node = %node, %error, "no link");
         } else {
             tracing::debug!(node = %node, %error, "no link");

@@ -110,6 +110,10 @@ pub enum LoginError {
     /// TLS is demanded and not offered.
     #[error("the server does not offer TLS, which the configuration demands")]
     TlsNotOffered,
+    /// An error came before TLS was up: anybody on the way may have said it, so neither its text
+    /// nor its verdict counts.
+    #[error("it was refused with error {0} before TLS was up, which anybody can say")]
+    RefusedBeforeTls(u16),
     /// A plugin that is never answered.
     #[error("the server asks for the authentication plugin {plugin:?}, which is not answered")]
     Plugin {
@@ -193,7 +197,11 @@ impl Login {
     /// [`LoginError`]: close the connection, whatever the server would say next.
     pub fn on_packet(&mut self, seq: u8, payload: &[u8]) -> Result<LoginStep, LoginError> {
         if payload.first() == Some(&reply::ERR) {
-            self.stage = Stage::Over;
+            let stage = std::mem::replace(&mut self.stage, Stage::Over);
+            let before_tls = matches!(stage, Stage::Start | Stage::Tls(_));
+            if before_tls && self.request.capabilities.has(Capabilities::SSL) {
+                return Err(LoginError::RefusedBeforeTls(reply::Err::code_of(payload)));
+            }
             return Ok(LoginStep::Refused(payload.to_vec()));
         }
         if seq != self.seq {

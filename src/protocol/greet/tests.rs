@@ -394,6 +394,10 @@ fn a_refusal_instead_of_a_greeting_is_passed_on() {
         Ok(LoginStep::Refused(payload)) => assert_eq!(payload, error),
         other => panic!("{other:?}"),
     }
+    // Where TLS is wanted, whoever says so has not shown who it is.
+    let capabilities = CAPS.with(Capabilities::SSL);
+    let mut login = Login::new(LoginRequest { capabilities, ..request("x") });
+    assert_eq!(login.on_packet(0, error).unwrap_err(), LoginError::RefusedBeforeTls(1130));
 }
 
 #[test]
