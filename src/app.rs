@@ -339,13 +339,15 @@ fn start_group(
     next_id: &Arc<AtomicU32>,
     stopped: &watch::Receiver<bool>,
 ) -> Arc<GroupHandle> {
-    let health: Health = health::start(group.clone(), config.monitor.clone(), stopped.clone());
-    let accounts = AccountBook::new(group.clone(), config.monitor.clone(), health.cell.clone());
+    let trust = Arc::new(ArcSwap::from_pointee(tls.trust));
+    let monitor = || config.monitor.clone();
+    let health: Health = health::start(group.clone(), monitor(), trust.clone(), stopped.clone());
+    let accounts = AccountBook::new(group.clone(), monitor(), health.cell.clone(), trust.clone());
     Arc::new(GroupHandle {
         name: group.name.clone(),
         settings: Arc::new(ArcSwap::new(group.clone())),
         tls: ArcSwapOption::new(tls.offer),
-        trust: ArcSwap::from_pointee(tls.trust),
+        trust,
         topology: health.cell.clone(),
         health,
         accounts,

@@ -18,6 +18,7 @@ use crate::accounts::rows::{AccountRow, choose};
 use crate::config::{Group, Monitor, User};
 use crate::health::cell::TopologyCell;
 use crate::protocol::auth::{self, Password};
+use crate::tls::trust::Trust;
 use crate::topology::{Node, Topology};
 
 mod cache;
@@ -103,6 +104,7 @@ pub enum Lookup {
 struct Shared {
     settings: ArcSwap<Settings>,
     topology: Arc<TopologyCell>,
+    trust: Arc<ArcSwap<Trust>>,
     cache: Cache,
     questions: Semaphore,
 }
@@ -133,13 +135,18 @@ impl Requirement {
 }
 
 impl AccountBook {
-    /// A book for `group`, whose servers `topology` names.
+    /// A book for `group`, whose servers `topology` names and `trust` believes.
     #[must_use]
-    pub fn new(group: Arc<Group>, monitor: Monitor, topology: Arc<TopologyCell>) -> Self {
+    pub fn new(
+        group: Arc<Group>,
+        monitor: Monitor,
+        topology: Arc<TopologyCell>,
+        trust: Arc<ArcSwap<Trust>>,
+    ) -> Self {
         let settings = ArcSwap::from_pointee(Settings { group, monitor });
         let questions = Semaphore::new(QUESTIONS_MAX);
         let cache = Cache::default();
-        Self { shared: Arc::new(Shared { settings, topology, cache, questions }) }
+        Self { shared: Arc::new(Shared { settings, topology, trust, cache, questions }) }
     }
 
     /// Works by another configuration from now on; what was learnt is forgotten.
@@ -241,7 +248,9 @@ impl AccountBook {
             if let Some(rows) = self.shared.cache.asked_since(user, wanted_at) {
                 return Ok(rows);
             }
-            let rows: Arc<[AccountRow]> = query::accounts(node, user, monitor).await?.into();
+            let trust = self.shared.trust.load_full();
+            let rows = query::accounts(node, user, monitor, &trust).await?;
+            let rows: Arc<[AccountRow]> = rows.into();
             self.shared.cache.learn(user, rows.clone(), Instant::now());
             Ok(rows)
         };

@@ -1,29 +1,29 @@
-//! Asking a server for the accounts of one user, over mysql_async.
-
-use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Row, Value};
+//! Asking a server for the accounts of one user.
 
 use crate::accounts::rows::{self, AccountRow};
 use crate::config::Monitor;
-use crate::health::connect;
+use crate::health::connect::{self, Connection};
+use crate::health::observation::Failure;
+use crate::protocol::answer::Row;
+use crate::tls::trust::Trust;
 use crate::topology::{Flavour, Node};
 
 /// MariaDB's table since 10.4; `auth_or` and locks are only there.
 const GLOBAL_PRIV: &str = "SELECT Host, User, Priv, \
      CAST(@@global.default_password_lifetime AS CHAR) \
-     FROM mysql.global_priv WHERE User IN (?, '')";
+     FROM mysql.global_priv WHERE User IN (_utf8mb4 X'{}', '')";
 /// MySQL's table.
 const MYSQL_USER: &str = "SELECT Host, User, plugin, authentication_string, \
      IF(account_locked = 'Y' OR password_expired = 'Y' OR max_connections > 0 \
         OR max_user_connections > 0 OR User_attributes IS NOT NULL \
         OR COALESCE(password_lifetime, @@global.default_password_lifetime) > 0, 'Y', 'N'), \
      ssl_type, CAST(ssl_cipher AS CHAR), CAST(x509_issuer AS CHAR), CAST(x509_subject AS CHAR) \
-     FROM mysql.user WHERE User IN (?, '')";
+     FROM mysql.user WHERE User IN (_utf8mb4 X'{}', '')";
 /// The view (or old table) of MariaDB, for those who may read only that.
 const MARIADB_USER: &str = "SELECT Host, User, plugin, \
      IF(authentication_string = '', Password, authentication_string), 'Y', \
      ssl_type, ssl_cipher, x509_issuer, x509_subject \
-     FROM mysql.user WHERE User IN (?, '') AND is_role = 'N'";
+     FROM mysql.user WHERE User IN (_utf8mb4 X'{}', '') AND is_role = 'N'";
 
 /// Errors that say "not with these privileges".
 const DENIED: [u16; 4] = [1044, 1142, 1143, 1227];
@@ -38,31 +38,31 @@ pub(super) async fn accounts(
     node: &Node,
     user: &[u8],
     monitor: &Monitor,
+    trust: &Trust,
 ) -> Result<Vec<AccountRow>, String> {
     // A name that is no text is nobody's; it costs the same question as any other.
     let user = std::str::from_utf8(user).unwrap_or("\u{fffd}");
     let flavour = node.facts.as_ref().map_or(Flavour::MariaDb, |facts| facts.flavour);
-    let unreachable = |why: &dyn std::fmt::Display| {
+    let unreachable = |why: &Failure| {
         format!("{} cannot be asked about accounts as {}: {why}", node.name, monitor.user)
     };
-    let opened = connect::open(&node.address, monitor).await;
+    let opened = connect::open(&node.address, monitor, trust).await;
     let mut conn = opened.map_err(|failure| unreachable(&failure))?;
+    let is = |failure: &Failure, errors: &[u16]| {
+        failure.errno.is_some_and(|errno| errors.contains(&errno))
+    };
     let rows = match flavour {
         Flavour::MySql => of_user(&mut conn, MYSQL_USER, user).await,
         Flavour::MariaDb => match of_global_priv(&mut conn, user).await {
-            Err(Error::Server(error))
-                if DENIED.contains(&error.code) || error.code == NO_SUCH_TABLE =>
-            {
+            Err(failure) if is(&failure, &DENIED) || is(&failure, &[NO_SUCH_TABLE]) => {
                 of_user(&mut conn, MARIADB_USER, user).await
             }
             answer => answer,
         },
     };
-    // Sends COM_QUIT, so that the server does not count an aborted client.
-    let _ = conn.disconnect().await;
-    rows.map_err(|error| match error {
-        Error::Server(error) if DENIED.contains(&error.code) => denied(node, flavour, monitor),
-        error => unreachable(&connect::failure(error)),
+    rows.map_err(|failure| match is(&failure, &DENIED) {
+        true => denied(node, flavour, monitor),
+        false => unreachable(&failure),
     })
 }
 
@@ -79,37 +79,45 @@ fn denied(node: &Node, flavour: Flavour, monitor: &Monitor) -> String {
     )
 }
 
-async fn of_global_priv(conn: &mut Conn, user: &str) -> Result<Vec<AccountRow>, Error> {
-    let found: Vec<Row> = conn.exec(GLOBAL_PRIV, (user,)).await?;
-    let row = |row: &Row| {
-        let privileges = bytes(row, 2);
-        let privileges = String::from_utf8_lossy(&privileges);
-        let lifetime = text(row, 3).parse().unwrap_or(0);
-        rows::of_mariadb(&text(row, 0), &bytes(row, 1), &privileges, lifetime)
+async fn of_global_priv(conn: &mut Connection, user: &str) -> Result<Vec<AccountRow>, Failure> {
+    let found = conn.ask(&about(GLOBAL_PRIV, user)).await?;
+    let row = |row: Row<'_>| {
+        let privileges = text(&row, 2);
+        let lifetime = text(&row, 3).parse().unwrap_or(0);
+        rows::of_mariadb(&text(&row, 0), bytes(&row, 1), &privileges, lifetime)
     };
-    Ok(found.iter().filter_map(row).collect())
+    Ok(found.rows().filter_map(row).collect())
 }
 
-async fn of_user(conn: &mut Conn, question: &str, user: &str) -> Result<Vec<AccountRow>, Error> {
-    let found: Vec<Row> = conn.exec(question, (user,)).await?;
-    let row = |row: &Row| {
-        let judged = bytes(row, 4) == b"Y";
+async fn of_user(
+    conn: &mut Connection,
+    question: &str,
+    user: &str,
+) -> Result<Vec<AccountRow>, Failure> {
+    let found = conn.ask(&about(question, user)).await?;
+    let row = |row: Row<'_>| {
+        let judged = bytes(&row, 4) == b"Y";
+        let authentication = bytes(&row, 3).to_vec();
         let mut found =
-            rows::row(&text(row, 0), &bytes(row, 1), text(row, 2), bytes(row, 3), judged);
-        let specified = [6, 7, 8].map(|at| text(row, at));
-        found.facts.requires = rows::requirement(&text(row, 5), specified);
+            rows::row(&text(&row, 0), bytes(&row, 1), text(&row, 2), authentication, judged);
+        let specified = [6, 7, 8].map(|at| text(&row, at));
+        found.facts.requires = rows::requirement(&text(&row, 5), specified);
         found
     };
-    Ok(found.iter().map(row).collect())
+    Ok(found.rows().map(row).collect())
 }
 
-fn bytes(row: &Row, at: usize) -> Vec<u8> {
-    match row.as_ref(at) {
-        Some(Value::Bytes(bytes)) => bytes.clone(),
-        _ => Vec::new(),
-    }
+/// A question about one user, whose name is a client's: it stands there in digits, which end no
+/// literal.
+fn about(question: &str, user: &str) -> String {
+    let digits: String = user.bytes().map(|byte| format!("{byte:02x}")).collect();
+    question.replace("{}", &digits)
 }
 
-fn text(row: &Row, at: usize) -> String {
-    String::from_utf8_lossy(&bytes(row, at)).into_owned()
+fn bytes<'a>(row: &Row<'a>, at: usize) -> &'a [u8] {
+    row.bytes(at).unwrap_or_default()
+}
+
+fn text(row: &Row<'_>, at: usize) -> String {
+    row.text(at).unwrap_or_default()
 }

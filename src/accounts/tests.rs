@@ -51,7 +51,9 @@ fn monitor() -> Monitor {
 
 fn book(users: &[(&str, &str)]) -> (AccountBook, Publisher) {
     let (cell, publisher) = cell(Topology::empty("main"));
-    (AccountBook::new(group(users), monitor(), cell), publisher)
+    let trust = Trust::new(&ServerTls::default()).expect("nothing to read");
+    let trust = Arc::new(ArcSwap::from_pointee(trust));
+    (AccountBook::new(group(users), monitor(), cell, trust), publisher)
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::health::observation::{Seen, Source};
 use crate::topology::gtid::GtidSet;
-use crate::topology::{Flavour, ServerFacts};
+use crate::topology::{Flavour, ServerFacts, Transport};
 
 /// A lone writable MariaDB with this server id.
 pub(super) fn seen(server_id: u32) -> Seen {
@@ -27,6 +27,7 @@ pub(super) fn seen(server_id: u32) -> Seen {
             max_connections: 151,
             max_prepared: 16_382,
             init_connect: false,
+            transport: Transport::Clear,
             sees_us_as: Arc::from("localhost"),
         }),
         identity: Arc::from(format!("{server_id}@db:{server_id}")),

@@ -9,12 +9,14 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Group, Monitor};
 use crate::health::cell::TopologyCell;
 pub use crate::health::judge::SignalKind;
 use crate::health::probe_mysql::MysqlProbe;
+use crate::tls::trust::Trust;
 use crate::topology::{NodeId, Topology};
 
 pub mod assemble;
@@ -76,12 +78,20 @@ pub struct Signal {
     pub kind: SignalKind,
 }
 
-/// Starts observing a group. The owner task ends when `shutdown` becomes true or is dropped.
+/// Starts observing a group, whose servers are believed as `trust` says at the time. The owner
+/// task ends when `shutdown` becomes true or is dropped.
 #[must_use]
-pub fn start(group: Arc<Group>, monitor: Monitor, shutdown: watch::Receiver<bool>) -> Health {
+pub fn start(
+    group: Arc<Group>,
+    monitor: Monitor,
+    trust: Arc<ArcSwap<Trust>>,
+    shutdown: watch::Receiver<bool>,
+) -> Health {
     let (cell, publisher) = cell::cell(Topology::empty(&group.name));
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-    let probe = |address: &Arc<str>, monitor: &Monitor| MysqlProbe::new(address.clone(), monitor);
+    let probe = move |address: &Arc<str>, monitor: &Monitor| {
+        MysqlProbe::new(address.clone(), monitor, trust.clone())
+    };
     let owner = owner::Owner::new(group, monitor, publisher, probe);
     crate::app::tasks::spawn("health", owner.run(receiver, shutdown));
     Health { cell, commands }

@@ -80,6 +80,8 @@ pub struct Failure {
     pub kind: FailureKind,
     /// The error in words, for operators.
     pub text: String,
+    /// The server's error number, where it was the server that said no.
+    pub errno: Option<u16>,
 }
 
 /// Kinds of failed probes, by what they say about the server.
@@ -89,6 +91,8 @@ pub enum FailureKind {
     Unreachable,
     /// No answer in time; a frozen server still accepts connections and sends no greeting.
     Timeout,
+    /// Whoever answers has not proved to be the server, or offers no TLS where it is wanted.
+    Untrusted,
     /// 1040, 1203, 1226, 1129: it lives and has no room (or no patience) for us.
     Overloaded,
     /// It lives and does not let the monitor account in, or not see what it must.
@@ -101,17 +105,25 @@ impl Failure {
     /// A failure with its words.
     #[must_use]
     pub fn new(kind: FailureKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
+        Self { kind, text: text.into(), errno: None }
+    }
+
+    /// The failure that a server's error packet is.
+    #[must_use]
+    pub fn refused(errno: u16, message: &[u8]) -> Self {
+        let text = format!("{errno}: {}", String::from_utf8_lossy(message));
+        Self { kind: FailureKind::of_errno(errno), text, errno: Some(errno) }
     }
 }
 
 impl FailureKind {
     /// Whether this counts against the server's life. What a server *answers* never does: a
-    /// wrong monitor password must not empty a cluster.
+    /// wrong monitor password must not empty a cluster. Who is not believed has not answered as
+    /// the server, and no link could be had of it.
     #[must_use]
     pub fn counts(self) -> bool {
         match self {
-            Self::Unreachable | Self::Timeout => true,
+            Self::Unreachable | Self::Timeout | Self::Untrusted => true,
             Self::Overloaded | Self::Denied | Self::Puzzling => false,
         }
     }
@@ -121,7 +133,9 @@ impl FailureKind {
     pub fn of_errno(errno: u16) -> Self {
         match errno {
             1040 | 1129 | 1203 | 1226 => Self::Overloaded,
-            1044 | 1045 | 1130 | 1142 | 1227 | 1251 | 1698 | 1862 | 3118 | 4151 => Self::Denied,
+            1044 | 1045 | 1130 | 1142 | 1143 | 1227 | 1251 | 1698 | 1862 | 3118 | 4151 => {
+                Self::Denied
+            }
             // Shutdown in progress, normal shutdown, connection killed.
             1053 | 1077 | 1079 | 1927 => Self::Unreachable,
             _ => Self::Puzzling,

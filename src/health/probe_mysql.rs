@@ -1,18 +1,18 @@
-//! Probing over mysql_async: one warm connection a server, two questions a probe.
+//! Probing: one warm connection a server, two questions a probe.
 //!
 //! The connection is kept, so that a frozen server, which still accepts connections, is found
 //! by the missing answer. When it is lost it is made again within the same probe.
 
 use std::sync::Arc;
 
-use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Row, Value};
+use arc_swap::ArcSwap;
 
 use crate::config::Monitor;
-use crate::health::connect::{failure, open};
-use crate::health::facts::{self, Greeted};
+use crate::health::connect::{Connection, open};
 use crate::health::observation::{Attached, Failure, FailureKind, Seen, Source};
 use crate::health::probe::{Ask, Probe};
+use crate::protocol::answer::Row;
+use crate::tls::trust::Trust;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, ServerFacts};
 
@@ -31,18 +31,20 @@ const MYSQL_VARIABLES: &str = "SELECT @@global.server_id, @@global.server_uuid, 
      @@global.sql_mode, USER(), @@hostname, @@port, @@global.max_connections, \
      @@global.max_prepared_stmt_count, @@global.init_connect";
 
-/// Probes one server over mysql_async.
+/// Probes one server.
 #[derive(Debug)]
 pub struct MysqlProbe {
     address: Arc<str>,
     monitor: Monitor,
+    trust: Arc<ArcSwap<Trust>>,
     link: Option<Link>,
 }
 
 #[derive(Debug)]
 struct Link {
-    conn: Conn,
-    greeting: Greeted,
+    conn: Connection,
+    /// By which the server was believed.
+    trust: Arc<Trust>,
 }
 
 // === impls ===
@@ -50,48 +52,49 @@ struct Link {
 impl MysqlProbe {
     /// A probe of the server at `address`; connects when it is first asked.
     #[must_use]
-    pub fn new(address: Arc<str>, monitor: &Monitor) -> Self {
-        Self { address, monitor: monitor.clone(), link: None }
+    pub fn new(address: Arc<str>, monitor: &Monitor, trust: Arc<ArcSwap<Trust>>) -> Self {
+        Self { address, monitor: monitor.clone(), trust, link: None }
     }
 
     async fn connect(&self) -> Result<Link, Failure> {
-        let greeting = facts::greeting(&self.address, &self.monitor).await?;
-        let conn = open(&self.address, &self.monitor).await?;
-        Ok(Link { conn, greeting })
+        let trust = self.trust.load_full();
+        let conn = open(&self.address, &self.monitor, &trust).await?;
+        Ok(Link { conn, trust })
     }
 }
 
 impl Probe for MysqlProbe {
     async fn observe(&mut self, ask: Ask) -> Result<Seen, Failure> {
         // The link is taken out while it is used: when this future is dropped half-way, the
-        // link is gone with it.
-        if let Some(mut link) = self.link.take() {
+        // link is gone with it. One that was believed by other rules is made anew.
+        let trusted = |link: &Link| Arc::ptr_eq(&link.trust, &self.trust.load());
+        if let Some(mut link) = self.link.take().filter(trusted) {
             match link.look(ask).await {
                 Err(failure) if failure.kind == FailureKind::Unreachable => {}
                 answer => {
-                    self.link = Some(link);
+                    self.link = Some(link).filter(|link| link.conn.is_sound());
                     return answer;
                 }
             }
         }
         let mut link = self.connect().await?;
         let seen = link.look(ask).await;
-        self.link = Some(link);
+        self.link = Some(link).filter(|link| link.conn.is_sound());
         seen
     }
 }
 
 impl Link {
     async fn look(&mut self, ask: Ask) -> Result<Seen, Failure> {
-        let flavour = self.greeting.flavour;
+        let flavour = self.conn.greeted().flavour;
         let sources = self.sources().await?;
         let question = match flavour {
             Flavour::MariaDb => MARIADB_VARIABLES,
             Flavour::MySql => MYSQL_VARIABLES,
         };
-        let row: Option<Row> = self.conn.query_first(question).await.map_err(failure)?;
-        let row = row.ok_or_else(|| puzzling("the variables"))?;
-        let mut seen = seen(&self.greeting, &row, sources)?;
+        let answer = self.conn.ask(question).await?;
+        let row = answer.first().ok_or_else(|| puzzling("the variables"))?;
+        let mut seen = seen(&self.conn, &row, sources)?;
         if ask == Ask::StateAndReplicas {
             match self.attached().await {
                 Ok(replicas) => seen.replicas = Some(replicas),
@@ -105,29 +108,30 @@ impl Link {
     }
 
     fn says_replica(&self) -> bool {
-        self.greeting.flavour == Flavour::MySql && self.greeting.version >= MYSQL_SAYS_REPLICA
+        let greeted = self.conn.greeted();
+        greeted.flavour == Flavour::MySql && greeted.version >= MYSQL_SAYS_REPLICA
     }
 
     async fn sources(&mut self) -> Result<Vec<Source>, Failure> {
-        let question = match self.greeting.flavour {
+        let question = match self.conn.greeted().flavour {
             Flavour::MariaDb => "SHOW ALL SLAVES STATUS",
             Flavour::MySql if self.says_replica() => "SHOW REPLICA STATUS",
             Flavour::MySql => "SHOW SLAVE STATUS",
         };
-        let rows: Vec<Row> = self.conn.query(question).await.map_err(failure)?;
-        Ok(rows.iter().filter_map(source).collect())
+        let answer = self.conn.ask(question).await?;
+        Ok(answer.rows().filter_map(source).collect())
     }
 
     async fn attached(&mut self) -> Result<Vec<Attached>, Failure> {
         let question = if self.says_replica() { "SHOW REPLICAS" } else { "SHOW SLAVE HOSTS" };
-        let rows: Vec<Row> = self.conn.query(question).await.map_err(failure)?;
-        let mut attached: Vec<Attached> = rows
-            .iter()
+        let answer = self.conn.ask(question).await?;
+        let mut attached: Vec<Attached> = answer
+            .rows()
             .filter_map(|row| {
                 Some(Attached {
-                    host: column(row, &["Host"]).unwrap_or_default(),
-                    port: column(row, &["Port"])?.parse().ok()?,
-                    server_id: column(row, &["Server_Id", "Server_id"])?.parse().ok()?,
+                    host: row.named(&["Host"]).unwrap_or_default(),
+                    port: row.named(&["Port"])?.parse().ok()?,
+                    server_id: row.named(&["Server_Id"])?.parse().ok()?,
                 })
             })
             .collect();
@@ -141,11 +145,11 @@ impl Link {
 
     /// Where binlog dump connections come from.
     async fn dump_hosts(&mut self) -> Result<Vec<String>, Failure> {
-        let rows: Vec<Row> = self.conn.query("SHOW PROCESSLIST").await.map_err(failure)?;
-        let dumps = rows.iter().filter(|row| {
-            column(row, &["Command"]).is_some_and(|command| command.starts_with("Binlog Dump"))
+        let answer = self.conn.ask("SHOW PROCESSLIST").await?;
+        let dumps = answer.rows().filter(|row| {
+            row.named(&["Command"]).is_some_and(|command| command.starts_with("Binlog Dump"))
         });
-        let peers = dumps.filter_map(|row| column(row, &["Host"]));
+        let peers = dumps.filter_map(|row| row.named(&["Host"]));
         Ok(peers
             .map(|peer| peer.rsplit_once(':').map(|(host, _)| host.to_owned()).unwrap_or(peer))
             .collect())
@@ -182,8 +186,9 @@ fn puzzling(what: &str) -> Failure {
     Failure::new(FailureKind::Puzzling, format!("the answer for {what} is not understood"))
 }
 
-fn seen(greeting: &Greeted, row: &Row, sources: Vec<Source>) -> Result<Seen, Failure> {
-    let text = |at: usize| row.as_ref(at).and_then(text).unwrap_or_default();
+fn seen(conn: &Connection, row: &Row<'_>, sources: Vec<Source>) -> Result<Seen, Failure> {
+    let greeting = conn.greeted();
+    let text = |at: usize| row.text(at).unwrap_or_default();
     let number = |at: usize| text(at).parse::<u64>().unwrap_or(0);
     let set = |at: usize| GtidSet::parse(greeting.flavour, &text(at));
     let own = set(3).ok_or_else(|| puzzling("the executed GTIDs"))?;
@@ -222,6 +227,7 @@ fn seen(greeting: &Greeted, row: &Row, sources: Vec<Source>) -> Result<Seen, Fai
         max_connections: u32::try_from(number(12)).unwrap_or(u32::MAX),
         max_prepared: u32::try_from(number(13)).unwrap_or(u32::MAX),
         init_connect: !text(14).is_empty(),
+        transport: conn.transport(),
         sees_us_as: Arc::from(user.rsplit_once('@').map_or("", |(_, host)| host)),
     };
     Ok(Seen {
@@ -238,8 +244,8 @@ fn seen(greeting: &Greeted, row: &Row, sources: Vec<Source>) -> Result<Seen, Fai
 }
 
 /// A row of the replication status; `None` for channels without a source (group replication).
-fn source(row: &Row) -> Option<Source> {
-    let get = |names: &[&str]| column(row, names).unwrap_or_default();
+fn source(row: Row<'_>) -> Option<Source> {
+    let get = |names: &[&str]| row.named(names).unwrap_or_default();
     let host = get(&["Source_Host", "Master_Host"]);
     if host.is_empty() || host == "<NULL>" {
         return None;
@@ -257,26 +263,6 @@ fn source(row: &Row) -> Option<Source> {
         error: errors.join("; "),
         seconds_behind: behind.parse().ok(),
     })
-}
-
-/// The value of the first of these columns that the row has; NULL counts as missing.
-fn column(row: &Row, names: &[&str]) -> Option<String> {
-    let columns = row.columns_ref();
-    let at = columns
-        .iter()
-        .position(|column| names.iter().any(|name| column.name_str().eq_ignore_ascii_case(name)))?;
-    row.as_ref(at).and_then(text)
-}
-
-/// A value as text, as the text protocol sends all of them.
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::Bytes(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        Value::NULL => None,
-        Value::Int(number) => Some(number.to_string()),
-        Value::UInt(number) => Some(number.to_string()),
-        other => Some(other.as_sql(true)),
-    }
 }
 
 #[cfg(test)]

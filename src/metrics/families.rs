@@ -104,6 +104,9 @@ families! {
         "1 for the role that a server has, 0 for the others.");
     SERVER_CONDITION = gauge("pointsman_server_condition", &["group", "server", "condition"],
         "1 for the condition that a server is in, 0 for the others.");
+    SERVER_TRANSPORT = gauge("pointsman_server_transport", &["group", "server", "transport"],
+        "1 for what lies between pointsman and a server, 0 for the others: clear, unverified, \
+         verified.");
     SERVER_LAG = gauge("pointsman_server_lag_seconds", &["group", "server"],
         "How far a replica is behind; absent while that is not known.");
     SERVER_WEIGHT = gauge("pointsman_server_weight", &["group", "server"],

@@ -14,7 +14,7 @@ use crate::metrics::worker::{
     LinkWait, NodeCounters, QueryClass, ReplicaWait, Retry, Taken, WorkerMetrics,
 };
 use crate::router::Reason;
-use crate::topology::{Condition, Node, Role, Topology};
+use crate::topology::{Condition, Node, Role, Topology, Transport};
 
 /// Families with their samples, by name.
 #[derive(Debug, Default)]
@@ -224,6 +224,12 @@ fn server_state(sheet: &mut Sheet, group: &str, node: &Node) {
     for condition in conditions {
         let is = u64::from(node.condition == condition);
         sheet.count(known::SERVER_CONDITION, &[group, server, condition.word()], is);
+    }
+    if let Some(facts) = &node.facts {
+        for transport in [Transport::Clear, Transport::Unverified, Transport::Verified] {
+            let is = u64::from(facts.transport == transport);
+            sheet.count(known::SERVER_TRANSPORT, &[group, server, transport.word()], is);
+        }
     }
     if let Some(lag) = node.lag {
         sheet.add(known::SERVER_LAG, &[group, server], lag.as_secs_f64());

@@ -24,8 +24,8 @@ pub struct GroupHandle {
     pub settings: Arc<ArcSwap<Group>>,
     /// TLS towards clients, as it is offered now; `None` offers none.
     pub tls: ArcSwapOption<ServerConfig>,
-    /// TLS towards servers.
-    pub trust: ArcSwap<Trust>,
+    /// TLS towards servers; health and accounts see the same.
+    pub trust: Arc<ArcSwap<Trust>>,
     /// The published topology.
     pub topology: Arc<TopologyCell>,
     /// The way to tell health what links show.

@@ -21,6 +21,7 @@
     )
 )]
 
+pub mod answer;
 pub mod auth;
 pub mod command;
 pub mod cursor;

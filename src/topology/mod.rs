@@ -100,6 +100,17 @@ pub enum Flavour {
     MySql,
 }
 
+/// What lies between pointsman and a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Clear text.
+    Clear,
+    /// TLS with whoever answers.
+    Unverified,
+    /// TLS with a server that has proved who it is.
+    Verified,
+}
+
 /// What a server says about itself in its greeting and in its variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerFacts {
@@ -137,12 +148,32 @@ pub struct ServerFacts {
     pub max_prepared: u32,
     /// `@@global.init_connect` is not empty: a login does what a reset does not repeat.
     pub init_connect: bool,
+    /// What lies between it and the monitor, as between it and links.
+    pub transport: Transport,
     /// The host part under which this server sees the monitor's connection, from `USER()`:
     /// the address that account host patterns are matched against.
     pub sees_us_as: Arc<str>,
 }
 
 // === impls ===
+
+impl Transport {
+    /// TLS, by whether the server has proved who it is.
+    #[must_use]
+    pub fn of(verified: bool) -> Self {
+        if verified { Self::Verified } else { Self::Unverified }
+    }
+
+    /// The word for operators.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Clear => "clear",
+            Self::Unverified => "unverified",
+            Self::Verified => "verified",
+        }
+    }
+}
 
 impl Topology {
     /// A topology without servers, as it is before the first probe.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use pointsman::accounts::{AccountBook, Lookup};
 use pointsman::config::tls::{ClientTls, ServerTls};
 use pointsman::config::units::Secret;
@@ -14,6 +15,7 @@ use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{APP, MONITOR};
 use pointsman::provider::server::Server;
+use pointsman::tls::trust::Trust;
 use pointsman::topology::{Condition, Node, Role, Topology};
 use tokio::sync::watch;
 
@@ -38,6 +40,11 @@ fn monitor() -> Monitor {
         fall: 3,
         rise: 1,
     }
+}
+
+/// What believes servers when nothing is configured.
+fn trust() -> Arc<ArcSwap<Trust>> {
+    Arc::new(ArcSwap::from_pointee(Trust::new(&ServerTls::default()).expect("nothing to read")))
 }
 
 fn group(seed: &str) -> Arc<Group> {
@@ -71,7 +78,7 @@ async fn observed(flavour: Flavour) -> Observed {
     let seed = cluster.replicas().expect("replicas")[0].address();
     let group = group(&seed);
     let (stop, shutdown) = watch::channel(false);
-    let health = health::start(group.clone(), monitor(), shutdown);
+    let health = health::start(group.clone(), monitor(), trust(), shutdown);
     Observed { cluster, health, group, _stop: stop }
 }
 
@@ -280,7 +287,7 @@ async fn a_switchover_is_followed(observed: &Observed, to: &Server) {
 async fn accounts_are_learnt(observed: &Observed) {
     let primary = observed.cluster.primary().expect("a primary");
     let health = &observed.health;
-    let book = AccountBook::new(observed.group.clone(), monitor(), health.cell.clone());
+    let book = AccountBook::new(observed.group.clone(), monitor(), health.cell.clone(), trust());
     let Lookup::Found(app) = book.lookup(APP.0.as_bytes(), None).await else {
         panic!("the application's account exists")
     };
@@ -308,7 +315,7 @@ async fn accounts_are_learnt(observed: &Observed) {
     // Where servers are told the client's address, that is what patterns are matched against.
     let mut told = (*observed.group).clone();
     told.proxy_protocol_to_servers = true;
-    let told = AccountBook::new(Arc::new(told), monitor(), health.cell.clone());
+    let told = AccountBook::new(Arc::new(told), monitor(), health.cell.clone(), trust());
     for (client, host) in
         [("10.1.2.3", "10.1.2.0/255.255.255.0"), ("10.1.3.3", "10.1.%"), ("11.1.1.1", "%")]
     {
@@ -330,7 +337,7 @@ async fn accounts_are_learnt(observed: &Observed) {
     let mut blind = monitor();
     blind.user = "blind".to_owned();
     blind.password = Secret::new("blind".to_owned());
-    let book = AccountBook::new(observed.group.clone(), blind, health.cell.clone());
+    let book = AccountBook::new(observed.group.clone(), blind, health.cell.clone(), trust());
     let Lookup::Unavailable(why) = book.lookup(APP.0.as_bytes(), None).await else {
         panic!("it may not read accounts")
     };

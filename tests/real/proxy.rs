@@ -39,6 +39,15 @@ impl Proxy {
     /// Starts a proxy with a whole configuration, in which `{listen}`, `{admin}`, `{http}` and
     /// `{state}` stand for free addresses and the state folder; waits until it is ready.
     pub(crate) async fn with_config(config: &str) -> Result<Self, String> {
+        Self::begin(config).wait_until(|status| status == 200).await
+    }
+
+    /// The same, without waiting for a primary: it only has to run.
+    pub(crate) async fn without_primary(config: &str) -> Result<Self, String> {
+        Self::begin(config).wait_until(|status| status > 0).await
+    }
+
+    fn begin(config: &str) -> Self {
         let dir = scratch("proxy");
         std::fs::create_dir_all(&dir).expect("a folder for the proxy");
         let ports = [(); 3].map(|()| free_port().expect("a free port"));
@@ -64,8 +73,7 @@ impl Proxy {
             .stderr(log)
             .spawn()
             .expect("the proxy starts");
-        let mut proxy = Self { port, admin, http, dir, child };
-        proxy.wait_ready().await.map(|()| proxy)
+        Self { port, admin, http, dir, child }
     }
 
     /// Its process.
@@ -122,11 +130,12 @@ impl Proxy {
         samples.sum()
     }
 
-    async fn wait_ready(&mut self) -> Result<(), String> {
+    /// Waits until it says of itself what is wanted, as an HTTP status.
+    async fn wait_until(mut self, wanted: impl Fn(u16) -> bool) -> Result<Self, String> {
         let end = std::time::Instant::now() + wait::PATIENCE;
         loop {
-            if matches!(self.get("/readyz"), Some((200, _))) {
-                return Ok(());
+            if self.get("/readyz").is_some_and(|(status, _)| wanted(status)) {
+                return Ok(self);
             }
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(format!("the proxy ended ({status}):\n{}", self.log()));

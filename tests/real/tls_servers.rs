@@ -6,31 +6,50 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pointsman::protocol::flags::Capabilities;
+use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{APP, MONITOR};
 
+use crate::faults::console;
 use crate::proxy::Proxy;
 use crate::tls::{Authority, Names, connect};
 use crate::{raw, servers, wait};
 
 /// A primary without replicas whose certificate is in `files`.
-pub(crate) async fn primary_with(files: &Path, flavour: pointsman::provider::Flavour) -> Cluster {
+pub(crate) async fn primary_with(files: &Path, flavour: Flavour) -> Cluster {
     let option = |name: &str, file: &str| format!("--{name}={}", files.join(file).display());
     let options =
         [option("ssl-cert", "cert.pem"), option("ssl-key", "key.pem"), option("ssl-ca", "ca.pem")];
     servers::own_with(flavour, 0, &options.each_ref().map(String::as_str)).await
 }
 
-/// A proxy in front of one fixed server, which monitor and links find at `port`.
-async fn proxy_of(port: u16, group: &str) -> Proxy {
+/// A configuration for one fixed server, which monitor and links find at `port`.
+fn configuration(port: u16, group: &str) -> String {
     let (user, password) = MONITOR;
-    let config = format!(
+    format!(
         "admin = \"{{admin}}\"\nhttp = \"{{http}}\"\nstate_dir = \"{{state}}\"\n\n\
          [monitor]\nuser = \"{user}\"\npassword = \"{password}\"\ninterval = \"100ms\"\n\n\
          [groups.main]\nlisten = \"{{listen}}\"\nhold = \"500ms\"\n{group}\n\
          [[groups.main.servers]]\naddress = \"127.0.0.1:{port}\"\n"
-    );
-    Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"))
+    )
+}
+
+/// A proxy that has found its primary.
+async fn proxy_of(port: u16, group: &str) -> Proxy {
+    let proxy = Proxy::with_config(&configuration(port, group)).await;
+    proxy.unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// A proxy whose server is not believed, as soon as it shows that with these words.
+async fn proxy_without(port: u16, group: &str, why: &str) -> Proxy {
+    let proxy = Proxy::without_primary(&configuration(port, group)).await;
+    let proxy = proxy.unwrap_or_else(|why| panic!("{why}"));
+    wait::until(why, || async {
+        let servers = console(&proxy, "SHOW SERVERS").await;
+        (servers.contains("down") && servers.contains(why)).then_some(())
+    })
+    .await;
+    proxy
 }
 
 /// The cipher of the link that answers, as the server says; `None` when there is no link.
@@ -46,7 +65,7 @@ fn cipher(proxy: &Proxy) -> Option<String> {
 }
 
 #[tokio::test]
-async fn only_servers_that_prove_who_they_are_get_a_link() {
+async fn only_servers_that_prove_who_they_are_are_spoken_to() {
     for flavour in servers::flavours() {
         let files = tempfile::tempdir().expect("a folder");
         let (right, wrong) = (Authority::new("right"), Authority::new("wrong"));
@@ -56,31 +75,76 @@ async fn only_servers_that_prove_who_they_are_get_a_link() {
         std::fs::write(&other, &wrong.pem).expect("a file");
         let pin = right.write(files.path(), Names::Host("127.0.0.1"));
         let cluster = primary_with(files.path(), flavour).await;
-        let port = cluster.primary().expect("a primary").port;
+        let primary = cluster.primary().expect("a primary");
+        let required = |with: &str| format!("server_tls = \"required\"\n{with}");
         let ca = format!("server_tls_ca = \"{}\"", ca.display());
         let other = format!("server_tls_ca = \"{}\"", other.display());
-        let wrong_pin = format!("sha256:{}", "00".repeat(32));
-        for (group, believed) in [
-            (format!("server_tls = \"required\"\n{ca}"), true),
-            (format!("server_tls = \"required\"\n{other}"), false),
-            ("server_tls = \"required\"".to_owned(), false),
-            (format!("server_tls = \"required\"\nserver_tls_pins = [\"{pin}\"]"), true),
-            (format!("server_tls = \"required\"\nserver_tls_pins = [\"{wrong_pin}\"]"), false),
-            ("server_tls = \"skip-verify\"".to_owned(), true),
+        let wrong_pin = format!("server_tls_pins = [\"sha256:{}\"]", "00".repeat(32));
+        for with in [other.as_str(), "", wrong_pin.as_str()] {
+            let proxy = proxy_without(primary.port, &required(with), "invalid peer cert").await;
+            assert_eq!(cipher(&proxy), None, "{flavour:?} {with}");
+            let log = std::fs::read_to_string(primary.general_log()).expect("its log");
+            assert!(!log.contains(MONITOR.0), "{flavour:?} {with}: {log}");
+        }
+        for (group, transport) in [
+            (required(&ca), "verified"),
+            (required(&format!("server_tls_pins = [\"{pin}\"]")), "verified"),
+            ("server_tls = \"skip-verify\"".to_owned(), "unverified"),
+            // On this machine "auto" speaks in clear text.
+            (String::new(), "clear"),
+            ("server_tls = \"off\"".to_owned(), "clear"),
         ] {
-            let proxy = proxy_of(port, &group).await;
-            let cipher = cipher(&proxy);
-            let encrypted = cipher.as_ref().is_some_and(|cipher| !cipher.is_empty());
-            assert_eq!(encrypted, believed, "{flavour:?} {group}: {cipher:?}");
-            assert_eq!(cipher.is_some(), believed, "{flavour:?} {group}: {cipher:?}");
-            assert_eq!(proxy.log().contains("no TLS with it"), !believed, "{}", proxy.log());
-            let skips = group.contains("skip-verify");
-            assert_eq!(proxy.log().contains("servers are not verified"), skips);
+            let proxy = proxy_of(primary.port, &group).await;
+            let encrypted = cipher(&proxy).map(|cipher| !cipher.is_empty());
+            assert_eq!(encrypted, Some(transport != "clear"), "{flavour:?} {group}");
+            assert!(console(&proxy, "SHOW SERVERS").await.contains(transport), "{group}");
+            let label = format!("transport=\"{transport}\"");
+            assert_eq!(proxy.metric("pointsman_server_transport", &[&label]), 1.0, "{group}");
+            let spelt_out = group.contains("skip-verify") || group.contains("off");
+            assert_eq!(proxy.log().contains("servers are not verified"), spelt_out, "{group}");
         }
-        // On this machine "auto" and "off" speak in clear text.
-        for group in ["", "server_tls = \"off\""] {
-            assert_eq!(cipher(&proxy_of(port, group).await).as_deref(), Some(""), "{group}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_insists_on_tls_is_watched_and_asked_in_it() {
+    for flavour in servers::flavours() {
+        let files = tempfile::tempdir().expect("a folder");
+        let authority = Authority::new("right");
+        let ca = files.path().join("ca.pem");
+        std::fs::write(&ca, &authority.pem).expect("a file");
+        authority.write(files.path(), Names::Host("127.0.0.1"));
+        let cluster = primary_with(files.path(), flavour).await;
+        let primary = cluster.primary().expect("a primary");
+        let odd = ["d'or", "\u{fc}n\u{ef}", "%"];
+        let mut statements: Vec<String> =
+            odd.iter().map(|name| format!("CREATE USER \"{name}\" IDENTIFIED BY 'pw'")).collect();
+        statements.push("SET GLOBAL require_secure_transport = ON".to_owned());
+        primary.run(&statements).await.expect("runs");
+        // In clear text it lets nobody in.
+        let why = match flavour {
+            Flavour::Mariadb => "1045",
+            Flavour::Mysql => "3159",
+        };
+        proxy_without(primary.port, "", why).await;
+        let group = format!("server_tls = \"required\"\nserver_tls_ca = \"{}\"", ca.display());
+        let proxy = proxy_of(primary.port, &group).await;
+        let servers = console(&proxy, "SHOW SERVERS").await;
+        assert!(servers.contains("up") && servers.contains("primary"), "{servers}");
+        assert!(servers.contains("verified"), "{servers}");
+        // Accounts are looked up there, whatever their names are made of.
+        let login = |name, password| {
+            let login = raw::login(&mut connect(proxy.port), (name, password), None);
+            login.map_err(|refused| refused.0)
+        };
+        for name in odd.iter().chain(&["' OR 1 = 1 -- "]) {
+            assert_eq!(login(name, "wrong"), Err(1045), "{flavour:?} {name}");
         }
+        for name in odd {
+            assert_eq!(login(name, "pw"), Ok(()), "{flavour:?} {name}: {}", proxy.log());
+        }
+        assert_eq!(login("\u{1f600}", "pw"), Err(1045), "{flavour:?}: nobody's name");
+        assert!(cipher(&proxy).is_some_and(|cipher| !cipher.is_empty()), "{flavour:?}");
     }
 }
 
@@ -96,14 +160,45 @@ async fn a_certificate_for_another_host_or_another_year_is_not_believed() {
         let cluster = primary_with(files.path(), flavour).await;
         let port = cluster.primary().expect("a primary").port;
         let group = format!("server_tls = \"required\"\nserver_tls_ca = \"{}\"", ca.display());
-        let proxy = proxy_of(port, &group).await;
+        let proxy = proxy_without(port, &group, "invalid peer certificate").await;
         assert_eq!(cipher(&proxy), None, "{names:?}");
-        assert!(proxy.log().contains("no TLS with it"), "{}", proxy.log());
         // A pinned key needs neither.
         let group = format!("server_tls = \"required\"\nserver_tls_pins = [\"{pin}\"]");
         let proxy = proxy_of(port, &group).await;
         assert!(cipher(&proxy).is_some_and(|cipher| !cipher.is_empty()), "{names:?}");
     }
+}
+
+#[tokio::test]
+async fn a_reload_judges_the_servers_anew() {
+    let Some(flavour) = servers::flavours().into_iter().next() else { return };
+    let files = tempfile::tempdir().expect("a folder");
+    let (right, wrong) = (Authority::new("right"), Authority::new("wrong"));
+    let ca = files.path().join("believed.pem");
+    std::fs::write(&ca, &right.pem).expect("a file");
+    right.write(files.path(), Names::Host("127.0.0.1"));
+    std::fs::write(files.path().join("ca.pem"), &right.pem).expect("a file");
+    let cluster = primary_with(files.path(), flavour).await;
+    let port = cluster.primary().expect("a primary").port;
+    let group = format!("server_tls = \"required\"\nserver_tls_ca = \"{}\"", ca.display());
+    let proxy = proxy_of(port, &group).await;
+    // A file that holds no authority changes nothing.
+    std::fs::write(&ca, "nothing").expect("a file");
+    proxy.signal(rustix::process::Signal::HUP);
+    let failed = ["outcome=\"failed\""];
+    wait::until("the refusal of the reload", || async {
+        (proxy.metric("pointsman_config_reloads_total", &failed) > 0.0).then_some(())
+    })
+    .await;
+    assert!(cipher(&proxy).is_some_and(|cipher| !cipher.is_empty()), "{}", proxy.log());
+    // Another authority: the monitor's old connection counts no more.
+    std::fs::write(&ca, &wrong.pem).expect("a file");
+    proxy.signal(rustix::process::Signal::HUP);
+    wait::until("the server to be down", || async {
+        let servers = console(&proxy, "SHOW SERVERS").await;
+        (servers.contains("down") && servers.contains("invalid peer certificate")).then_some(())
+    })
+    .await;
 }
 
 /// What the one in the middle does with the server's greeting.
@@ -115,14 +210,15 @@ enum Meddling {
     Strip,
     /// Adds an OK packet behind it.
     Stuff,
+    /// Says in its place that the password was wrong.
+    Refuse,
 }
 
-/// Stands between the proxy's links and a server; keeps all that a link says. The monitor,
-/// which does not come by TLS, is let through.
-fn in_the_middle(target: u16, how: Meddling) -> (u16, Arc<Mutex<Middle>>) {
+/// Stands between the proxy and a server; keeps the first that is said on each connection.
+fn in_the_middle(target: u16) -> (u16, Arc<Mutex<Middle>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its address").port();
-    let middle = Arc::new(Mutex::new(Middle { how, heard: Vec::new() }));
+    let middle = Arc::new(Mutex::new(Middle { how: Meddling::Pass, heard: Vec::new() }));
     let shared = middle.clone();
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
@@ -157,6 +253,11 @@ fn meddle(mut client: TcpStream, target: u16, middle: &Mutex<Middle>) -> Option<
     }
     let mut bytes = Vec::new();
     pointsman::protocol::packet::write(&mut bytes, 0, &greeting);
+    if matches!(how, Meddling::Refuse) {
+        bytes.clear();
+        let refusal = b"\xff\x15\x04#28000Send your password to evil.example";
+        pointsman::protocol::packet::write(&mut bytes, 0, refusal);
+    }
     if matches!(how, Meddling::Stuff) {
         bytes.extend_from_slice(b"\x07\0\0\x02\0\0\0\x02\0\0\0");
     }
@@ -164,10 +265,7 @@ fn meddle(mut client: TcpStream, target: u16, middle: &Mutex<Middle>) -> Option<
     let mut buffer = [0; 4096];
     let read = client.read(&mut buffer).ok()?;
     let said = &buffer[..read];
-    let monitor = said.windows(7).any(|window| window == b"monitor");
-    if !monitor {
-        lock(middle).heard.extend_from_slice(said);
-    }
+    lock(middle).heard.extend_from_slice(said);
     server.write_all(said).ok()?;
     let (mut back, mut forth) = (server.try_clone().ok()?, client.try_clone().ok()?);
     std::thread::spawn(move || {
@@ -190,19 +288,43 @@ async fn nothing_is_said_to_one_in_the_middle() {
     let cluster = primary_with(files.path(), flavour).await;
     let target = cluster.primary().expect("a primary").port;
     let group = format!("server_tls = \"required\"\nserver_tls_ca = \"{}\"", ca.display());
-    let (port, middle) = in_the_middle(target, Meddling::Strip);
+    let (port, middle) = in_the_middle(target);
+    let meddle = |how| *lock(&middle) = Middle { how, heard: Vec::new() };
+    let assert_silence = || {
+        let heard = &lock(&middle).heard;
+        assert!(heard.is_empty(), "{:?}", String::from_utf8_lossy(heard));
+    };
+    // Neither the monitor says anything,
+    for (how, why) in [
+        (Meddling::Strip, "does not offer TLS"),
+        (Meddling::Stuff, "bytes behind the greeting"),
+        (Meddling::Refuse, "error 1045 before TLS"),
+    ] {
+        meddle(how);
+        let proxy = proxy_without(port, &group, why).await;
+        assert_eq!(cipher(&proxy), None, "{how:?}");
+        assert_silence();
+        assert!(!proxy.log().contains("evil.example"), "{how:?}");
+    }
+    // nor a link, whose monitor had come through before.
+    meddle(Meddling::Pass);
     let proxy = proxy_of(port, &group).await;
-    assert_eq!(cipher(&proxy), None);
-    let why = "does not offer TLS";
-    wait::until(why, || async { proxy.log().contains(why).then_some(()) }).await;
-    assert!(lock(&middle).heard.is_empty(), "a link said {:?}", lock(&middle).heard);
-
-    lock(&middle).how = Meddling::Pass;
     assert!(cipher(&proxy).is_some_and(|cipher| !cipher.is_empty()), "as soon as it is honest");
-    lock(&middle).heard.clear();
-    lock(&middle).how = Meddling::Stuff;
-    assert_eq!(cipher(&proxy), None);
-    let errors = proxy.metric("pointsman_server_link_errors_total", &["kind=\"protocol\""]);
-    assert!(errors > 0.0, "{}", proxy.log());
-    assert!(lock(&middle).heard.is_empty(), "a link said {:?}", lock(&middle).heard);
+    let heard = String::from_utf8_lossy(&lock(&middle).heard).into_owned();
+    assert!(!heard.contains(MONITOR.0) && !heard.contains(APP.0), "{heard:?}");
+    for (how, kind) in [
+        (Meddling::Strip, "kind=\"tls\""),
+        (Meddling::Stuff, "kind=\"protocol\""),
+        (Meddling::Refuse, "kind=\"tls\""),
+    ] {
+        let errors = || proxy.metric("pointsman_server_link_errors_total", &[kind]);
+        let before = errors();
+        meddle(how);
+        let refused = raw::login(&mut connect(proxy.port), APP, Some("app"));
+        let (code, _, text) = refused.expect_err("there is no link");
+        assert!(code != 1045 && !text.contains("evil.example"), "{how:?}: {code} {text}");
+        assert!(errors() > before, "{how:?}: {}", proxy.log());
+        assert_silence();
+    }
+    assert!(proxy.log().contains("does not offer TLS"), "{}", proxy.log());
 }

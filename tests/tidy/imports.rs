@@ -21,9 +21,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("metrics", &["topology", "router", "session"]),
     ("digests", &["router", "topology"]),
     // The shell.
-    ("health", &["topology", "config", "protocol", "metrics"]),
+    ("health", &["topology", "config", "protocol", "metrics", "tls"]),
     ("control", &["topology", "config", "health", "digests"]),
-    ("accounts", &["protocol", "topology", "config", "health::cell", "health::connect"]),
+    (
+        "accounts",
+        &[
+            "protocol",
+            "topology",
+            "config",
+            "tls",
+            "health::cell",
+            "health::connect",
+            "health::observation",
+        ],
+    ),
     ("reactor", &[]),
     ("tls", &["config"]),
     ("upstream", &["protocol", "topology", "config", "reactor", "tls"]),

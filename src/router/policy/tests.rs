@@ -9,7 +9,7 @@ use crate::config::ListenAddress;
 use crate::config::tls::{ClientTls, ServerTls};
 use crate::router::classify;
 use crate::router::tests::dialect;
-use crate::topology::{Condition, Flavour, ServerFacts};
+use crate::topology::{Condition, Flavour, ServerFacts, Transport};
 
 pub(crate) fn node(id: u16, weight: u32) -> Node {
     Node {
@@ -48,6 +48,7 @@ fn facts() -> ServerFacts {
         max_connections: 151,
         max_prepared: 16_382,
         init_connect: false,
+        transport: Transport::Clear,
         sees_us_as: Arc::from(""),
     }
 }

@@ -15,7 +15,7 @@ use crate::session::action::{
 use crate::session::links::Kept;
 use crate::session::{Session, state};
 use crate::topology::gtid::GtidSet;
-use crate::topology::{Condition, Flavour, Node, NodeId, Role, ServerFacts, Topology};
+use crate::topology::{Condition, Flavour, Node, NodeId, Role, ServerFacts, Topology, Transport};
 
 pub(super) use crate::router::policy::Held::{Primary, Replica};
 pub(super) use crate::session::pin::Pin;
@@ -474,6 +474,7 @@ pub(super) fn facts() -> ServerFacts {
         max_connections: 151,
         max_prepared: 16_382,
         init_connect: false,
+        transport: Transport::Clear,
         sees_us_as: Arc::from("localhost"),
     }
 }
