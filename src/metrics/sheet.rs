@@ -225,11 +225,10 @@ fn server_state(sheet: &mut Sheet, group: &str, node: &Node) {
         let is = u64::from(node.condition == condition);
         sheet.count(known::SERVER_CONDITION, &[group, server, condition.word()], is);
     }
-    if let Some(facts) = &node.facts {
-        for transport in [Transport::Clear, Transport::Unverified, Transport::Verified] {
-            let is = u64::from(facts.transport == transport);
-            sheet.count(known::SERVER_TRANSPORT, &[group, server, transport.word()], is);
-        }
+    for transport in [Transport::Clear, Transport::Unverified, Transport::Verified] {
+        let is = node.facts.as_ref().is_some_and(|facts| facts.transport == transport);
+        let labels = [group, server, transport.word()];
+        sheet.count(known::SERVER_TRANSPORT, &labels, u64::from(is));
     }
     if let Some(lag) = node.lag {
         sheet.add(known::SERVER_LAG, &[group, server], lag.as_secs_f64());
