@@ -40,8 +40,10 @@ pub(super) async fn accounts(
     monitor: &Monitor,
     trust: &Trust,
 ) -> Result<Vec<AccountRow>, String> {
-    // A name that is no text is nobody's; it costs the same question as any other.
-    let user = std::str::from_utf8(user).unwrap_or("\u{fffd}");
+    // A name that is no text, or that the tables' three-byte UTF-8 cannot hold, is nobody's; it
+    // costs the same question as any other.
+    let held = |name: &&str| name.chars().all(|c| c <= '\u{ffff}');
+    let user = std::str::from_utf8(user).ok().filter(held).unwrap_or("\u{fffd}");
     let flavour = node.facts.as_ref().map_or(Flavour::MariaDb, |facts| facts.flavour);
     let unreachable = |why: &Failure| {
         format!("{} cannot be asked about accounts as {}: {why}", node.name, monitor.user)
