@@ -70,13 +70,13 @@ pub async fn open(address: &str, monitor: &Monitor, trust: &Trust) -> Result<Con
     };
     let towards = trust.towards(address, local, Demand::Nothing);
     let towards = towards.map_err(|error| untrusted(&error))?;
-    // On this machine nobody can be in between.
-    let rsa = if local { RsaPolicy::AskServer } else { RsaPolicy::Never };
-    let request = request(monitor, rsa, address.starts_with('/'));
-    log_in(Wire { stream, input: BytesMut::new() }, request, towards).await
+    let request = request(monitor, local, address.starts_with('/'));
+    log_in(Wire { stream, input: BytesMut::new() }, request, towards, local).await
 }
 
-fn request(monitor: &Monitor, rsa: RsaPolicy, secure: bool) -> LoginRequest {
+fn request(monitor: &Monitor, local: bool, secure: bool) -> LoginRequest {
+    // On this machine nobody can be in between.
+    let rsa = if local { RsaPolicy::AskServer } else { RsaPolicy::Never };
     let password = Password::new(monitor.password.reveal().as_bytes().to_vec());
     LoginRequest {
         user: monitor.user.as_bytes().to_vec(),
@@ -96,6 +96,7 @@ async fn log_in(
     mut wire: Wire,
     mut request: LoginRequest,
     towards: Option<Towards>,
+    local: bool,
 ) -> Result<Connection, Failure> {
     let mut transport = Transport::Clear;
     if towards.is_some() {
@@ -107,7 +108,8 @@ async fn log_in(
         let mut step = login.on_packet(seq, &payload).map_err(|error| gave_up(&error))?;
         if let (LoginStep::Tls(bytes), Some(towards)) = (&step, &towards) {
             wire = wire.inside_tls(bytes, towards).await?;
-            let server = if towards.verified { Server::Verified } else { Server::Anybody };
+            let known = towards.verified || local;
+            let server = if known { Server::Verified } else { Server::Anybody };
             transport = Transport::of(towards.verified);
             step = login.tls_ready(server).map_err(|error| gave_up(&error))?;
         }
@@ -311,8 +313,8 @@ mod tests {
         theirs.write_all(bytes).await.expect("room for it");
         drop(theirs);
         let wire = Wire { stream: Box::new(ours), input: BytesMut::new() };
-        let request = request(&monitor(), RsaPolicy::Never, false);
-        log_in(wire, request, None).await.expect_err("no server")
+        let request = request(&monitor(), false, false);
+        log_in(wire, request, None, false).await.expect_err("no server")
     }
 
     #[tokio::test]

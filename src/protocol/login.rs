@@ -231,14 +231,18 @@ impl Login {
         }
     }
 
-    /// Goes on inside TLS. Only to a server that was verified a password may go in clear.
+    /// Goes on inside TLS. Only to a server that was verified a password may go in clear; one
+    /// that was not gets none, since inside TLS servers know no other form of it.
     ///
     /// # Errors
     /// [`LoginError::OutOfOrder`] when TLS was not asked for.
     pub fn tls_ready(&mut self, server: Server) -> Result<LoginStep, LoginError> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Tls(greeting) => {
-                self.request.secure |= server == Server::Verified;
+                match server {
+                    Server::Verified => self.request.secure = true,
+                    Server::Anybody => self.request.rsa = RsaPolicy::Never,
+                }
                 Ok(self.respond(greeting))
             }
             Stage::Start

@@ -172,7 +172,9 @@ async fn log_in(
             };
             stream.write_all(&bytes).await?;
             Box::pin(stream.connect_tls(towards)).await?;
-            let server = if towards.verified { Server::Verified } else { Server::Anybody };
+            // On this machine nobody can be in between, whatever the certificate says.
+            let known = towards.verified || stream.is_local();
+            let server = if known { Server::Verified } else { Server::Anybody };
             step = login.tls_ready(server)?;
         }
         match step {

@@ -427,6 +427,17 @@ fn tls_is_begun_only_where_it_is_offered() {
     assert_eq!(response[3], 2);
     assert!(matches!(greet.on_packet(2, &response[4..]), Ok(Step::NeedAccount)));
     assert_eq!(greet.hello().user, b"app");
+    // Asked for the password itself there, in which no RSA is spoken, our client gives it to
+    // whom it knows.
+    for (server, told) in [(Server::Verified, true), (Server::Anybody, false)] {
+        let mut login = asking();
+        login.on_packet(0, &first[4..]).unwrap();
+        login.tls_ready(server).unwrap();
+        match login.on_packet(3, b"\x01\x04") {
+            Ok(LoginStep::Send(answer)) => assert!(told && answer[4..] == *b"secret\0"),
+            other => assert!(!told && other.unwrap_err() == LoginError::Insecure),
+        }
+    }
 }
 
 #[test]
