@@ -48,6 +48,7 @@ impl Drive {
             Acquired::Place(place) => self.open(slot, node, &identity, schema, place).await,
             Acquired::Full(limit) => Event::NoLink { slot, node, why: NoLink::Full(limit) },
             Acquired::Moved => Event::NoLink { slot, node, why: NoLink::Moved },
+            Acquired::Called => Event::NoLink { slot, node, why: NoLink::Called },
             Acquired::Killed => return Err(Gone),
         };
         self.worker.holds(&self.seat);

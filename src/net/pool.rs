@@ -90,6 +90,8 @@ pub(super) enum Acquired {
     Full(u32),
     /// The server takes no requests any more.
     Moved,
+    /// Others wait for the other link that the session holds.
+    Called,
     /// The client is to be closed.
     Killed,
 }
@@ -169,6 +171,9 @@ impl Worker {
                 return served.taken(Acquired::Place(place), node);
             }
         }
+        if self.holds_what_others_wait_for(seat) {
+            return Acquired::Called;
+        }
         let began = self.now();
         let mut given = served.links.pool.borrow_mut().wait(node, wanted);
         let _waiting = budget.wait(node);
@@ -183,6 +188,7 @@ impl Worker {
                 place.map_or(Acquired::Full(0), Acquired::Place)
             }
             () = killed(seat) => Acquired::Killed,
+            () = called(seat) => Acquired::Called,
             () = tokio::time::sleep_until(until.into()) => Acquired::Full(limit),
         };
         given.close();
@@ -193,11 +199,20 @@ impl Worker {
         let ended = match &outcome {
             Acquired::Link(..) | Acquired::Place(_) => LinkWait::Served,
             Acquired::Full(_) => LinkWait::Full,
-            Acquired::Moved | Acquired::Killed => LinkWait::Abandoned,
+            Acquired::Moved | Acquired::Called | Acquired::Killed => LinkWait::Abandoned,
         };
         let waited = self.now().saturating_duration_since(began);
         served.metrics.waited_for_link(node, ended, waited);
         served.taken(outcome, node)
+    }
+
+    /// Whether a session that has to wait holds a link that others wait for.
+    fn holds_what_others_wait_for(&self, seat: &Seat) -> bool {
+        let session = seat.session.borrow();
+        let Some(session) = session.as_ref().filter(|session| session.can_release()) else {
+            return false;
+        };
+        session.nodes().into_iter().flatten().any(|node| seat.group.budget.waiting(node) > 0)
     }
 
     /// A place for the link that a login needs; `None` when the server has moved away, an error
@@ -212,7 +227,7 @@ impl Worker {
         let until = self.now() + settings.links.queue_timeout;
         match self.acquire(seat, &identity.hello.user, node, None, until).await {
             Acquired::Place(place) => Ok(Some(place)),
-            Acquired::Link(..) | Acquired::Moved => Ok(None),
+            Acquired::Link(..) | Acquired::Moved | Acquired::Called => Ok(None),
             Acquired::Killed => Err(DialError::TimedOut(Duration::ZERO)),
             Acquired::Full(limit) => {
                 let topology = seat.group.topology.load();
@@ -424,7 +439,9 @@ impl Served {
                 if *own { Taken::Own } else { Taken::Other }
             }
             Acquired::Place(_) => Taken::New,
-            Acquired::Full(_) | Acquired::Moved | Acquired::Killed => return acquired,
+            Acquired::Full(_) | Acquired::Moved | Acquired::Called | Acquired::Killed => {
+                return acquired;
+            }
         };
         self.metrics.link_taken(node, how);
         acquired
@@ -503,6 +520,12 @@ fn safe_idle(node: Option<&Node>) -> Duration {
     let facts = node.and_then(|node| node.facts.as_ref());
     let least = facts.map_or(0, |facts| facts.wait_timeout.min(facts.interactive_timeout));
     if least == 0 { Duration::MAX } else { Duration::from_secs(least) * 3 / 4 }
+}
+
+/// Until the session is asked for its other link.
+async fn called(seat: &Seat) {
+    std::future::poll_fn(|cx| if seat.bell.called(cx) { Poll::Ready(()) } else { Poll::Pending })
+        .await;
 }
 
 async fn killed(seat: &Seat) {

@@ -104,6 +104,15 @@ impl Bell {
         Ring(self.rung.get()).has(Ring::KILL)
     }
 
+    /// Whether it was rung for a link to be given up, which is not looked at again then;
+    /// remembers whom to wake.
+    pub(super) fn called(&self, cx: &Context<'_>) -> bool {
+        *self.waker.borrow_mut() = Some(cx.waker().clone());
+        let rung = self.rung.get();
+        self.rung.set(rung & !Ring::RELEASE.0);
+        Ring(rung).has(Ring::RELEASE)
+    }
+
     /// What it was rung for, if it was; otherwise remembers whom to wake.
     pub(super) fn poll(&self, cx: &Context<'_>) -> Option<Ring> {
         let rung = self.rung.replace(0);

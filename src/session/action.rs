@@ -253,6 +253,8 @@ pub enum NoLink {
     Full(u32),
     /// The server takes no requests any more: decide anew.
     Moved,
+    /// Others wait for the link that the session holds: to be given up first.
+    Called,
 }
 
 /// The outcome of a KILL.

@@ -244,6 +244,7 @@ impl Session {
                 let server = self.name_of(world, node);
                 self.fail(world, &Failure::NoLink { server, limit }, 1, out);
             }
+            (NoLink::Called, _) => self.release(world, out),
             (NoLink::Moved, _) => {
                 if let Some(pending) = self.pending.as_mut() {
                     pending.decision = None;

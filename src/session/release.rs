@@ -29,10 +29,11 @@ pub(super) struct Carried {
 const COUNTS: &[u8] = b"SELECT CONCAT_WS(',', LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT()";
 
 impl Session {
-    /// Whether an idle session holds a link that it may give up now.
+    /// Whether the session holds a link that it may give up now: it is idle, or it waits for its
+    /// other link. Sessions that hold one and wait for the other would wait for each other.
     #[must_use]
     pub fn can_release(&self) -> bool {
-        matches!(self.phase, Phase::Idle)
+        matches!(self.phase, Phase::Idle | Phase::Dialing)
             && [Held::Primary, Held::Replica].into_iter().any(|slot| self.releasable(slot))
     }
 
@@ -58,6 +59,10 @@ impl Session {
                 return;
             }
             self.give_up(slot, out);
+        }
+        if self.pending.is_some() {
+            // A request waits for the other link.
+            self.proceed(world, out);
         }
     }
 

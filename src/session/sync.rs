@@ -492,7 +492,8 @@ impl Session {
         out: &mut Outbox,
     ) {
         if matches!(step, Step::Counts) {
-            return self.drop_link(slot, out);
+            self.drop_link(slot, out);
+            return self.proceed(world, out);
         }
         if matches!(step, Step::Reset | Step::SetUp) {
             // It is not fit to be handed over; another one will do.

@@ -169,6 +169,47 @@ async fn thousands_of_clients_on_a_few_links_find_their_own_state_only() {
     cluster.down().await.expect("taken down");
 }
 
+/// Sessions that hold a link to one server and wait for one to another must not wait for each
+/// other.
+#[tokio::test]
+async fn who_reads_and_writes_by_turns_waits_only_for_those_who_work() {
+    const CLIENTS: usize = 2;
+    const TURNS: usize = 300;
+    for flavour in servers::flavours() {
+        let cluster = servers::own(flavour, 1).await;
+        let primary = cluster.primary().expect("a primary");
+        let table = "CREATE TABLE app.turns (id INT AUTO_INCREMENT PRIMARY KEY, a INT, KEY (a))";
+        primary.run(&[table]).await.expect("a table");
+        cluster.wait_caught_up().await.expect("replicas follow");
+        let proxy = Proxy::start(&cluster, "max_server_links = 1").await;
+        let clients: Vec<TcpStream> = (0..CLIENTS)
+            .map(|_| {
+                let mut stream =
+                    TcpStream::connect(("127.0.0.1", proxy.port)).expect("a connection");
+                raw::login(&mut stream, APP, Some("app")).expect("a login");
+                stream
+            })
+            .collect();
+        std::thread::scope(|scope| {
+            for (number, mut client) in clients.into_iter().enumerate() {
+                scope.spawn(move || {
+                    for turn in 1..=TURNS {
+                        let insert = format!("INSERT INTO turns (a) VALUES ({number})");
+                        raw::ask(&mut client, &insert).expect("a write");
+                        let count = format!("SELECT COUNT(*) FROM turns WHERE a = {number}");
+                        let found = raw::ask(&mut client, &count).expect("a read");
+                        assert_eq!(found.as_deref(), Some(turn.to_string().as_str()));
+                    }
+                });
+            }
+        });
+        let full = proxy.metric("pointsman_link_waits_total", &["outcome=\"full\""]);
+        assert_eq!(full, 0.0, "{flavour:?}: nobody waits in vain");
+        drop(proxy);
+        cluster.down().await.expect("taken down");
+    }
+}
+
 /// A reset leaves schema and role in place (both families, measured): neither may reach the next
 /// session, and no link another user.
 #[tokio::test]

@@ -350,6 +350,23 @@ fn a_read_for_which_its_replica_has_no_link_runs_elsewhere() {
     assert_eq!(rig.sent_sql(Replica), "SELECT a FROM t");
 }
 
+#[test]
+fn who_waits_for_one_link_gives_up_the_other_when_it_is_called() {
+    let mut rig = Rig::new();
+    rig.write();
+    rig.client(&query("SELECT a FROM t"));
+    let node = rig.take_dial(Replica);
+    assert!(rig.session.can_release());
+    let node = crate::topology::NodeId(node);
+    rig.event(Event::NoLink { slot: Replica, node, why: NoLink::Called });
+    let asked = rig.sent_sql(Primary);
+    assert!(asked.starts_with("SELECT CONCAT_WS(',', LAST_INSERT_ID()"), "{asked}");
+    rig.server(Primary, &row("5,0,1", AUTO));
+    assert_eq!(rig.session.nodes(), [None, None]);
+    rig.dialed(Replica);
+    assert_eq!(rig.sent_sql(Replica), "SELECT a FROM t");
+}
+
 /// Between a statement that shows the client's trackers and the next one, the link has those.
 #[test]
 fn a_link_with_the_clients_trackers_is_told_ours_before_anybodys_next_statement() {
