@@ -216,6 +216,8 @@ async fn death_and_return_are_seen(observed: &Observed, server: &Server) {
     let name = node(&observed.health.cell.load(), server).expect("known").name.to_string();
     let answer = observed.health.ask(|reply| Command::Drain(name.clone(), reply)).await;
     answer.expect("obeyed");
+    // Killed with a position that is not in its log yet, MariaDB refuses the same DDL again.
+    server.run(&["FLUSH LOCAL ENGINE LOGS"]).await.expect("flushed");
     observed.cluster.kill(&server.name).await.expect("killed");
     observed
         .until("in trouble", |at| node(at, server).is_some_and(|node| !node.trouble.is_empty()))
