@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -273,6 +273,8 @@ impl App {
             reloaded.map_err(|why| format!("group {}: {why}", handle.name))?;
             handle.accounts.reconfigure(group.clone(), config.monitor.clone());
             handle.settings.store(group);
+            // Links of before, which other rules believed, are handed on no more.
+            handle.accounts_at.fetch_add(1, Ordering::Relaxed);
         }
         self.drain_timeout = config.boot.drain_timeout;
         self.control.set_config(config);

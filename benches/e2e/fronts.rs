@@ -70,7 +70,8 @@ impl Front {
         Self::start("forwarder", port, command, &dir.join("forwarder.log"))
     }
 
-    /// A pointsman; `alone` knows the primary only, so that all runs where HAProxy runs it.
+    /// A pointsman; `alone` knows the primary only, so that all runs where HAProxy runs it. The
+    /// one that is named `encrypted` speaks TLS to it.
     pub(crate) fn pointsman(
         name: &'static str,
         program: &Path,
@@ -86,11 +87,13 @@ impl Front {
             true => format!("\n[[groups.main.servers]]\naddress = \"{primary}\"\n"),
             false => format!("seeds = [\"{primary}\"]\n"),
         };
+        // Not told to the others: an older build may not know it.
+        let tls = if name == "encrypted" { "server_tls = \"skip-verify\"\n" } else { "" };
         let (user, password) = MONITOR;
         let config = format!(
             "http = \"127.0.0.1:{http}\"\nstate_dir = {dir:?}\nworkers = 2\n\n\
              [monitor]\nuser = \"{user}\"\npassword = \"{password}\"\n\n\
-             [groups.main]\nlisten = \"127.0.0.1:{port}\"\n{servers}",
+             [groups.main]\nlisten = \"127.0.0.1:{port}\"\n{tls}{servers}",
             dir = dir.display().to_string(),
         );
         let path = dir.join("pointsman.toml");

@@ -36,15 +36,18 @@ pub(crate) enum Mode {
     Text,
     /// COM_STMT_EXECUTE, prepared once a client.
     Prepared,
+    /// COM_QUERY, in TLS with whoever answers.
+    Tls,
 }
 
 impl Mode {
-    pub(crate) const ALL: [Self; 2] = [Self::Text, Self::Prepared];
+    pub(crate) const ALL: [Self; 3] = [Self::Text, Self::Prepared, Self::Tls];
 
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Text => "text",
             Self::Prepared => "prepared",
+            Self::Tls => "tls",
         }
     }
 }
@@ -157,12 +160,16 @@ impl Client {
             secure: false,
         };
         let address = format!("127.0.0.1:{port}");
-        let in_clear = ServerTls { mode: ServerTlsMode::Off, ..ServerTls::default() };
+        let tls = match mode {
+            Mode::Text | Mode::Prepared => ServerTlsMode::Off,
+            Mode::Tls => ServerTlsMode::SkipVerify,
+        };
+        let tls = ServerTls { mode: tls, ..ServerTls::default() };
         let target = Target {
             address: &address,
             timeout: Duration::from_secs(10),
             proxied: None,
-            trust: Arc::new(Trust::new(&in_clear).expect("nothing to read")),
+            trust: Arc::new(Trust::new(&tls).expect("nothing to read")),
             demand: Demand::Nothing,
             setup: None,
             sandbox_will_do: false,
@@ -217,7 +224,7 @@ impl Client {
         let key = self.seed % ROWS + 1;
         self.request.clear();
         match self.mode {
-            Mode::Text => {
+            Mode::Text | Mode::Tls => {
                 let sql = format!("\x03SELECT c FROM bench WHERE id={key}");
                 packet::write(&mut self.request, 0, sql.as_bytes());
             }

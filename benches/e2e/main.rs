@@ -2,7 +2,12 @@
 //! queries per second, latencies, and the proxy's CPU per query, in interleaved rounds.
 //!
 //!     cargo bench --bench e2e -- [--seconds 0.5] [--rounds 9] [--clients 1,8,64]
-//!         [--modes text,prepared] [--fronts direct,haproxy,...] [--before PROGRAM] [--json FILE]
+//!         [--modes text,prepared,tls] [--fronts direct,haproxy,...] [--before PROGRAM] [--json FILE]
+//!
+//! Mode `tls` is text with clients in TLS; HAProxy and the forwarder pass that on to the server.
+//! The front `encrypted` is pointsman with TLS towards the servers, in every mode, so that
+//! `--modes text,tls --fronts direct,haproxy,pointsman,encrypted` has TLS on neither side, either
+//! and both.
 //!
 //! Starts a MariaDB primary with two replicas and all fronts by itself and ends them. `--before`
 //! adds another build of pointsman, to see what a change did. Figures are medians over the rounds;
@@ -95,7 +100,11 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn servers(dir: &Path) -> Cluster {
-    let spec = Spec { lifetime: Lifetime::Process, ..Spec::new(Flavour::Mariadb, dir.join("db")) };
+    let spec = Spec {
+        lifetime: Lifetime::Process,
+        options: certificate(dir),
+        ..Spec::new(Flavour::Mariadb, dir.join("db"))
+    };
     runtime().block_on(async {
         let cluster = Cluster::up(spec).await.unwrap_or_else(|error| panic!("{error}"));
         let statements = [
@@ -110,6 +119,15 @@ fn servers(dir: &Path) -> Cluster {
         cluster.wait_caught_up().await.unwrap_or_else(|error| panic!("{error}"));
         cluster
     })
+}
+
+/// The servers' options for a certificate that is made for this run.
+fn certificate(dir: &Path) -> Vec<String> {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| dir.join(name));
+    std::fs::write(&certificate, made.cert.pem()).expect("a file");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
+    vec![format!("--ssl-cert={}", certificate.display()), format!("--ssl-key={}", key.display())]
 }
 
 fn fronts(cluster: &Cluster, dir: &Path) -> Vec<Front> {
@@ -127,6 +145,7 @@ fn fronts(cluster: &Cluster, dir: &Path) -> Vec<Front> {
             },
             "pointsman" => Front::pointsman("pointsman", program, cluster, dir, true),
             "replicas" => Front::pointsman("replicas", program, cluster, dir, false),
+            "encrypted" => Front::pointsman("encrypted", program, cluster, dir, true),
             other => panic!("unknown front {other}"),
         });
     }

@@ -9,7 +9,7 @@ use crate::metrics::ClientError;
 use crate::net::drive::{Drive, Gone};
 use crate::net::link::{self, LinkSocket, Opening};
 use crate::net::seat::{Identity, Seat};
-use crate::net::transport::{Terms, begin_tls, is_transport_enough, shown};
+use crate::net::transport::{Terms, begin_tls, is_met, is_transport_enough};
 use crate::net::worker::Worker;
 use crate::protocol::auth::{self, Credential, Password};
 use crate::protocol::errno::SqlError;
@@ -237,9 +237,13 @@ async fn steps(
                 Err(error) => Err(error),
             },
             // As a server does it: who may not come this way hears what a wrong password hears.
-            Step::Relay | Step::CheckPassword(_) | Step::Done { .. }
-                if !terms.requires.is_met(&shown(drive)) =>
-            {
+            Step::CheckPassword(_) | Step::Done { .. } if !is_met(drive, &terms) => {
+                return deny(drive, &machine, terms.socket).await;
+            }
+            // The primary has its dialogue first, and most often says no itself. Where it sees
+            // nothing amiss it sees our connection, not the client's.
+            Step::Relay if !is_met(drive, &terms) => {
+                drop(Box::pin(relay(drive, &mut machine, Demand::Nothing)).await?);
                 return deny(drive, &machine, terms.socket).await;
             }
             Step::Relay => {

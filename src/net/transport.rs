@@ -36,8 +36,13 @@ impl Terms {
     }
 }
 
+/// Whether the client's connection is what its account demands.
+pub(super) fn is_met(drive: &Drive, terms: &Terms) -> bool {
+    terms.requires.is_met(&shown(drive))
+}
+
 /// What the client's connection has to show.
-pub(super) fn shown(drive: &Drive) -> Shown {
+fn shown(drive: &Drive) -> Shown {
     let Some(tls) = drive.client.tls() else { return Shown::default() };
     let certificate = tls.peer_certificates().and_then(<[_]>::first);
     Shown {

@@ -79,7 +79,7 @@ pub(crate) fn trusting(pem: &str) -> Arc<ClientConfig> {
 }
 
 /// The same, with the certificate in `dir` to show.
-fn presenting(pem: &str, dir: &Path) -> Arc<ClientConfig> {
+pub(crate) fn presenting(pem: &str, dir: &Path) -> Arc<ClientConfig> {
     let read = |name| std::fs::read(dir.join(name)).expect("a file");
     let own = CertificateDer::from_pem_slice(&read("cert.pem")).expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(&read("key.pem")).expect("a key");
@@ -360,7 +360,7 @@ async fn what_an_account_requires_of_the_connection_is_decided_as_by_the_server(
             right.write(dir, Names::Host(name));
         }
         std::fs::write(server.join("ca.pem"), &right.pem).expect("a file");
-        let cluster = crate::tls_servers::primary_with(&server, flavour).await;
+        let cluster = crate::tls_servers::primary_with(&server, flavour, &[]).await;
         let primary = cluster.primary().expect("a primary");
         let mut accounts = Vec::new();
         for (name, require) in DEMANDING {

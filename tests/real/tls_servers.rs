@@ -16,11 +16,13 @@ use crate::tls::{Authority, Names, connect};
 use crate::{raw, servers, wait};
 
 /// A primary without replicas whose certificate is in `files`.
-pub(crate) async fn primary_with(files: &Path, flavour: Flavour) -> Cluster {
+pub(crate) async fn primary_with(files: &Path, flavour: Flavour, further: &[&str]) -> Cluster {
     let option = |name: &str, file: &str| format!("--{name}={}", files.join(file).display());
     let options =
         [option("ssl-cert", "cert.pem"), option("ssl-key", "key.pem"), option("ssl-ca", "ca.pem")];
-    servers::own_with(flavour, 0, &options.each_ref().map(String::as_str)).await
+    let options: Vec<&str> =
+        options.iter().map(String::as_str).chain(further.iter().copied()).collect();
+    servers::own_with(flavour, 0, &options).await
 }
 
 /// A configuration for one fixed server, which monitor and links find at `port`.
@@ -74,7 +76,7 @@ async fn only_servers_that_prove_who_they_are_are_spoken_to() {
         std::fs::write(&ca, &right.pem).expect("a file");
         std::fs::write(&other, &wrong.pem).expect("a file");
         let pin = right.write(files.path(), Names::Host("127.0.0.1"));
-        let cluster = primary_with(files.path(), flavour).await;
+        let cluster = primary_with(files.path(), flavour, &[]).await;
         let primary = cluster.primary().expect("a primary");
         let required = |with: &str| format!("server_tls = \"required\"\n{with}");
         let ca = format!("server_tls_ca = \"{}\"", ca.display());
@@ -114,7 +116,7 @@ async fn a_server_that_insists_on_tls_is_watched_and_asked_in_it() {
         let ca = files.path().join("ca.pem");
         std::fs::write(&ca, &authority.pem).expect("a file");
         authority.write(files.path(), Names::Host("127.0.0.1"));
-        let cluster = primary_with(files.path(), flavour).await;
+        let cluster = primary_with(files.path(), flavour, &[]).await;
         let primary = cluster.primary().expect("a primary");
         let odd = ["d'or", "\u{fc}n\u{ef}", "%"];
         let mut statements: Vec<String> =
@@ -157,7 +159,7 @@ async fn a_certificate_for_another_host_or_another_year_is_not_believed() {
         let ca = files.path().join("ca.pem");
         std::fs::write(&ca, &authority.pem).expect("a file");
         let pin = authority.write(files.path(), names);
-        let cluster = primary_with(files.path(), flavour).await;
+        let cluster = primary_with(files.path(), flavour, &[]).await;
         let port = cluster.primary().expect("a primary").port;
         let group = format!("server_tls = \"required\"\nserver_tls_ca = \"{}\"", ca.display());
         let proxy = proxy_without(port, &group, "invalid peer certificate").await;
@@ -178,7 +180,7 @@ async fn a_reload_judges_the_servers_anew() {
     std::fs::write(&ca, &right.pem).expect("a file");
     right.write(files.path(), Names::Host("127.0.0.1"));
     std::fs::write(files.path().join("ca.pem"), &right.pem).expect("a file");
-    let cluster = primary_with(files.path(), flavour).await;
+    let cluster = primary_with(files.path(), flavour, &[]).await;
     let port = cluster.primary().expect("a primary").port;
     let group = format!("server_tls = \"required\"\nserver_tls_ca = \"{}\"", ca.display());
     let proxy = proxy_of(port, &group).await;
@@ -188,6 +190,32 @@ async fn a_reload_judges_the_servers_anew() {
     let failed = ["outcome=\"failed\""];
     wait::until("the refusal of the reload", || async {
         (proxy.metric("pointsman_config_reloads_total", &failed) > 0.0).then_some(())
+    })
+    .await;
+    assert!(cipher(&proxy).is_some_and(|cipher| !cipher.is_empty()), "{}", proxy.log());
+    // Links from before are handed on no more: told to use none, then some again.
+    let path = proxy.dir.join("pointsman.toml");
+    let rewrite = |from: &str, to: &str| {
+        let config = std::fs::read_to_string(&path).expect("its configuration");
+        assert!(config.contains(from), "{config}");
+        std::fs::write(&path, config.replace(from, to)).expect("its configuration");
+        proxy.signal(rustix::process::Signal::HUP);
+    };
+    std::fs::write(&ca, &right.pem).expect("a file");
+    rewrite("\"required\"", "\"off\"");
+    wait::until("links in clear text", || async {
+        (cipher(&proxy).as_deref() == Some("")).then_some(())
+    })
+    .await;
+    let idle = ["server=\"127.0.0.1"];
+    wait::until("a link in the pool", || async {
+        (proxy.metric("pointsman_server_links_idle", &idle) > 0.0).then_some(())
+    })
+    .await;
+    rewrite("\"off\"", "\"required\"");
+    let done = ["outcome=\"ok\""];
+    wait::until("the second reload", || async {
+        (proxy.metric("pointsman_config_reloads_total", &done) >= 2.0).then_some(())
     })
     .await;
     assert!(cipher(&proxy).is_some_and(|cipher| !cipher.is_empty()), "{}", proxy.log());
@@ -285,7 +313,7 @@ async fn nothing_is_said_to_one_in_the_middle() {
     let ca = files.path().join("ca.pem");
     std::fs::write(&ca, &authority.pem).expect("a file");
     authority.write(files.path(), Names::Host("127.0.0.1"));
-    let cluster = primary_with(files.path(), flavour).await;
+    let cluster = primary_with(files.path(), flavour, &[]).await;
     let target = cluster.primary().expect("a primary").port;
     let group = format!("server_tls = \"required\"\nserver_tls_ca = \"{}\"", ca.display());
     let (port, middle) = in_the_middle(target);

@@ -1,15 +1,20 @@
 //! One attempt to log in, by a client that knows every plugin and begins with any of them, and
 //! what came of it as a client can tell.
 
-use std::io::Write as _;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman::protocol::auth::{self, CACHING_SHA2, NATIVE, Password, SHA256};
 use pointsman::protocol::ed25519::{self, CLIENT_ED25519};
 use pointsman::protocol::flags::{Capabilities, MariadbCapabilities};
-use pointsman::protocol::handshake::{ChangeUser, Greeting, HandshakeResponse, NONCE_LEN};
+use pointsman::protocol::handshake::{
+    ChangeUser, Greeting, HandshakeResponse, NONCE_LEN, SslRequest,
+};
 use pointsman::protocol::{packet, reply};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::raw;
 
@@ -25,7 +30,30 @@ pub(super) struct Attempt {
     pub(super) copes_with_expiry: bool,
     /// Log in as this account first, then COM_CHANGE_USER.
     pub(super) from: Option<(&'static str, &'static str)>,
+    pub(super) way: Way,
 }
+
+/// How a client comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// In clear text.
+    Clear,
+    /// In TLS.
+    Tls,
+    /// In TLS, with a certificate to show.
+    Certificate,
+}
+
+/// What clients in TLS go by.
+#[derive(Debug)]
+pub(super) struct Configs {
+    pub(super) tls: Arc<ClientConfig>,
+    pub(super) certificate: Arc<ClientConfig>,
+}
+
+/// A connection, in TLS or not.
+trait Duplex: Read + Write {}
+impl<S: Read + Write> Duplex for S {}
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,25 +77,38 @@ impl Outcome {
 
 /// What the client has to go by.
 struct Talk<'a> {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
+    /// The number of the response to the greeting.
+    seq: u8,
     attempt: &'a Attempt,
     plugin: Vec<u8>,
     nonce: Vec<u8>,
 }
 
-/// Logs in at `port` of this machine.
+/// Logs in at `port` of this machine, in clear text.
 pub(super) fn attempt(port: u16, attempt: &Attempt) -> Outcome {
-    let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    assert_eq!(attempt.way, Way::Clear, "there is nothing to go by");
+    attempt_by(port, attempt, None)
+}
+
+/// Logs in at `port` of this machine, in TLS if the attempt says so.
+pub(super) fn attempt_by(port: u16, attempt: &Attempt, configs: Option<&Configs>) -> Outcome {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
     stream.set_nodelay(true).expect("an option");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a bound");
-    let mut talk = Talk { stream, attempt, plugin: Vec::new(), nonce: Vec::new() };
-    let Some((_, payload)) = raw::read_packet(&mut talk.stream) else { return Outcome::Closed };
+    let Some((_, payload)) = raw::read_packet(&mut stream) else { return Outcome::Closed };
     if payload.first() == Some(&0xFF) {
         return Outcome::Refused(raw::refusal(&payload), None);
     }
     let greeting = Greeting::parse(&payload).expect("a greeting");
     let capabilities = capabilities(attempt);
-    talk.nonce = greeting.nonce.to_vec();
+    let (stream, seq): (Box<dyn Duplex>, u8) = match attempt.way {
+        Way::Clear => (Box::new(stream), 1),
+        Way::Tls => (in_tls(stream, capabilities, configs.map(|by| &by.tls)), 2),
+        Way::Certificate => (in_tls(stream, capabilities, configs.map(|by| &by.certificate)), 2),
+    };
+    let nonce = greeting.nonce.to_vec();
+    let mut talk = Talk { stream, seq, attempt, plugin: Vec::new(), nonce };
     let Some((user, password)) = attempt.from else {
         let first = attempt.first.unwrap_or("mysql_native_password");
         talk.plugin = first.as_bytes().to_vec();
@@ -113,6 +154,9 @@ fn capabilities(attempt: &Attempt) -> Capabilities {
         .with(Capabilities::LONG_PASSWORD)
         .with(Capabilities::SECURE_CONNECTION)
         .with(Capabilities::TRANSACTIONS);
+    if attempt.way != Way::Clear {
+        capabilities = capabilities.with(Capabilities::SSL);
+    }
     if attempt.first.is_some() {
         capabilities = capabilities.with(Capabilities::PLUGIN_AUTH);
     }
@@ -123,6 +167,23 @@ fn capabilities(attempt: &Attempt) -> Capabilities {
         capabilities = capabilities.with(Capabilities::CAN_HANDLE_EXPIRED_PASSWORDS);
     }
     capabilities
+}
+
+/// Asks for TLS; the handshake comes with the first byte that is sent.
+fn in_tls(
+    mut plain: TcpStream,
+    capabilities: Capabilities,
+    config: Option<&Arc<ClientConfig>>,
+) -> Box<dyn Duplex> {
+    let config = config.expect("something to go by").clone();
+    let mariadb = MariadbCapabilities(0);
+    let request = SslRequest { capabilities, mariadb, max_packet: 1 << 24, collation: 45 };
+    let mut out = Vec::new();
+    request.encode(&mut out, 1);
+    plain.write_all(&out).expect("a request");
+    let name = ServerName::try_from("127.0.0.1").expect("a name");
+    let connection = ClientConnection::new(config, name).expect("TLS");
+    Box::new(StreamOwned::new(connection, plain))
 }
 
 impl Talk<'_> {
@@ -152,7 +213,7 @@ impl Talk<'_> {
             attributes: Vec::new(),
             zstd_level: 0,
         }
-        .encode(&mut out, 1);
+        .encode(&mut out, self.seq);
         self.send(&out);
     }
 
@@ -177,6 +238,7 @@ impl Talk<'_> {
             (SHA256, _) if password.is_empty() => vec![0],
             (NATIVE, Some(nonce)) => auth::native_token(&auth::stage1(password), &nonce).to_vec(),
             (CACHING_SHA2, Some(nonce)) => auth::caching_sha2_token(password, &nonce).to_vec(),
+            (SHA256, _) if self.attempt.way != Way::Clear => [password, &b"\0"[..]].concat(),
             (SHA256, _) => vec![1],
             (b"mysql_clear_password" | b"dialog", _) => [password, &b"\0"[..]].concat(),
             _ => Vec::new(),
@@ -211,7 +273,10 @@ impl Talk<'_> {
                     self.answer()
                 }
                 (Some(1), CACHING_SHA2) if payload == [1, 3] => continue,
-                (Some(1), CACHING_SHA2) if payload == [1, 4] => vec![2],
+                (Some(1), CACHING_SHA2) if payload == [1, 4] => match self.attempt.way {
+                    Way::Clear => vec![2],
+                    Way::Tls | Way::Certificate => [&self.attempt.password, &b"\0"[..]].concat(),
+                },
                 (Some(1), CACHING_SHA2 | SHA256) if payload.starts_with(b"\x01-----BEGIN") => {
                     let password = Password::new(self.attempt.password.clone());
                     let nonce = self.nonce.as_slice().try_into().expect("a nonce");

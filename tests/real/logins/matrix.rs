@@ -7,9 +7,10 @@ use pointsman::provider::Flavour;
 use pointsman::provider::replication::{APP, ROOT};
 use pointsman::provider::server::Server;
 
-use super::attempt::{Attempt, Outcome, attempt};
+use super::attempt::{Attempt, Configs, Outcome, Way, attempt_by};
 use crate::proxy::Proxy;
-use crate::{raw, servers};
+use crate::tls::{Authority, Names, presenting, trusting};
+use crate::{raw, servers, tls_servers};
 
 /// Passwords of accounts, by a word for their names.
 const PASSWORDS: [(&str, &str); 4] = [
@@ -20,11 +21,14 @@ const PASSWORDS: [(&str, &str); 4] = [
 ];
 
 /// States of accounts: what follows CREATE USER or ALTER USER.
-const STATES: [(&str, &str); 4] = [
+const STATES: [(&str, &str); 7] = [
     ("open", ""),
     ("locked", "ACCOUNT LOCK"),
     ("expired", "PASSWORD EXPIRE"),
     ("aging", "PASSWORD EXPIRE INTERVAL 90 DAY"),
+    ("ssl", "REQUIRE SSL"),
+    ("x509", "REQUIRE X509"),
+    ("app", "REQUIRE SUBJECT '/CN=app'"),
 ];
 
 /// What clients begin with.
@@ -138,11 +142,17 @@ fn is_several(user: &str) -> bool {
     ["either_", "second_", "socket_"].iter().any(|prefix| user.starts_with(prefix))
 }
 
+/// Whether the account demands something of the connection.
+fn is_demanding(user: &str) -> bool {
+    ["_ssl", "_x509", "_app"].iter().any(|end| user.ends_with(end))
+}
+
 fn is_stranger(user: &str) -> bool {
     ["nobody", "elsewhere", ""].contains(&user)
 }
 
 /// The matrix: every account with every plugin and way, and further dimensions one at a time.
+/// Accounts that demand something of the connection come in all three ways.
 fn cases(accounts: &[(String, &'static str)]) -> Vec<Attempt> {
     let mut cases = Vec::new();
     for (user, right) in accounts {
@@ -153,6 +163,7 @@ fn cases(accounts: &[(String, &'static str)]) -> Vec<Attempt> {
             database: None,
             copes_with_expiry: false,
             from: None,
+            way: Way::Clear,
         };
         for from in [None, Some(APP)] {
             for first in FIRST {
@@ -168,6 +179,10 @@ fn cases(accounts: &[(String, &'static str)]) -> Vec<Attempt> {
                     cases.push(Attempt { first, from, password, ..base.clone() });
                 }
             }
+            // Further dimensions of a change of user would only take time.
+            if from.is_some() && is_demanding(user) {
+                continue;
+            }
             for password in passwords(right).into_iter().skip(1) {
                 if password.is_empty() && is_stranger(user) {
                     continue;
@@ -180,17 +195,37 @@ fn cases(accounts: &[(String, &'static str)]) -> Vec<Attempt> {
             cases.push(Attempt { from, copes_with_expiry: true, ..base.clone() });
         }
     }
+    let in_tls: Vec<Attempt> = cases.iter().flat_map(in_tls).collect();
+    cases.extend(in_tls);
     cases
+}
+
+/// The same attempt in TLS; a change of user only where TLS counts, since MariaDB takes a second
+/// for each that fails.
+fn in_tls(case: &Attempt) -> Vec<Attempt> {
+    let ways: &[Way] = match is_demanding(&case.user) {
+        true if case.user.ends_with("_ssl") => &[Way::Tls],
+        true => &[Way::Tls, Way::Certificate],
+        false if case.from.is_some() => &[],
+        false => &[Way::Tls],
+    };
+    ways.iter().map(|way| Attempt { way: *way, ..case.clone() }).collect()
 }
 
 /// Carries out every case on both ports. Many at a time: MariaDB answers a change of user that
 /// fails after a second.
-fn compare(cases: &[Attempt], direct: u16, proxied: u16) -> Vec<(&Attempt, Outcome, Outcome)> {
+fn compare<'a>(
+    cases: &'a [Attempt],
+    direct: u16,
+    proxied: u16,
+    configs: &Configs,
+) -> Vec<(&'a Attempt, Outcome, Outcome)> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut found = Vec::new();
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let [direct, proxied] = [direct, proxied].map(|port| comparable(attempt(port, case)));
+            let [direct, proxied] =
+                [direct, proxied].map(|port| comparable(attempt_by(port, case, Some(configs))));
             found.push((case, direct, proxied));
         }
         found
@@ -222,12 +257,29 @@ async fn decides_as(flavour: Flavour) {
     if !servers::present(flavour) {
         return;
     }
-    let cluster = servers::own_with(flavour, 0, options(flavour)).await;
+    let files = tempfile::tempdir().expect("a folder");
+    let [server, app] = ["server", "app"].map(|name| files.path().join(name));
+    let authority = Authority::new("right");
+    for (dir, name) in [(&server, "127.0.0.1"), (&app, "app")] {
+        std::fs::create_dir(dir).expect("a folder");
+        authority.write(dir, Names::Host(name));
+    }
+    std::fs::write(server.join("ca.pem"), &authority.pem).expect("a file");
+    let cluster = tls_servers::primary_with(&server, flavour, options(flavour)).await;
     let primary = cluster.primary().expect("a primary");
     let accounts = accounts(primary, flavour);
-    let proxy = Proxy::start(&cluster, "").await;
+    let group = format!(
+        "tls_certificate = \"{0}/cert.pem\"\ntls_key = \"{0}/key.pem\"\n\
+         tls_client_ca = \"{0}/ca.pem\"\n\
+         server_tls_certificate = \"{1}/cert.pem\"\nserver_tls_key = \"{1}/key.pem\"",
+        server.display(),
+        app.display()
+    );
+    let proxy = Proxy::start(&cluster, &group).await;
+    let configs =
+        Configs { tls: trusting(&authority.pem), certificate: presenting(&authority.pem, &app) };
     let cases = cases(&accounts);
-    let found = compare(&cases, primary.port, proxy.port);
+    let found = compare(&cases, primary.port, proxy.port, &configs);
     let admitted = found.iter().filter(|(_, direct, _)| direct.is_in()).count();
     let differ: Vec<_> = found
         .iter()
@@ -245,6 +297,16 @@ async fn decides_as(flavour: Flavour) {
         cases.len(),
         differ.join("\n")
     );
+    // Links in TLS and with a certificate are not the client's: what it lacks it still lacks.
+    drop(proxy);
+    let proxy = Proxy::start(&cluster, &format!("{group}\nserver_tls = \"skip-verify\"")).await;
+    let is_asked = |case: &&Attempt| {
+        is_demanding(&case.user) && case.from.is_none() && case.database.is_none()
+    };
+    let cases: Vec<Attempt> = cases.iter().filter(is_asked).cloned().collect();
+    for (case, direct, proxied) in compare(&cases, primary.port, proxy.port, &configs) {
+        assert_eq!(proxied.is_in(), direct.is_in(), "{case:?}\n{direct:?}\n{proxied:?}");
+    }
 }
 
 fn options(flavour: Flavour) -> &'static [&'static str] {

@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable as _;
 use pointsman::provider::Flavour;
 use pointsman::provider::replication::APP;
 
-use super::attempt::{Attempt, Outcome, attempt};
+use super::attempt::{Attempt, Outcome, Way, attempt};
 use crate::faults::console;
 use crate::proxy::{Proxy, configuration};
 use crate::{clients, servers};
@@ -23,6 +23,7 @@ fn attempt_of(user: &str, password: &str) -> Attempt {
         database: None,
         copes_with_expiry: false,
         from: None,
+        way: Way::Clear,
     }
 }
 
