@@ -2,7 +2,7 @@
 //! queries per second, latencies, and the proxy's CPU per query, in interleaved rounds.
 //!
 //!     cargo bench --bench e2e -- [--seconds 0.5] [--rounds 9] [--clients 1,8,64]
-//!         [--modes text,prepared,tls] [--fronts direct,haproxy,...] [--before PROGRAM] [--json FILE]
+//!         [--modes text,prepared] [--fronts direct,haproxy,...] [--before PROGRAM] [--json FILE]
 //!
 //! Mode `tls` is text with clients in TLS; HAProxy and the forwarder pass that on to the server.
 //! The front `encrypted` is pointsman with TLS towards the servers, in every mode, so that
