@@ -286,6 +286,21 @@ async fn what_is_stuffed_behind_the_request_for_tls_is_no_command() {
             // An alert or nothing: no packet of the protocol.
             assert!(answer.is_empty() || answer[0] == 0x15, "{answer:?}");
         }
+        // A hello of TLS 1.1 that is acceptable otherwise: a suite, signatures, a group, points.
+        let signatures = b"\0\x0d\0\x04\0\x02\x04\x03";
+        let rest = b"\0\x0a\0\x04\0\x02\0\x1d\0\x0b\0\x02\x01\0";
+        let head = [&[3, 2][..], &[7; 32], b"\0\0\x02\xc0\x2b\x01\0\0\x16"].concat();
+        let hello = [head.as_slice(), signatures, rest].concat();
+        let length = u8::try_from(hello.len()).expect("a short hello");
+        let mut old = vec![0x16, 3, 1, 0, length + 4, 1, 0, 0, length];
+        old.extend_from_slice(&hello);
+        let mut stream = connect(proxy.port);
+        raw::read_packet(&mut stream).expect("a greeting");
+        stream.write_all(&[asked, old].concat()).expect("a hello");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        // Fatal, protocol_version.
+        assert!(answer.starts_with(&[0x15]) && answer.ends_with(&[2, 70]), "{answer:?}");
         let primary = cluster.primary().expect("a primary");
         let mut neighbour = connect(proxy.port);
         raw::login(&mut neighbour, APP, None).expect("others get in");
