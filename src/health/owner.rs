@@ -185,7 +185,7 @@ where
         }
     }
 
-    /// Restarts probe tasks that ended: the library may panic on odd answers.
+    /// Restarts probe tasks that ended: a panic in one must not leave its server unobserved.
     fn look_after(&mut self) {
         for index in 0..self.members.len() {
             let ended = self.watchers.get(index).and_then(Option::as_ref);
