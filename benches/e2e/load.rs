@@ -171,6 +171,7 @@ impl Client {
             proxied: None,
             trust: Arc::new(Trust::new(&tls).expect("nothing to read")),
             demand: Demand::Nothing,
+            compression: None,
             setup: None,
             sandbox_will_do: false,
         };

@@ -32,6 +32,7 @@ fn group(users: &[(&str, &str)]) -> Arc<Group> {
         inspect_limit: 0,
         tls: ClientTls::default(),
         server_tls: ServerTls::default(),
+        server_compression: Default::default(),
         proxy_protocol_from: Vec::new(),
         proxy_protocol_to_servers: false,
         users: users.collect(),

@@ -126,12 +126,38 @@ pub struct Group {
     pub tls: ClientTls,
     /// TLS towards servers.
     pub server_tls: ServerTls,
+    /// Compression towards servers.
+    pub server_compression: ServerCompression,
     /// Peers (addresses or networks) whose PROXY protocol header is believed, and required.
     pub proxy_protocol_from: Vec<Network>,
     /// Whether a PROXY v2 header is sent to the servers (MariaDB: `proxy-protocol-networks`).
     pub proxy_protocol_to_servers: bool,
     /// Accounts stated here instead of being learnt from the primary.
     pub users: Vec<User>,
+}
+
+/// Whether and how the connections to servers are compressed, where a server can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ServerCompression {
+    /// Not at all.
+    #[default]
+    Off,
+    /// By zlib: both families.
+    Zlib,
+    /// By zstd: MySQL 8.0.18 and later.
+    Zstd,
+}
+
+impl ServerCompression {
+    /// The word of the configuration file.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Zlib => "zlib",
+            Self::Zstd => "zstd",
+        }
+    }
 }
 
 /// How links to servers are shared between clients, and how many there may be.

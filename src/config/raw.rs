@@ -130,6 +130,8 @@ pub struct Group {
     pub server_tls_certificate: Option<Scalar>,
     /// Its key.
     pub server_tls_key: Option<Scalar>,
+    /// Whether servers are spoken to in compressed packets.
+    pub server_compression: Option<Scalar>,
     /// Peers whose PROXY header is believed.
     pub proxy_protocol_from: Option<OneOrMany>,
     /// Whether a PROXY header is sent.

@@ -14,7 +14,7 @@ use crate::config::raw::{self, OneOrMany, Scalar};
 use crate::config::units::{self, DURATION_FORM, SIZE_FORM, Secret};
 use crate::config::{
     Boot, Config, Consistency, Group, ListenAddress, LogFormat, Monitor, Network, RoleHint, Server,
-    User, address,
+    ServerCompression, User, address,
 };
 
 mod links;
@@ -225,6 +225,12 @@ impl Reader<'_> {
             inspect_limit: self.size(&at("inspect_limit"), inspect, 1 << 10..=1 << 30, 1 << 20),
             tls: self.client_tls(name, raw),
             server_tls: self.server_tls(name, raw),
+            server_compression: self.word(
+                &at("server_compression"),
+                raw.server_compression.as_ref(),
+                &[ServerCompression::Off, ServerCompression::Zlib, ServerCompression::Zstd]
+                    .map(|method| (method.word(), method)),
+            ),
             proxy_protocol_from: self.networks(&at("proxy_protocol_from"), raw),
             proxy_protocol_to_servers: self.flag(&at("proxy_protocol_to_servers"), to_servers),
             users,

@@ -123,6 +123,7 @@ fn group(group: &Group) -> Vec<Entry> {
         ("server_tls_pins", joined(&group.server_tls.pins)),
         ("server_tls_certificate", path(&group.server_tls.certificate, "(none)")),
         ("server_tls_key", path(&group.server_tls.key, "(none)")),
+        ("server_compression", group.server_compression.word().to_owned()),
         ("proxy_protocol_from", joined(&group.proxy_protocol_from)),
         ("proxy_protocol_to_servers", group.proxy_protocol_to_servers.to_string()),
     ]

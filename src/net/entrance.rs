@@ -9,7 +9,7 @@ use crate::metrics::ClientError;
 use crate::net::drive::{Drive, Gone};
 use crate::net::link::{self, LinkSocket, Opening};
 use crate::net::seat::{Identity, Seat};
-use crate::net::transport::{Terms, begin_tls, is_met, is_transport_enough};
+use crate::net::transport::{Terms, begin_compression, begin_tls, is_met, is_transport_enough};
 use crate::net::worker::Worker;
 use crate::protocol::auth::{self, Credential, Password};
 use crate::protocol::errno::SqlError;
@@ -27,11 +27,10 @@ use crate::upstream::dial::DialError;
 const LOGIN_PACKET_MAX: usize = 64 * 1024;
 
 /// What the backends offer and we pass on: everything but each side's own transport, and what
-/// the session does not carry yet.
+/// the session does not carry yet. zstd is ours wherever the backends know it.
 const OFFERED: Capabilities = Capabilities(
     !(Capabilities::SSL.0
         | Capabilities::COMPRESS.0
-        | Capabilities::ZSTD_COMPRESSION.0
         | Capabilities::OPTIONAL_RESULTSET_METADATA.0
         | Capabilities::MULTI_FACTOR_AUTHENTICATION.0),
 );
@@ -93,6 +92,7 @@ pub(super) async fn enter(mut drive: Drive, proxied: bool) -> Option<Drive> {
         drive.links[0] = Some(socket);
         drive.worker.holds(&drive.seat);
     }
+    begin_compression(&mut drive).ok()?;
     let session = Session::new(drive.seat.id, login, dialect, link_facts, drive.worker.now());
     *drive.seat.session.borrow_mut() = Some(session);
     Some(drive)
@@ -168,7 +168,8 @@ async fn known_facts(drive: &Drive) -> Option<std::sync::Arc<ServerFacts>> {
 
 /// What is offered; `None` when no random numbers can be had.
 fn offer(drive: &Drive, facts: &ServerFacts) -> Option<Offer> {
-    let mut capabilities = Capabilities(facts.capabilities).and(OFFERED);
+    let mut capabilities =
+        Capabilities(facts.capabilities).and(OFFERED).with(Capabilities::COMPRESS);
     if drive.seat.group.tls.load().is_some() {
         capabilities = capabilities.with(Capabilities::SSL);
     }

@@ -1,19 +1,20 @@
 //! A link of a session: the socket, what was read of it and not yet used, and how it is opened.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::config::Group;
+use crate::compression::{Codec, Method};
+use crate::config::{Group, ServerCompression};
 use crate::metrics::WorkerMetrics;
 use crate::net::seat::{Identity, Seat};
 use crate::net::worker::Served;
 use crate::protocol::auth::Credential;
 use crate::protocol::flags::Capabilities;
-use crate::protocol::login::{LoginRequest, RsaPolicy};
+use crate::protocol::login::{LoginRequest, RsaPolicy, ZSTD_LEVEL};
 use crate::protocol::session_track::Change;
 use crate::protocol::{reply, session_track};
 use crate::router::policy::Held;
@@ -86,7 +87,8 @@ pub(super) async fn open(
     let accounts_at = opening.accounts_at();
     let (node, schema) = (opening.node, opening.schema);
     let setup = |facts: &ServerFacts| opening.setup(facts);
-    let (target, request) = prepare(seat, identity, topology, settings, node, schema, setup)?;
+    let (mut target, request) = prepare(seat, identity, topology, settings, node, schema, setup)?;
+    target.compression = opening.compression(settings);
     let dialed = dial::dial(&seat.reactor, target, request).await?;
     fits(identity, &dialed)?;
     let (stream, facts, ok) = split(dialed, node, schema);
@@ -112,6 +114,7 @@ pub(super) async fn open_first(
     let setup = |facts: &ServerFacts| opening.setup(facts);
     let (mut target, request) = prepare(seat, identity, topology, settings, node, schema, setup)?;
     target.sandbox_will_do = true;
+    target.compression = opening.compression(settings);
     if matches!(identity.credential, Credential::Relayed { .. }) {
         // The client has its part in it.
         target.timeout = settings.handshake_timeout;
@@ -160,6 +163,16 @@ impl Opening<'_> {
 
     fn accounts_at(&self) -> u32 {
         self.served.group.accounts_at.load(Ordering::Relaxed)
+    }
+
+    /// How the link is compressed, if it is to be.
+    fn compression(&self, settings: &Group) -> Option<(Method, Rc<RefCell<Codec>>)> {
+        let method = match settings.server_compression {
+            ServerCompression::Off => return None,
+            ServerCompression::Zlib => Method::Zlib,
+            ServerCompression::Zstd => Method::Zstd(ZSTD_LEVEL),
+        };
+        Some((method, self.served.codec.clone()))
     }
 
     /// What a fresh link is told.
@@ -240,6 +253,7 @@ fn prepare<'a>(
         proxied,
         trust: seat.group.trust.load_full(),
         demand: identity.demand,
+        compression: None,
         setup: Some(setup(facts)),
         sandbox_will_do: false,
     };

@@ -2,8 +2,12 @@
 //! and accounts demand.
 
 use crate::accounts::{AccountFacts, Requirement, Shown};
+use crate::compression::Method;
+use crate::compression::frames::Frames;
+use crate::compression::numbers::Role;
 use crate::metrics::ClientError;
 use crate::net::drive::{Drive, Gone};
+use crate::protocol::flags::Capabilities;
 use crate::tls::certificate;
 use crate::tls::trust::Demand;
 
@@ -66,6 +70,27 @@ pub(super) async fn begin_tls(drive: &mut Drive) -> Result<(), Gone> {
             Err(Gone)
         }
     }
+}
+
+/// The login is over: from here on both sides compress, if that was agreed on.
+pub(super) fn begin_compression(drive: &mut Drive) -> Result<(), Gone> {
+    let method = {
+        let identity = drive.seat.identity.borrow();
+        let Some(hello) = identity.as_ref().map(|identity| &identity.hello) else { return Ok(()) };
+        if hello.capabilities.has(Capabilities::COMPRESS) {
+            Method::Zlib
+        } else if hello.capabilities.has(Capabilities::ZSTD_COMPRESSION) {
+            Method::Zstd(hello.zstd_level)
+        } else {
+            return Ok(());
+        }
+    };
+    let codec = drive.worker.served(&drive.seat.group).codec.clone();
+    let mut frames = Frames::new(method, Role::Server, codec);
+    let early = std::mem::take(&mut drive.client_tail);
+    frames.unpack(&early, &mut drive.client_tail).map_err(|_| Gone)?;
+    drive.client.compress(frames);
+    Ok(())
 }
 
 /// Whether this user may go on over this connection; checked before a credential is looked at.

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::app::tasks;
+use crate::compression::Codec;
 use crate::config::Group;
 use crate::control::WorkerRequest;
 use crate::digests::{DigestTable, Execution};
@@ -126,6 +127,8 @@ pub(super) struct Served {
     /// Links open to each server, of this worker.
     pub(super) open: Rc<[Cell<u32>; NODES]>,
     pub(super) digests: RefCell<DigestTable>,
+    /// What compresses for all connections of this worker.
+    pub(super) codec: Rc<RefCell<Codec>>,
     current: RefCell<Current>,
     /// When it was last said aloud that a server is not believed.
     doubted: Cell<Option<Instant>>,
@@ -329,6 +332,7 @@ impl Worker {
             links: Links::default(),
             open: Rc::new([const { Cell::new(0) }; NODES]),
             digests: RefCell::new(DigestTable::new(DIGESTS)),
+            codec: Rc::default(),
             doubted: Cell::default(),
         };
         let groups = groups.into_iter().map(serve).collect();

@@ -73,6 +73,8 @@ pub struct Hello {
     pub attributes: Vec<u8>,
     /// The longest packet that the client takes, bytes.
     pub max_packet: u32,
+    /// The level of zstd that the client asks for, where it is agreed on.
+    pub zstd_level: u8,
     /// The plugin that the client began with.
     pub plugin: Option<Vec<u8>>,
     /// The last nonce that the client was given.
@@ -335,6 +337,7 @@ impl Greet {
             wide_collation: None,
             attributes: response.attributes,
             max_packet: response.max_packet,
+            zstd_level: response.zstd_level,
             plugin: response.plugin,
             nonce: self.hello.nonce,
         };

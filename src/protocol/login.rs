@@ -15,6 +15,9 @@ use super::{Malformed, packet, reply};
 /// A server may change its mind about the plugin this often (MariaDB: accounts with several).
 const SWITCHES_MAX: u8 = 4;
 
+/// The level of zstd that a login of ours asks for, where zstd is agreed on.
+pub const ZSTD_LEVEL: u8 = 3;
+
 /// What a relayed login names as its plugin.
 const RELAYED: &[u8] = b"relayed";
 
@@ -286,8 +289,6 @@ impl Login {
             .with(Capabilities::PLUGIN_AUTH_LENENC_CLIENT_DATA)
             // Unset by a MariaDB server, and then its further capabilities count.
             .with(Capabilities::LONG_PASSWORD)
-            .without(Capabilities::COMPRESS)
-            .without(Capabilities::ZSTD_COMPRESSION)
             .without(Capabilities::MULTI_FACTOR_AUTHENTICATION);
         wanted = match self.request.database {
             Some(_) => wanted.with(Capabilities::CONNECT_WITH_DB),
@@ -332,7 +333,7 @@ impl Login {
             database: self.request.database.clone(),
             plugin: Some(plugin.to_vec()),
             attributes: self.request.attributes.clone(),
-            zstd_level: 0,
+            zstd_level: ZSTD_LEVEL,
         }
         .encode(&mut out, self.seq);
         self.stage = Stage::Answered(Exchange { greeting, plugin: plugin.to_vec(), nonce });

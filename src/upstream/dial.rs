@@ -1,12 +1,16 @@
 //! Opening a connection to a server and logging in: the client role of the protocol, driven
 //! over a socket.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::compression::frames::Frames;
+use crate::compression::numbers::Role;
+use crate::compression::{Codec, Method};
 use crate::protocol::auth::Credential;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities};
 use crate::protocol::login::{Login, LoginError, LoginRequest, LoginStep, RsaPolicy, Server};
@@ -35,6 +39,8 @@ pub struct Target<'a> {
     pub trust: Arc<Trust>,
     /// What the account demands of it.
     pub demand: Demand,
+    /// How the connection is compressed, where the server can, and with what.
+    pub compression: Option<(Method, Rc<RefCell<Codec>>)>,
     /// A statement to run before the link is handed over.
     pub setup: Option<Vec<u8>>,
     /// A session whose password has expired, which may only change it, will do.
@@ -135,8 +141,19 @@ async fn dial_untimed(
     if towards.is_some() {
         request.capabilities = request.capabilities.with(Capabilities::SSL);
     }
+    if let Some((method, _)) = &target.compression {
+        request.capabilities = request.capabilities.with(flag_of(*method));
+    }
     let mut input = Vec::new();
     let mut dialed = log_in(stream, &mut input, Login::new(request), towards, ask).await?;
+    if let Some((method, codec)) = target.compression
+        && dialed.capabilities.has(flag_of(method))
+    {
+        if !input.is_empty() {
+            return Err(DialError::Malformed("bytes after the login"));
+        }
+        dialed.stream.compress(Frames::new(method, Role::Client, codec));
+    }
     if let Some(sql) = target.setup {
         match run(&mut dialed, &mut input, &sql).await {
             Err(DialError::Refused(error))
@@ -149,6 +166,13 @@ async fn dial_untimed(
         }
     }
     if input.is_empty() { Ok(dialed) } else { Err(DialError::Malformed("bytes after the login")) }
+}
+
+fn flag_of(method: Method) -> Capabilities {
+    match method {
+        Method::Zlib => Capabilities::COMPRESS,
+        Method::Zstd(_) => Capabilities::ZSTD_COMPRESSION,
+    }
 }
 
 /// Follows the login to its end.

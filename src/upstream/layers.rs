@@ -1,4 +1,5 @@
-//! What lies between the bytes of the wire and those of the protocol: TLS.
+//! What lies between the bytes of the wire and those of the protocol: TLS, and inside it
+//! compression.
 //!
 //! Buffers are there only while something is in them, so that an idle stream costs the state of
 //! its ciphers and no more.
@@ -6,6 +7,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use crate::compression::frames::Frames;
 use crate::tls::TlsError;
 use crate::tls::record::{Progress, Records, Sink};
 use crate::upstream::stream::{Socket, TlsStreamError};
@@ -19,6 +21,7 @@ const HANDSHAKE_MAX: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     tls: Option<Records>,
+    compression: Option<Frames>,
     /// Bytes for the wire that it has not taken yet, from `sent` on.
     outgoing: Vec<u8>,
     sent: usize,
@@ -35,6 +38,11 @@ pub(super) struct Layers {
 impl Layers {
     pub(super) fn tls(&self) -> Option<&Records> {
         self.tls.as_ref()
+    }
+
+    /// Everything is compressed from the next byte on, both ways.
+    pub(super) fn compress(&mut self, frames: Frames) {
+        self.compression = Some(frames);
     }
 
     /// Brings TLS up.
@@ -81,28 +89,48 @@ impl Layers {
             if given > 0 || self.ended || buffer.is_empty() {
                 return Poll::Ready(Ok(given));
             }
-            // Before the handshake is over nobody else reads.
-            let Some(tls) = &mut self.tls else { return Poll::Ready(Err(END.into())) };
-            // The reader's buffer holds the cipher text first, and then what came of it.
+            // The reader's buffer holds the wire's bytes first, and then what came of them.
             let read = ready!(socket.poll_read(cx, buffer))?;
             self.ended = read == 0;
-            tls.incoming.extend_from_slice(buffer.get(..read).unwrap_or_default());
-            let mut plain = Sink::new(buffer, &mut self.ready);
-            let progress = tls.advance(&mut plain, &mut self.outgoing);
-            let filled = plain.filled;
-            // Alerts and answers to key updates: what does not fit now goes before the next
-            // bytes of ours.
-            match self.flush(socket) {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                    return Poll::Ready(Err(error));
+            let filled = match &mut self.tls {
+                Some(_) => self.decrypt(socket, buffer, read)?,
+                None => read,
+            };
+            let Some(frames) = &mut self.compression else {
+                if filled > 0 {
+                    return Poll::Ready(Ok(filled));
                 }
-                Ok(()) | Err(_) => {}
-            }
-            self.ended |= progress.map_err(io::Error::other)? == Progress::Closed;
-            if filled > 0 {
-                return Poll::Ready(Ok(filled));
-            }
+                continue;
+            };
+            // What TLS had no room for stands behind what it had.
+            let mut packed = buffer.get(..filled).unwrap_or_default().to_vec();
+            packed.append(&mut self.ready);
+            frames.unpack(&packed, &mut self.ready)?;
         }
+    }
+
+    /// Turns the `read` bytes of cipher text at the head of the buffer into plain text there;
+    /// what does not fit is ready for later. The length of what fits.
+    fn decrypt(
+        &mut self,
+        socket: &mut Socket,
+        buffer: &mut [u8],
+        read: usize,
+    ) -> io::Result<usize> {
+        // Before the handshake is over nobody else reads.
+        let Some(tls) = &mut self.tls else { return Err(END.into()) };
+        tls.incoming.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        let mut plain = Sink::new(buffer, &mut self.ready);
+        let progress = tls.advance(&mut plain, &mut self.outgoing);
+        let filled = plain.filled;
+        // Alerts and answers to key updates: what does not fit now goes before the next bytes
+        // of ours.
+        match self.flush(socket) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        self.ended |= progress.map_err(io::Error::other)? == Progress::Closed;
+        Ok(filled)
     }
 
     /// Hands out what is decoded already.
@@ -139,10 +167,7 @@ impl Layers {
         let mut done = std::mem::take(&mut self.promised).min(bytes.len());
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
             let chunk = rest.get(..WRITE_CHUNK).unwrap_or(rest);
-            match &mut self.tls {
-                Some(tls) => tls.encrypt(chunk, &mut self.outgoing).map_err(io::Error::other)?,
-                None => self.outgoing.extend_from_slice(chunk),
-            }
+            self.encode(chunk)?;
             match self.flush(socket) {
                 Ok(()) => done += chunk.len(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -153,6 +178,23 @@ impl Layers {
             }
         }
         Ok(done)
+    }
+
+    /// Makes plain bytes bytes for the wire.
+    fn encode(&mut self, plain: &[u8]) -> io::Result<()> {
+        match (&mut self.compression, &mut self.tls) {
+            (Some(frames), Some(tls)) => {
+                let mut packed = Vec::new();
+                frames.pack(plain, &mut packed);
+                tls.encrypt(&packed, &mut self.outgoing).map_err(io::Error::other)?;
+            }
+            (Some(frames), None) => frames.pack(plain, &mut self.outgoing),
+            (None, Some(tls)) => {
+                tls.encrypt(plain, &mut self.outgoing).map_err(io::Error::other)?;
+            }
+            (None, None) => self.outgoing.extend_from_slice(plain),
+        }
+        Ok(())
     }
 
     /// Writes what is encoded; `WouldBlock` when something is left.

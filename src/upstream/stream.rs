@@ -14,6 +14,7 @@ use std::time::Duration;
 use mio::net::{TcpStream, UnixStream};
 use rustls::ServerConfig;
 
+use crate::compression::frames::Frames;
 use crate::reactor::Reactor;
 use crate::reactor::polled::Polled;
 
@@ -173,6 +174,11 @@ impl Stream {
     async fn start_tls(&mut self, records: Records) -> Result<(), TlsStreamError> {
         let layers = self.layers.insert(Box::default());
         layers.handshake(&mut self.socket, records).await
+    }
+
+    /// Goes on compressed, both ways: from the first byte behind the login's OK.
+    pub fn compress(&mut self, frames: Frames) {
+        self.layers.get_or_insert_default().compress(frames);
     }
 
     /// Reads what is there into `buffer`; `Ready(Ok(0))` is the peer's end.

@@ -89,9 +89,10 @@ struct Manner {
 enum Sharing {
     /// As it comes.
     Usual,
-    /// After each step others take whatever link the session has given up.
+    /// After each step others take whatever link the session has given up. MySQL's links are
+    /// compressed as well.
     Contended,
-    /// Not at all.
+    /// Not at all; links are compressed.
     Off,
 }
 
@@ -99,8 +100,8 @@ impl Sharing {
     fn settings(self) -> &'static str {
         match self {
             Self::Usual => "",
-            Self::Contended => "idle_release = \"0\"",
-            Self::Off => "multiplexing = false",
+            Self::Contended => "idle_release = \"0\"\nserver_compression = \"zstd\"",
+            Self::Off => "multiplexing = false\nserver_compression = \"zlib\"",
         }
     }
 }

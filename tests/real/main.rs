@@ -6,6 +6,7 @@
 
 mod administration;
 mod clients;
+mod compression;
 mod daemon;
 mod differential;
 mod drivers;

@@ -76,6 +76,7 @@ fn group(seeds: &[&str], servers: &[&str]) -> Arc<Group> {
         inspect_limit: 0,
         tls: ClientTls::default(),
         server_tls: ServerTls::default(),
+        server_compression: Default::default(),
         proxy_protocol_from: Vec::new(),
         proxy_protocol_to_servers: false,
         users: Vec::new(),

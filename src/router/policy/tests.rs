@@ -79,6 +79,7 @@ fn group(consistency: Consistency) -> Group {
         inspect_limit: 1 << 20,
         tls: ClientTls::default(),
         server_tls: ServerTls::default(),
+        server_compression: Default::default(),
         proxy_protocol_from: Vec::new(),
         proxy_protocol_to_servers: false,
         users: Vec::new(),
