@@ -170,7 +170,7 @@ mod tests {
             let [a, b, c, _] =
                 u32::try_from(packed.len() - HEADER_LEN).expect("24 bits").to_le_bytes();
             let [x, y, z, _] = u32::try_from(plain.len()).expect("24 bits").to_le_bytes();
-            packed[..HEADER_LEN].copy_from_slice(&[a, b, c, 0, x, y, z]);
+            packed.splice(..HEADER_LEN, [a, b, c, 0, x, y, z]);
             let (mut server, mut found) = (frames(method, Role::Server), Vec::new());
             for chunk in packed.chunks(1460) {
                 server.unpack(chunk, &mut found).expect("packed above");
@@ -187,7 +187,7 @@ mod tests {
             frames(method, Role::Client).pack(&packet(0, &[b'a'; 200]), &mut packed);
             for wrong in [0, 100, 203, 205] {
                 let mut lying = packed.clone();
-                lying[4] = wrong;
+                lying.splice(4..5, [wrong]);
                 let mut plain = Vec::new();
                 let result = frames(method, Role::Server).unpack(&lying, &mut plain);
                 assert_eq!(result.is_err(), wrong != 0, "{method:?}: {wrong}");

@@ -65,7 +65,7 @@ impl Codec {
         let to = out.get_mut(before..).unwrap_or_default();
         let length = match method {
             Method::Zlib => self.deflate(plain, to),
-            Method::Zstd(level) => self.to_zstd(level.clamp(1, ZSTD_LEVEL_MAX), plain, to),
+            Method::Zstd(level) => self.zstd_into(level.clamp(1, ZSTD_LEVEL_MAX), plain, to),
         };
         out.truncate(before.saturating_add(length.unwrap_or(0)));
         length.is_some()
@@ -87,7 +87,7 @@ impl Codec {
         let to = out.get_mut(before..).unwrap_or_default();
         let whole = match method {
             Method::Zlib => self.inflate(packed, to),
-            Method::Zstd(_) => self.from_zstd(packed, to),
+            Method::Zstd(_) => self.unzstd_into(packed, to),
         };
         match whole {
             true => Ok(()),
@@ -116,7 +116,7 @@ impl Codec {
         matches!(status, Ok(Status::StreamEnd)) && used && filled
     }
 
-    fn to_zstd(&mut self, level: u8, plain: &[u8], to: &mut [u8]) -> Option<usize> {
+    fn zstd_into(&mut self, level: u8, plain: &[u8], to: &mut [u8]) -> Option<usize> {
         if self.zstd.as_ref().is_none_or(|(known, _)| *known != level) {
             let compressor = zstd::bulk::Compressor::new(i32::from(level)).ok()?;
             self.zstd = Some((level, compressor));
@@ -125,7 +125,7 @@ impl Codec {
         compressor.compress_to_buffer(plain, to).ok()
     }
 
-    fn from_zstd(&mut self, packed: &[u8], to: &mut [u8]) -> bool {
+    fn unzstd_into(&mut self, packed: &[u8], to: &mut [u8]) -> bool {
         if self.unzstd.is_none() {
             self.unzstd = zstd::bulk::Decompressor::new().ok();
         }
