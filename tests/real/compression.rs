@@ -1,5 +1,5 @@
 //! The compressed protocol: towards clients as they ask for it, towards servers as configured,
-//! each whatever the other side does.
+//! each whatever the other side does; inside TLS as outside of it.
 
 use std::io::Write as _;
 
@@ -18,10 +18,11 @@ const LINES: usize = 40_000;
 /// How clients ask for it, by family; the first not at all.
 fn manners(flavour: Flavour) -> &'static [&'static [&'static str]] {
     match flavour {
-        Flavour::Mariadb => &[&["--skip-compress"], &["--compress"]],
+        Flavour::Mariadb => &[&["--skip-compress"], &["--compress"], &["--compress", "--ssl"]],
         Flavour::Mysql => &[
             &["--compression-algorithms=uncompressed", "--commands"],
             &["--compression-algorithms=zlib", "--commands"],
+            &["--compression-algorithms=zlib", "--commands", "--ssl-mode=REQUIRED"],
             &["--compression-algorithms=zstd", "--zstd-compression-level=19", "--commands"],
         ],
     }
