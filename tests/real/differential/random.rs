@@ -118,8 +118,8 @@ impl World<'_> {
         Report { script, seed, read_only, failure }
     }
 
-    /// Leaves out what is not needed for the difference, in ever smaller pieces; the tables
-    /// stay.
+    /// Leaves out what is not needed for the same statement to be answered otherwise, in ever
+    /// smaller pieces; the tables stay.
     fn shorter(
         &self,
         script: &Script,
@@ -133,6 +133,7 @@ impl World<'_> {
         }
         let first = generate::first_steps(self.flavour);
         let mut keep = steps.to_vec();
+        let failing = line(&script.case.steps[*steps.last()?]);
         let mut best = None;
         let mut piece = keep.len() / 2;
         let mut reruns = 0;
@@ -145,13 +146,13 @@ impl World<'_> {
                 let mut candidate = script.only(&fewer);
                 let both = self.both(&mut candidate, slot, manner);
                 match Self::first_difference(&candidate, &both) {
-                    Some((last, what)) => {
+                    Some((last, what)) if line(&candidate.case.steps[last]) == failing => {
                         fewer.truncate(last + 1);
                         candidate = candidate.only(&(0..=last).collect::<Vec<_>>());
                         keep = fewer;
                         best = Some((candidate, what));
                     }
-                    None => at += piece,
+                    _ => at += piece,
                 }
             }
             piece /= 2;
