@@ -57,6 +57,13 @@ pub fn types(
     }))
 }
 
+/// Whether a COM_STMT_EXECUTE payload asks for a cursor of any kind.
+#[must_use]
+pub fn wants_cursor(payload: Option<&[u8]>) -> bool {
+    // Command, id, flags; the three lowest are cursors.
+    payload.and_then(|payload| payload.get(5)).is_some_and(|flags| flags & 0x07 != 0)
+}
+
 /// The value of a statement's only parameter, when the payload names its type and that is an
 /// integer, not negative. Behind the type nothing but the value follows.
 #[must_use]

@@ -70,13 +70,10 @@ impl Session {
         };
         match refusal {
             None => {
-                self.say_ok(out);
-                self.finished_here(world, 0, out);
+                self.forget_list();
+                self.agree(world, out);
             }
-            Some(error) => {
-                out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
-                self.finished_here(world, error.code, out);
-            }
+            Some(error) => self.refuse(world, error, out),
         }
     }
 
@@ -90,8 +87,7 @@ impl Session {
                 SqlError::new(1317, b"70100", "Query execution was interrupted".to_owned())
             }
         };
-        out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
-        self.finished_here(world, error.code, out);
+        self.refuse(world, error, out);
         if connection {
             self.close(world.now, out);
         }

@@ -10,10 +10,12 @@ use crate::router::policy::{self, Decision, Freshness, Held, Target, View};
 use crate::router::{Class, Effects, Kind, Reason, Verb, is_host_local_schema, rewrite};
 use crate::session::action::{Outbox, Request, World, index};
 use crate::session::failure::Failure;
+use crate::session::intake::close_on_link;
+use crate::session::pin::Pin;
 use crate::session::statements::OnLink;
 use crate::session::sync::Step;
 use crate::session::{Ask, Exchange, Phase, Session};
-use crate::topology::NodeId;
+use crate::topology::{Flavour, NodeId};
 
 impl Session {
     /// Takes the pending request as far as it can go now.
@@ -21,10 +23,7 @@ impl Session {
         let Some(pending) = self.pending.as_ref() else { return };
         if pending.ask == Ask::Ping && world.topology.primary.is_some() {
             // What a ping asks: would a statement find its server now?
-            self.pinged = true;
-            self.row_count_after_ping();
-            self.say_ok(out);
-            return self.finished_here(world, 0, out);
+            return self.agree(world, out);
         }
         if (pending.class.kind == Kind::Last && self.last_lost) || self.counts_are_out_of_reach() {
             return self.fail(world, &Failure::DiagnosticsLost, 1, out);
@@ -72,7 +71,7 @@ impl Session {
             autocommit: self.state.status.has(crate::protocol::flags::Status::AUTOCOMMIT),
             serializable: pending.class.effects.any(Effects::BEGIN_READ_ONLY)
                 && self.state.is_serializable(),
-            last: self.last,
+            last: self.asked_about(),
             replica: current,
             token: &self.state.token,
             floor: self.floor,
@@ -81,6 +80,12 @@ impl Session {
             refused_before: world.refused.contains(pending.class.digest),
             avoid: pending.avoid,
         };
+        if self.asks_list_of_replica() {
+            let decision =
+                Decision { target: Target::Held(Held::Replica), reason: Reason::PreviousStatement };
+            self.write_down(decision);
+            return decision;
+        }
         let decision =
             policy::route(&class, &view, world.topology, world.group, world.loads, world.seed);
         let decision = self.amend(world, decision);
@@ -361,7 +366,7 @@ impl Session {
         }
         let Some(pending) = self.pending.as_mut() else { return };
         if pending.ask == Ask::Tunnel {
-            self.pins.add(crate::session::pin::Pin::Tunnel);
+            self.pins.add(Pin::Tunnel);
             self.drop_link(Held::Replica, out);
             return self.enter(Phase::Tunnel, world.now);
         }
@@ -427,6 +432,51 @@ impl Session {
         let serial = self.link(slot)?.serial;
         let on_link = self.statements.get(id)?.on_links[index(slot)]?;
         (on_link.serial == serial).then_some(on_link)
+    }
+
+    /// Whether the link must prepare a statement before the pending execution.
+    pub(super) fn must_be_prepared(&self, slot: Held, id: u32) -> bool {
+        let (Some(pending), Some(on_link)) = (self.pending.as_ref(), self.prepared_on(slot, id))
+        else {
+            return true;
+        };
+        let wants_cursor = || execute::wants_cursor(pending.wire.get(packet::HEADER_LEN..));
+        let mysql = self.state.dialect.flavour == Flavour::MySql;
+        on_link.spent || (on_link.cursored && mysql && !wants_cursor())
+    }
+
+    /// A statement that was prepared with the session's own numbers in it serves once.
+    pub(super) fn forget_counted(&mut self, slot: Held, out: &mut Outbox) {
+        let Some(Ask::Execute { id }) =
+            self.pending.as_ref().filter(|pending| pending.counted).map(|p| p.ask.clone())
+        else {
+            return;
+        };
+        match self.statements.get_mut(id) {
+            Some(statement) if statement.cursor == Some(slot) => {
+                // Its rows are still to be fetched.
+                if let Some(on_link) = statement.on_links[index(slot)].as_mut() {
+                    on_link.spent = true;
+                }
+            }
+            _ => self.forget_prepared(slot, id, out),
+        }
+    }
+
+    /// Closes what a link knows of a statement.
+    pub(super) fn forget_prepared(&mut self, slot: Held, id: u32, out: &mut Outbox) {
+        if let Some(on_link) = self.prepared_on(slot, id) {
+            close_on_link(on_link.id, slot, out);
+        }
+        if let Some(statement) = self.statements.get_mut(id) {
+            statement.on_links[index(slot)] = None;
+            if statement.cursor == Some(slot) {
+                statement.cursor = None;
+            }
+        }
+        if !self.statements.any_cursor() {
+            self.pins.remove(Pin::Cursor);
+        }
     }
 
     /// Writes an execution: the parameters sent ahead, then the command with this link's id

@@ -106,8 +106,9 @@ impl Session {
             }
             Kind::Eof => {
                 self.rows_came();
+                let slot = self.exchange_slot();
                 if let Ok(eof) = reply::Eof::parse(payload, self.client_capabilities()) {
-                    self.note_warnings(eof.warnings);
+                    self.note_warnings(slot, eof.warnings);
                     self.learn_status(eof.status);
                 }
                 let at = out.client.len();
@@ -116,6 +117,12 @@ impl Session {
                 // an EOF packet carries none.
                 if let Some(high) = out.client.get_mut(at + packet::HEADER_LEN + 4) {
                     *high &= !SESSION_STATE_CHANGED_HIGH;
+                }
+                let warnings = at + packet::HEADER_LEN + 1..at + packet::HEADER_LEN + 3;
+                if let (Some(count), Some(place)) =
+                    (self.count_to_repeat(slot), out.client.get_mut(warnings))
+                {
+                    place.copy_from_slice(&count.to_le_bytes());
                 }
             }
             Kind::Err => return self.relay_err(world, payload, wire, out),
@@ -132,6 +139,14 @@ impl Session {
         let simple = self.pending.as_ref().is_none_or(|pending| pending.expect == Expect::Simple);
         if !simple && let Phase::Exchanging(exchange) = &mut self.phase {
             exchange.rows = true;
+        }
+    }
+
+    /// The link whose reply is relayed.
+    fn exchange_slot(&self) -> Held {
+        match &self.phase {
+            Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) => exchange.slot,
+            _ => Held::Primary,
         }
     }
 
@@ -165,6 +180,9 @@ impl Session {
         {
             if status.has(Status::CURSOR_EXISTS) {
                 statement.cursor = Some(slot);
+                if let Some(on_link) = statement.on_links[index(slot)].as_mut() {
+                    on_link.cursored = true;
+                }
             }
             if status.has(Status::LAST_ROW_SENT) {
                 statement.cursor = None;
@@ -187,7 +205,7 @@ impl Session {
             out.client.extend_from_slice(wire);
             return;
         };
-        self.note_warnings(ok.warnings);
+        self.note_warnings(slot, ok.warnings);
         if header != 0 {
             self.rows_came();
         }
@@ -198,7 +216,9 @@ impl Session {
         }
         let client = self.client_capabilities();
         let wants_tracks = client.has(Capabilities::SESSION_TRACK);
-        if ok.tracks.is_empty() && wants_tracks == caps.has(Capabilities::SESSION_TRACK) {
+        let warnings = self.count_to_repeat(slot).unwrap_or(ok.warnings);
+        let as_it_is = ok.tracks.is_empty() && warnings == ok.warnings;
+        if as_it_is && wants_tracks == caps.has(Capabilities::SESSION_TRACK) {
             out.client.extend_from_slice(wire);
             return;
         }
@@ -206,7 +226,7 @@ impl Session {
             self.learn_tracking();
         }
         let shown = if wants_tracks { self.tracking.filter(ok.tracks) } else { Vec::new() };
-        let rewritten = reply::Ok { tracks: &shown, ..ok };
+        let rewritten = reply::Ok { tracks: &shown, warnings, ..ok };
         rewritten.encode(&mut out.client, seq, header, client);
     }
 
@@ -289,9 +309,11 @@ impl Session {
             return;
         };
         let id = *id;
+        self.note_warnings(slot, ok.warnings);
+        let Some(pending) = self.pending.as_ref() else { return };
         let mut on_links = [None, None];
         let serial = self.link(slot).map_or(0, |link| link.serial);
-        on_links[index(slot)] = Some(OnLink { id: ok.id, typed: false, serial });
+        on_links[index(slot)] = Some(OnLink::new(ok.id, serial));
         let text = pending.wire.get(pending.text_at..).unwrap_or_default().to_vec();
         let statement = Statement {
             text,
@@ -353,7 +375,7 @@ impl Session {
         {
             exchange.error = code;
         }
-        self.noisy = true;
+        self.note_error(self.exchange_slot());
         match self.as_on_primary(code, wire) {
             Some(packet) => out.client.extend_from_slice(&packet),
             None => out.client.extend_from_slice(wire),
@@ -420,6 +442,10 @@ impl Session {
             }
             _ if matches!(code, 1243 | 1615) => return self.reprepare(world, slot, out),
             _ => return false,
+        }
+        // The client was not told of this error, but the server lists it.
+        if let Some(link) = self.link_mut(slot) {
+            link.listed = true;
         }
         self.phase = Phase::Idle;
         self.proceed(world, out);

@@ -298,8 +298,7 @@ impl Session {
             };
             let text = format!("The statement ({id}) has no open cursor{end}");
             let error = SqlError::new(1421, b"HY000", text);
-            out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
-            return self.finished_here(world, error.code, out);
+            return self.refuse(world, error, out);
         };
         self.decide_held(slot, Reason::Pinned);
         self.proceed(world, out);
@@ -324,8 +323,8 @@ impl Session {
                 self.proceed(world, out);
             }
             None => {
-                self.say_ok(out);
-                self.finished_here(world, 0, out);
+                self.repeat_no_count();
+                self.agree(world, out);
             }
         }
     }
@@ -370,8 +369,7 @@ impl Session {
             Flavour::MySql => "mysql_stmt_precheck",
         };
         let error = SqlError::unknown_statement(id, command);
-        out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
-        self.finished_here(world, error.code, out);
+        self.refuse(world, error, out);
     }
 
     /// COM_STMT_CLOSE has no answer: it is passed to each link that knows the statement.
@@ -399,21 +397,6 @@ impl Session {
         let serial = self.link(slot).map_or(0, |link| link.serial);
         for id in self.statements.take_closed(slot, serial) {
             close_on_link(id, slot, out);
-        }
-    }
-
-    /// A statement that was prepared with the session's own numbers in it serves once.
-    pub(super) fn forget_counted(&mut self, slot: Held, out: &mut Outbox) {
-        let Some(Ask::Execute { id }) =
-            self.pending.as_ref().filter(|pending| pending.counted).map(|p| p.ask.clone())
-        else {
-            return;
-        };
-        if let Some(on_link) = self.prepared_on(slot, id) {
-            close_on_link(on_link.id, slot, out);
-        }
-        if let Some(statement) = self.statements.get_mut(id) {
-            statement.on_links[index(slot)] = None;
         }
     }
 
@@ -570,7 +553,7 @@ impl Session {
     }
 }
 
-fn close_on_link(id: u32, slot: Held, out: &mut Outbox) {
+pub(super) fn close_on_link(id: u32, slot: Held, out: &mut Outbox) {
     let [a, b, c, d] = id.to_le_bytes();
     packet::write(&mut out.links[index(slot)], 0, &[0x19, a, b, c, d]);
 }

@@ -5,7 +5,8 @@ use std::time::Instant;
 use crate::protocol::{packet, reply};
 use crate::router::Kind;
 use crate::router::policy::Held;
-use crate::session::action::{LinkFacts, index};
+use crate::session::action::{LinkFacts, World, index};
+use crate::session::phrase::setup_statement;
 use crate::session::sync::Step;
 use crate::session::{Ask, Pin, Session};
 use crate::topology::{Flavour, NodeId};
@@ -35,6 +36,8 @@ pub(super) struct Link {
     pub(super) bare: bool,
     /// The last of our own statements has left warnings on it, which are not the client's.
     pub(super) warned: bool,
+    /// Its server lists warnings or an error of some statement of the session.
+    pub(super) listed: bool,
     /// A statement of the session has run on it since it was last asked for its counts.
     pub(super) ran: bool,
     /// A statement of the session has run on it at all.
@@ -91,6 +94,7 @@ impl Link {
             foreign: false,
             bare: false,
             warned: false,
+            listed: false,
             ran: false,
             used: false,
             insert_id: 0,
@@ -215,6 +219,7 @@ impl Session {
     /// Takes the link off the session, as the pool is to keep it.
     pub(super) fn part_with(&mut self, slot: Held) -> Option<Kept> {
         let mut link = self.links[index(slot)].take()?;
+        self.list_leaves(slot);
         if slot == Held::Replica {
             self.reading = Some(Reading {
                 node: link.facts.node,
@@ -256,6 +261,28 @@ impl Session {
         if let Some(link) = self.link_mut(Held::Primary) {
             link.taint();
         }
+    }
+
+    /// What a link is told after a reset: what a fresh one is told, the character sets of the
+    /// login where the reset forgets them, and the session's LAST_INSERT_ID.
+    pub(super) fn set_up_again(&self, world: &World<'_>, slot: Held) -> Vec<u8> {
+        let Some(link) = self.link(slot) else { return Vec::new() };
+        let node = world.topology.node(link.facts.node);
+        let facts = node.and_then(|node| node.facts.as_ref()).or_else(|| world.topology.facts());
+        let Some(facts) = facts else { return Vec::new() };
+        let mut sql = setup_statement(facts, slot);
+        if let Some(names) = &link.facts.names {
+            let rest = sql.split_off(b"SET ".len());
+            sql.extend_from_slice(b"NAMES ");
+            sql.extend_from_slice(names);
+            sql.extend_from_slice(b", ");
+            sql.extend_from_slice(&rest);
+        }
+        if slot == Held::Primary && self.carried.insert_id != 0 {
+            let insert_id = format!(", last_insert_id={}", self.carried.insert_id);
+            sql.extend_from_slice(insert_id.as_bytes());
+        }
+        sql
     }
 
     /// A KILL is on its way to the server's thread behind the running command: whoever has the

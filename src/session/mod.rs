@@ -16,6 +16,7 @@ use crate::protocol::walker::{Expect, ReplyWalker};
 use crate::router::policy::{Decision, Held};
 use crate::router::{Class, Dialect};
 use crate::session::action::{Event, Interest, LinkFacts, Login, Outbox, World};
+use crate::session::diagnostics::Listed;
 use crate::session::failure::Failure;
 use crate::session::links::{Link, Reading};
 use crate::session::pin::{Pin, Pins};
@@ -28,6 +29,7 @@ use crate::topology::NodeId;
 pub mod action;
 mod answer;
 mod attach;
+mod diagnostics;
 mod exchange;
 pub mod failure;
 mod intake;
@@ -71,8 +73,8 @@ pub struct Session {
     reading: Option<Reading>,
     /// What links told before they were given up.
     carried: Carried,
-    /// The previous statement has left warnings or an error.
-    noisy: bool,
+    /// The warnings and errors that the previous statements have left.
+    listed: Listed,
     /// No transaction is open that no flag shows.
     settled: bool,
     /// Where the previous statement ran.
@@ -242,7 +244,7 @@ impl Session {
             epoch: 0,
             reading: None,
             carried: Carried::default(),
-            noisy: false,
+            listed: Listed::default(),
             settled: true,
             last: None,
             last_lost: false,
@@ -506,8 +508,9 @@ impl Session {
             // What was read there may be newer than what another server has.
             self.floor = self.floor.max(link.read_at);
         }
-        if self.last == Some(slot) {
-            self.last = None;
+        let list_lost = self.list_leaves(slot);
+        if self.last == Some(slot) || list_lost {
+            self.last = self.last.filter(|last| *last != slot);
             self.last_lost = true;
         }
     }
@@ -567,7 +570,7 @@ impl Session {
         self.last_lost = false;
         self.epoch = self.epoch.wrapping_add(1);
         self.carried = Carried::default();
-        self.noisy = false;
+        self.listed = Listed::default();
         self.settled = true;
     }
 }

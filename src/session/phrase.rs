@@ -46,6 +46,18 @@ pub fn setup_statement(facts: &ServerFacts, slot: Held) -> Vec<u8> {
     sql
 }
 
+/// What sets LAST_INSERT_ID on a link and leaves no warnings there. MariaDB forgets those of
+/// before only over a statement that uses a table.
+pub(super) fn insert_id_statement(flavour: Flavour, insert_id: u64, listed: bool) -> Vec<u8> {
+    match flavour {
+        Flavour::MariaDb if listed => format!(
+            "SET last_insert_id=(SELECT {insert_id} FROM information_schema.CHARACTER_SETS LIMIT 1)"
+        ),
+        Flavour::MariaDb | Flavour::MySql => format!("SET last_insert_id={insert_id}"),
+    }
+    .into_bytes()
+}
+
 /// What asks the primary how far it is.
 pub(super) fn position_query(flavour: Flavour) -> &'static [u8] {
     match flavour {

@@ -11,7 +11,7 @@ use crate::router::{Class, Effects, Kind, Verb, rewrite};
 use crate::session::action::{Outbox, Request, World};
 use crate::session::pin::Pin;
 use crate::session::sync::Step;
-use crate::session::{Ask, Phase, Session, single};
+use crate::session::{Phase, Session, single};
 use crate::topology::Flavour;
 
 /// What the session's links have told before they went.
@@ -23,6 +23,18 @@ pub(super) struct Carried {
     found: Option<u64>,
     /// ROW_COUNT of the previous statement, when its link was given up.
     rows: Option<i64>,
+}
+
+impl Carried {
+    /// The previous statement's ROW_COUNT is known without its link.
+    pub(super) fn has_rows(&self) -> bool {
+        self.rows.is_some()
+    }
+
+    /// The previous statement's ROW_COUNT is a server's to tell.
+    pub(super) fn forget_rows(&mut self) {
+        self.rows = None;
+    }
 }
 
 /// The question that a link is asked before it goes, up to its closing bracket.
@@ -82,7 +94,7 @@ impl Session {
     }
 
     fn releasable(&self, slot: Held) -> bool {
-        self.is_free(slot) && self.lost.is_none() && !(self.last == Some(slot) && self.noisy)
+        self.is_free(slot) && self.lost.is_none() && !self.is_listed_on(slot)
     }
 
     /// Whether nothing that cannot be set up elsewhere hangs on the link.
@@ -192,33 +204,6 @@ impl Session {
         }
     }
 
-    /// How many warnings a reply tells of.
-    pub(super) fn note_warnings(&mut self, warnings: u16) {
-        self.noisy = warnings > 0 || (self.noisy && !self.clears_warnings());
-    }
-
-    /// Whether nothing that was there before the pending request can be asked for after it.
-    /// MySQL forgets warnings with the next statement that is not about them, MariaDB with the
-    /// next one that uses a table (10.11 and 9.7, measured).
-    fn clears_warnings(&self) -> bool {
-        let Some(pending) = self.pending.as_ref() else { return false };
-        let class = &pending.class;
-        if class.kind == Kind::Last || self.state.dialect.flavour == Flavour::MySql {
-            return class.kind != Kind::Last;
-        }
-        let text = match pending.ask {
-            Ask::Execute { id } => self.statements.get(id).map(|s| s.text.as_slice()),
-            _ => pending.wire.get(pending.text_at..),
-        };
-        let text = text.unwrap_or_default().to_ascii_lowercase();
-        let has = |word: &[u8]| memchr::memmem::find(&text, word).is_some();
-        let writes = matches!(
-            class.verb,
-            Verb::Insert | Verb::Update | Verb::Delete | Verb::Replace | Verb::LoadData
-        );
-        writes || (class.verb == Verb::Select && has(b"from") && !has(b"dual"))
-    }
-
     /// Whether the pending request asks for what only the session itself knows by now.
     pub(super) fn asks_carried(&self) -> bool {
         let Some(pending) = self.pending.as_ref() else { return false };
@@ -248,18 +233,8 @@ impl Session {
     /// warnings of a statement that ran elsewhere, and left none.
     pub(super) fn silence(&mut self, slot: Held) {
         let used = self.link(slot).is_some_and(|link| link.used);
-        if used && self.must_be_silenced() && self.is_free(slot) {
+        if used && self.must_be_silenced(slot) && self.is_free(slot) {
             self.make_foreign(slot);
         }
-    }
-
-    /// Whether the link may still say something of a statement of ours where the client asks
-    /// about its own.
-    pub(super) fn must_be_silenced(&self) -> bool {
-        self.carried.rows.is_some()
-            && self
-                .pending
-                .as_ref()
-                .is_some_and(|pending| pending.class.kind == Kind::Last && !pending.silenced)
     }
 }

@@ -45,8 +45,21 @@ pub struct OnLink {
     pub id: u32,
     /// An execution on this link has bound the types.
     pub typed: bool,
+    /// It was executed with a cursor. MySQL 9.7 never ends its answer to an execution without
+    /// one after that, closed or not (measured).
+    pub cursored: bool,
+    /// It must be prepared anew before it is executed again: its text was right only once.
+    pub spent: bool,
     /// Which of the session's links it is: an id of another one says nothing.
     pub serial: u32,
+}
+
+impl OnLink {
+    /// A statement that was just prepared.
+    #[must_use]
+    pub fn new(id: u32, serial: u32) -> Self {
+        Self { id, typed: false, cursored: false, spent: false, serial }
+    }
 }
 
 impl Statements {

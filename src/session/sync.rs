@@ -8,9 +8,7 @@ use crate::router::policy::{Decision, Held, Target};
 use crate::router::{Effects, Kind as Where, Reason, Verb};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
 use crate::session::links::Link;
-use crate::session::phrase::{
-    position_query, query, setup_statement, tracking_statement, wait_query,
-};
+use crate::session::phrase::{position_query, query, tracking_statement, wait_query};
 use crate::session::statements::OnLink;
 use crate::session::{Ask, Own, Phase, Session, Trackers, single};
 use crate::topology::Flavour;
@@ -56,6 +54,8 @@ pub(super) enum Step {
     ShowTrackers,
     /// Ask what the expression of a KILL comes to.
     Whom(Box<[u8]>),
+    /// Have the server list an error that the client was told without it.
+    Tell(Vec<u8>),
     /// Repeat a COM_PING that was answered without a server.
     Ping,
 }
@@ -78,6 +78,7 @@ impl Step {
             | Self::PrepareCounted(_)
             | Self::ShowTrackers
             | Self::Whom(_)
+            | Self::Tell(_)
             | Self::Ping
             | Self::Prepare(_) => slot,
         }
@@ -107,7 +108,10 @@ impl Session {
         }
         match pending.trackers {
             Trackers::Wanted => return Some(Step::ShowTrackers),
-            Trackers::Ours if link.untracked => return Some(Step::Track),
+            // A SET would be the previous statement.
+            Trackers::Ours if link.untracked && pending.class.kind != Where::Last => {
+                return Some(Step::Track);
+            }
             // Shown on another link, which was lost since.
             Trackers::Shown if !link.untracked => return Some(Step::ShowTrackers),
             Trackers::Ours | Trackers::Shown => {}
@@ -124,11 +128,8 @@ impl Session {
             return Some(Step::ReopenOnPrimary);
         }
         let insert_id = slot == Held::Primary && !link.ran && !self.has_insert_id(slot);
-        if insert_id || self.would_tell_our_warnings(link) || self.must_be_silenced() {
+        if insert_id || self.would_tell_our_warnings(link) || self.must_be_silenced(slot) {
             return Some(Step::InsertId);
-        }
-        if self.pinged && pending.class.kind == Where::Last {
-            return Some(Step::Ping);
         }
         if let Some((sql, _)) = &pending.whom {
             return Some(Step::Whom(sql.clone()));
@@ -138,9 +139,15 @@ impl Session {
             if self.asks_carried() && !pending.counted {
                 return Some(Step::PrepareCounted(id));
             }
-            if self.prepared_on(slot, id).is_none() {
+            if self.must_be_prepared(slot, id) {
                 return Some(Step::Prepare(id));
             }
+        }
+        if let Some(sql) = self.untold() {
+            return Some(Step::Tell(sql));
+        }
+        if self.pinged && pending.class.kind == Where::Last {
+            return Some(Step::Ping);
         }
         None
     }
@@ -193,6 +200,7 @@ impl Session {
             Step::Prepare(id) | Step::PrepareCounted(id) => {
                 expect = Expect::Prepare;
                 payload.push(0x16);
+                self.forget_prepared(slot, *id, out);
                 if let Some(statement) = self.statements.get(*id) {
                     let counted = matches!(step, Step::PrepareCounted(_));
                     let text = if counted { self.with_own_answers(&statement.text) } else { None };
@@ -218,14 +226,14 @@ impl Session {
         let with_gtids = flavour == Flavour::MySql && self.transaction.is_none();
         match step {
             Step::SetUp => self.set_up_again(world, slot),
-            Step::InsertId => format!("SET last_insert_id={}", self.carried.insert_id).into_bytes(),
+            Step::InsertId => self.insert_id_statement(slot),
             Step::Counts => self.counts_question(slot),
             Step::Track => {
                 let flavour = if with_gtids { Flavour::MySql } else { Flavour::MariaDb };
                 tracking_statement(flavour).to_vec()
             }
             Step::ShowTrackers => self.tracking.statement(with_gtids),
-            Step::Role(sql) | Step::Variables(sql) => sql.clone(),
+            Step::Role(sql) | Step::Variables(sql) | Step::Tell(sql) => sql.clone(),
             Step::Whom(sql) => sql.to_vec(),
             Step::AskPosition => position_query(flavour).to_vec(),
             Step::Wait => {
@@ -310,7 +318,11 @@ impl Session {
                 link.foreign = false;
                 link.bare = true;
             }),
-            Step::SetUp | Step::InsertId => self.was_set_up(own.slot),
+            Step::SetUp | Step::InsertId => {
+                self.on_link(own.slot, |link| link.listed = false);
+                self.was_set_up(own.slot);
+            }
+            Step::Tell(_) => self.was_told(own.slot),
             Step::Counts => {
                 self.counts_known(own.slot, &own.reply);
                 return self.release(world, out);
@@ -355,28 +367,6 @@ impl Session {
         self.proceed(world, out);
     }
 
-    /// What a link is told after a reset: what a fresh one is told, the character sets of the
-    /// login where the reset forgets them, and the session's LAST_INSERT_ID.
-    fn set_up_again(&self, world: &World<'_>, slot: Held) -> Vec<u8> {
-        let Some(link) = self.link(slot) else { return Vec::new() };
-        let node = world.topology.node(link.facts.node);
-        let facts = node.and_then(|node| node.facts.as_ref()).or_else(|| world.topology.facts());
-        let Some(facts) = facts else { return Vec::new() };
-        let mut sql = setup_statement(facts, slot);
-        if let Some(names) = &link.facts.names {
-            let rest = sql.split_off(b"SET ".len());
-            sql.extend_from_slice(b"NAMES ");
-            sql.extend_from_slice(names);
-            sql.extend_from_slice(b", ");
-            sql.extend_from_slice(&rest);
-        }
-        if slot == Held::Primary && self.carried.insert_id != 0 {
-            let insert_id = format!(", last_insert_id={}", self.carried.insert_id);
-            sql.extend_from_slice(insert_id.as_bytes());
-        }
-        sql
-    }
-
     fn was_set_up(&mut self, slot: Held) {
         let insert_id = self.carried.insert_id;
         self.on_link(slot, |link| {
@@ -411,7 +401,7 @@ impl Session {
         if let (Ok(ok), Some(statement)) =
             (reply::PrepareOk::parse(payload, self.login.capabilities), self.statements.get_mut(id))
         {
-            statement.on_links[index(slot)] = Some(OnLink { id: ok.id, typed: false, serial });
+            statement.on_links[index(slot)] = Some(OnLink::new(ok.id, serial));
         }
     }
 
@@ -495,6 +485,11 @@ impl Session {
             self.drop_link(slot, out);
             return self.proceed(world, out);
         }
+        if matches!(step, Step::Tell(_)) {
+            // That is how a SIGNAL succeeds.
+            self.was_told(slot);
+            return self.proceed(world, out);
+        }
         if matches!(step, Step::Reset | Step::SetUp) {
             // It is not fit to be handed over; another one will do.
             self.drop_link(slot, out);
@@ -531,6 +526,7 @@ impl Session {
             | Step::SetUp
             | Step::InsertId
             | Step::Counts
+            | Step::Tell(_)
             | Step::Ping
             | Step::Track
             | Step::Option(_)

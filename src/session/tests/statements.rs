@@ -32,6 +32,7 @@ fn prepared_on(rig: &mut Rig, slot: Held, sql: &str, server_id: u32, params: u16
 }
 
 use crate::router::policy::Held;
+use crate::topology::Flavour;
 
 #[test]
 fn ids_are_our_own_and_translated() {
@@ -145,6 +146,35 @@ fn an_open_cursor_keeps_its_fetches_on_its_link() {
     assert!(!rig.session.pins().has(Pin::Cursor));
     rig.client(&fetch(id));
     assert_eq!(rig.told_error().0, 1421);
+}
+
+/// MySQL 9.7 never ends its answer to an execution without a cursor after one with a cursor.
+#[test]
+fn mysql_prepares_anew_what_has_had_a_cursor_and_is_to_have_none() {
+    for (flavour, next, anew) in
+        [(Flavour::MySql, 0, true), (Flavour::MySql, 1, false), (Flavour::MariaDb, 0, false)]
+    {
+        let mut rig = Rig::new();
+        rig.session.state.dialect.flavour = flavour;
+        let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
+        rig.client(&execute(id, 1));
+        assert_eq!(rig.sent_raw(Replica), execute(40, 1));
+        let mut opened = row("1", AUTO);
+        opened.truncate(5 + 4 + payloads(&row("1", AUTO))[1].1.len());
+        let status = AUTO | Status::CURSOR_EXISTS;
+        reply::Eof { warnings: 0, status }.encode(&mut opened, 3, CAPS);
+        rig.server(Replica, &opened);
+        assert_eq!(rig.told(), opened);
+        rig.client(&execute(id, next));
+        if anew {
+            let sent = [about(0x19, 40), prepare("SELECT a FROM t")].concat();
+            assert_eq!(rig.sent_raw(Replica), sent);
+            rig.server(Replica, &prepared(41, 1, 0));
+            assert_eq!(rig.sent_raw(Replica), execute(41, next));
+        } else {
+            assert_eq!(rig.sent_raw(Replica), execute(40, next));
+        }
+    }
 }
 
 #[test]

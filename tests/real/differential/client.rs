@@ -13,8 +13,9 @@ use pointsman::protocol::packet::{self, HEADER_LEN};
 use pointsman::protocol::reply;
 use pointsman::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
 
-/// Longest wait for a byte of a reply.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// Longest wait for a byte of a reply: longer than a read may wait for a replica, which a busy
+/// machine may keep waiting.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What became of one step: the packets of the reply, or how the connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -251,7 +251,7 @@ impl Maker {
             6 => "SELECT t.id, u.k FROM t LEFT JOIN u ON u.k = t.id ORDER BY t.id".into(),
             7 => format!("SELECT (SELECT MAX(k) FROM u) + {number}"),
             8 => format!(
-                "SELECT id FROM t WHERE id IN (SELECT k FROM u) AND a IS NOT {}",
+                "SELECT COUNT(*) FROM t WHERE id IN (SELECT k FROM u) AND a IS NOT {}",
                 self.chance.pick(&["NULL", "TRUE", "FALSE"])
             ),
             9 => format!("SELECT 1 UNION SELECT {number} UNION ALL SELECT 3"),
@@ -593,6 +593,7 @@ impl Maker {
             // There may be none: the id that the name has is that of another.
             return;
         }
+        let mut cursors = false;
         for _ in 0..self.chance.below(3) {
             let values: Vec<String> = (0..count)
                 .map(|_| match self.chance.below(4) {
@@ -601,13 +602,14 @@ impl Maker {
                     _ => self.chance.below(9).to_string(),
                 })
                 .collect();
-            let cursor = self.chance.one_in(8);
+            // MySQL 9.7 never ends its answer to an execution without a cursor when the statement
+            // has had one before, closed or not: a direct client waits for ever.
+            let cursor = self.chance.one_in(8) || cursors;
+            cursors = cursor && self.flavour == Flavour::Mysql;
             let words: &[&str] = if cursor { &[name, "cursor"] } else { &[name] };
             self.script.push(Effect::Either, "execute", words, &values.join(", "));
             if cursor {
                 self.script.push(Effect::Either, "fetch", &[name], "2");
-                // MySQL 9.7 answers the next execution with an OK packet in front of the rows
-                // when the cursor is still open.
                 self.script.push(Effect::Either, "reset", &[name], "");
             }
             if self.chance.one_in(4) {

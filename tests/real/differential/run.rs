@@ -527,9 +527,11 @@ fn settled(mut reply: Reply, expect: Expect, capabilities: Capabilities, asked: 
         payload[1..5].fill(0);
     }
     for (_, payload) in &mut reply.packets {
+        without_statement_id(payload);
         if payload.first() == Some(&0xFF) {
-            without_statement_id(payload);
-        } else if matches!(payload.first(), Some(0 | 0xFE)) {
+            continue;
+        }
+        if matches!(payload.first(), Some(0 | 0xFE)) {
             settle_changes(payload, capabilities, asked);
             // In an EOF packet, which carries no changes, the flag that tells of some has no
             // meaning; MariaDB sets it for clients without trackers too, now and then.
@@ -541,13 +543,17 @@ fn settled(mut reply: Reply, expect: Expect, capabilities: Capabilities, asked: 
     reply
 }
 
-/// `handler (17) given` and `statement (17) has`.
+/// `handler (17) given` and `statement (17) has`, in an error and where it is listed.
 fn without_statement_id(payload: &mut Vec<u8>) {
-    for before in [b"statement handler (".as_slice(), b"The statement ("] {
-        let found = payload.windows(before.len()).position(|window| window == before);
-        if let Some(at) = found.map(|at| at + before.len()) {
+    for before in [b"Unknown prepared statement handler (".as_slice(), b"The statement ("] {
+        if let Some(start) = memchr::memmem::find(payload, before) {
+            let at = start + before.len();
             let digits = payload[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
             payload.drain(at..at + digits);
+            if payload[0] != 0xFF {
+                // The length of the text stands in front of it.
+                payload[start - 1] -= u8::try_from(digits).expect("a number");
+            }
         }
     }
 }

@@ -1,0 +1,278 @@
+//! What the client may ask about the statement before: its warnings and errors, and on which
+//! link they are listed. An error that was told without a server is told to one as soon as it
+//! may be asked for.
+
+use crate::protocol::errno::SqlError;
+use crate::router::policy::Held;
+use crate::router::{Class, Effects, Kind, Reason, Verb};
+use crate::session::action::{Outbox, World};
+use crate::session::phrase::insert_id_statement;
+use crate::session::{Ask, Session};
+use crate::topology::Flavour;
+
+/// The list that SHOW WARNINGS shows.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// How many entries it has; an error counts as one, whatever came before it.
+    count: u16,
+    /// How many of them MySQL repeats where it repeats their number.
+    repeated: u16,
+    /// The link that has it. With no entries it may be gone.
+    on: Option<Held>,
+    /// Its only entry, as long as no server knows of it.
+    untold: Option<Box<SqlError>>,
+}
+
+/// What a statement does to the list of the one before, if it leaves nothing itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Emptied,
+    Kept,
+    Unknown,
+}
+
+impl Session {
+    /// The list is on this link, and cannot be made anywhere else.
+    pub(super) fn is_listed_on(&self, slot: Held) -> bool {
+        self.listed.on == Some(slot) && self.listed.count > 0
+    }
+
+    /// A reply on `slot` tells how many warnings its statement has left.
+    pub(super) fn note_warnings(&mut self, slot: Held, warnings: u16) {
+        let Some(pending) = self.pending.as_ref() else { return };
+        if warnings == 0 && self.nothing_is_listed() {
+            // Nearly always: it does not matter what the text does to an empty list.
+            self.listed.on = Some(slot);
+            return;
+        }
+        if warnings == 0 || !has_text(&pending.ask) {
+            match self.fate() {
+                Fate::Emptied => {}
+                Fate::Unknown if self.listed.on != Some(slot) => {}
+                Fate::Kept | Fate::Unknown => return,
+            }
+        }
+        self.list_is_on(slot, warnings);
+    }
+
+    fn nothing_is_listed(&self) -> bool {
+        self.listed.count == 0 && !self.links.iter().flatten().any(|link| link.listed)
+    }
+
+    /// The client was told of an error that came from the server of `slot`.
+    pub(super) fn note_error(&mut self, slot: Held) {
+        self.list_is_on(slot, 1);
+    }
+
+    fn list_is_on(&mut self, slot: Held, count: u16) {
+        self.listed = Listed { count, repeated: count, on: Some(slot), untold: None };
+        if let Some(link) = self.link_mut(slot) {
+            link.listed = count > 0;
+        }
+    }
+
+    /// A command that ends the statement before, but not what it has left, was answered without a
+    /// server.
+    pub(super) fn repeat_no_count(&mut self) {
+        self.listed.repeated = 0;
+    }
+
+    /// A statement that leaves no warnings was answered without a server.
+    pub(super) fn forget_list(&mut self) {
+        self.listed = Listed::default();
+    }
+
+    /// A link is gone, or goes. True when the list goes with it.
+    pub(super) fn list_leaves(&mut self, slot: Held) -> bool {
+        let lost = self.is_listed_on(slot);
+        if self.listed.on == Some(slot) {
+            self.listed = Listed::default();
+        }
+        lost
+    }
+
+    /// Tells the client an error of our own in place of a server's.
+    pub(super) fn refuse(&mut self, world: &World<'_>, error: SqlError, out: &mut Outbox) {
+        out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
+        let code = error.code;
+        self.listed = Listed { count: 1, repeated: 1, on: None, untold: Some(Box::new(error)) };
+        self.carried.forget_rows();
+        self.pinged = false;
+        self.last_lost = false;
+        self.finished_here(world, code, out);
+    }
+
+    /// Tells the client OK in place of a server that would have run something: no rows changed.
+    pub(super) fn agree(&mut self, world: &World<'_>, out: &mut Outbox) {
+        self.pinged = true;
+        self.row_count_after_ping();
+        self.say_ok(out);
+        self.finished_here(world, 0, out);
+    }
+
+    /// The statement that makes a server list the error that the client was told, when the
+    /// pending request may ask for it.
+    pub(super) fn untold(&self) -> Option<Vec<u8>> {
+        let error = self.listed.untold.as_deref()?;
+        let pending = self.pending.as_ref()?;
+        let asks = pending.class.kind == Kind::Last && !matches!(pending.ask, Ask::Prepare { .. });
+        // MySQL: an error of its own would be listed behind what is there.
+        if !asks && !self.repeats_count() {
+            return None;
+        }
+        let state = String::from_utf8_lossy(&error.state).into_owned();
+        // Servers take 128 characters.
+        let message: String = error.message.chars().take(128).collect();
+        let message = message.replace('\'', "''");
+        let code = error.code;
+        let sql =
+            format!("SIGNAL SQLSTATE '{state}' SET MYSQL_ERRNO={code}, MESSAGE_TEXT='{message}'");
+        Some(sql.into_bytes())
+    }
+
+    /// The server of `slot` lists the error as if it had been its own.
+    pub(super) fn was_told(&mut self, slot: Held) {
+        let repeated = self.listed.repeated;
+        self.note_error(slot);
+        self.listed.repeated = repeated;
+        self.last = Some(slot);
+        if let Some(link) = self.link_mut(slot) {
+            link.ran = true;
+            link.used = true;
+        }
+    }
+
+    /// Where a request about the statement before must run; it may be about its warnings or
+    /// about its numbers.
+    pub(super) fn asked_about(&self) -> Option<Held> {
+        if self.asks_for_list() { self.listed.on } else { self.last }
+    }
+
+    /// The list is asked for and is on the replica's link, while something else binds the
+    /// session to the primary's.
+    pub(super) fn asks_list_of_replica(&self) -> bool {
+        self.transaction.is_none()
+            && self.listed.on == Some(Held::Replica)
+            && self.link(Held::Replica).is_some()
+            && self.asks_for_list()
+    }
+
+    fn asks_for_list(&self) -> bool {
+        let last = self.pending.as_ref().is_some_and(|p| p.class.kind == Kind::Last);
+        let text = if last { self.lower_text() } else { return false };
+        let has = |word: &[u8]| memchr::memmem::find(&text, word).is_some();
+        !has(b"row_count") && !has(b"found_rows")
+    }
+
+    /// Whether the link may still list something of another statement where the client asks
+    /// about its previous one.
+    pub(super) fn must_be_silenced(&self, slot: Held) -> bool {
+        let Some(pending) = self.pending.as_ref() else { return false };
+        let stale = self.listed.on != Some(slot) && self.link(slot).is_some_and(|l| l.listed);
+        pending.class.kind == Kind::Last
+            && !pending.silenced
+            && self.listed.untold.is_none()
+            && (self.carried.has_rows() && !self.is_listed_on(slot)
+                || stale && self.asks_for_list())
+    }
+
+    /// What sets LAST_INSERT_ID on the link and leaves nothing listed there.
+    pub(super) fn insert_id_statement(&self, slot: Held) -> Vec<u8> {
+        let listed = self.link(slot).is_some_and(|link| link.listed || link.warned);
+        insert_id_statement(self.state.dialect.flavour, self.carried.insert_id, listed)
+    }
+
+    /// The number of warnings to repeat to the client, which must be those of the session's own
+    /// previous statement.
+    pub(super) fn count_to_repeat(&self, slot: Held) -> Option<u16> {
+        let Listed { count, repeated, on, .. } = self.listed;
+        (self.repeats_count() && (on != Some(slot) || repeated != count)).then_some(repeated)
+    }
+
+    /// Whether the answer to the pending request repeats how many warnings the statement before
+    /// has left: MySQL answers COM_INIT_DB and COM_SET_OPTION so (9.7, measured).
+    fn repeats_count(&self) -> bool {
+        let pending = self.pending.as_ref();
+        self.state.dialect.flavour == Flavour::MySql
+            && pending.is_some_and(|p| matches!(p.ask, Ask::InitDb(_) | Ask::SetOption(_)))
+    }
+
+    /// MySQL empties the list with the next statement that is not about it, MariaDB with the
+    /// next one that uses a table (10.11 and 9.7, measured).
+    fn fate(&self) -> Fate {
+        let Some(pending) = self.pending.as_ref() else { return Fate::Unknown };
+        let class = &pending.class;
+        if class.kind == Kind::Last || !has_text(&pending.ask) {
+            return Fate::Kept;
+        }
+        match self.state.dialect.flavour {
+            Flavour::MySql => Fate::Emptied,
+            Flavour::MariaDb => self.fate_by_text(class),
+        }
+    }
+
+    fn fate_by_text(&self, class: &Class) -> Fate {
+        let text = self.lower_text();
+        let has = |word: &[u8]| memchr::memmem::find(&text, word).is_some();
+        let calls = class.reason == Reason::Function && !has(b"_lock");
+        if class.multi || calls || class.effects.any(Effects::OPAQUE) {
+            return Fate::Unknown;
+        }
+        match class.verb {
+            Verb::Insert
+            | Verb::Update
+            | Verb::Delete
+            | Verb::Replace
+            | Verb::LoadData
+            | Verb::LockTables
+            | Verb::Handler
+            | Verb::Describe
+            | Verb::Table => Fate::Emptied,
+            Verb::Use
+            | Verb::Begin
+            | Verb::Commit
+            | Verb::Rollback
+            | Verb::Savepoint
+            | Verb::Xa
+            | Verb::UnlockTables
+            | Verb::Kill => Fate::Kept,
+            Verb::Set
+            | Verb::Select
+            | Verb::Values
+            | Verb::With
+            | Verb::Do
+            | Verb::Explain
+            | Verb::Prepare => {
+                let sequence = has(b"nextval") || has(b"lastval") || has(b"setval");
+                match (has(b"from") && !has(b"dual")) || sequence || has(b"value for") {
+                    true => Fate::Emptied,
+                    false => Fate::Kept,
+                }
+            }
+            Verb::Show
+            | Verb::Call
+            | Verb::Execute
+            | Verb::Deallocate
+            | Verb::Ddl
+            | Verb::Account
+            | Verb::Administration
+            | Verb::Empty
+            | Verb::Other => Fate::Unknown,
+        }
+    }
+
+    /// The pending text, the prepared one's included, in lower case.
+    fn lower_text(&self) -> Vec<u8> {
+        let Some(pending) = self.pending.as_ref() else { return Vec::new() };
+        let text = match pending.ask {
+            Ask::Execute { id } => self.statements.get(id).map(|s| s.text.as_slice()),
+            _ => pending.wire.get(pending.text_at..),
+        };
+        text.unwrap_or_default().to_ascii_lowercase()
+    }
+}
+
+/// Whether a statement stands behind a command.
+fn has_text(ask: &Ask) -> bool {
+    matches!(ask, Ask::Query | Ask::Prepare { .. } | Ask::Execute { .. })
+}
