@@ -105,6 +105,10 @@ pub struct ReplyWalker {
     continues: bool,
     /// The sequence number that must come next; any at first, and after a file.
     seq: Option<u8>,
+    /// The EOF packet after definitions is reported, whatever it says.
+    watching: bool,
+    /// How many columns the first rows have; 0 as long as no definitions came.
+    columns: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +177,33 @@ impl ReplyWalker {
             | Expect::Statistics
             | Expect::Bulk => State::First,
         };
-        Self { expect, caps, mariadb, state, skip: 0, continues: false, seq: None }
+        Self {
+            expect,
+            caps,
+            mariadb,
+            state,
+            skip: 0,
+            continues: false,
+            seq: None,
+            watching: false,
+            columns: 0,
+        }
+    }
+
+    /// The same walker, which also reports the EOF packet after definitions.
+    #[must_use]
+    pub const fn watching(mut self, watching: bool) -> Self {
+        self.watching = watching;
+        self
+    }
+
+    /// How many columns the first rows have, once their definitions came.
+    #[must_use]
+    pub const fn columns(&self) -> Option<u32> {
+        match self.columns {
+            0 => None,
+            columns => Some(columns),
+        }
     }
 
     /// Whether the terminal packet has been reported.
@@ -229,6 +259,9 @@ impl ReplyWalker {
                 Verdict::More => return Ok(Advance { forward: at, stop: Stop::NeedMore }),
                 Verdict::Pass(next) => {
                     self.pass(len, seq, at)?;
+                    if let (State::Definitions { left }, 0) = (next, self.columns) {
+                        self.columns = u32::try_from(left).unwrap_or(u32::MAX);
+                    }
                     self.state = next;
                 }
                 Verdict::Hold(kind, next) => {
@@ -447,7 +480,7 @@ impl ReplyWalker {
         }
         let more = status.has(Status::PS_OUT_PARAMS.with(Status::MORE_RESULTS_EXISTS));
         let rows = State::Rows { more };
-        Ok(match status.has(Status::SESSION_STATE_CHANGED) {
+        Ok(match self.watching || status.has(Status::SESSION_STATE_CHANGED) {
             true => Verdict::Hold(Kind::Eof, rows),
             false => Verdict::Pass(rows),
         })

@@ -364,6 +364,10 @@ impl Session {
             out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
             return self.close(world.now, out);
         }
+        let watching = match self.pending.as_ref().map(|pending| &pending.ask) {
+            Some(Ask::Execute { id }) => self.may_have_another_shape(slot, *id),
+            _ => false,
+        };
         let Some(pending) = self.pending.as_mut() else { return };
         if pending.ask == Ask::Tunnel {
             self.pins.add(Pin::Tunnel);
@@ -373,7 +377,7 @@ impl Session {
         let exchange = Exchange {
             slot,
             node,
-            walker: ReplyWalker::new(pending.expect, caps, mariadb),
+            walker: ReplyWalker::new(pending.expect, caps, mariadb).watching(watching),
             forwarded: false,
             error: 0,
             wrote: false,

@@ -20,6 +20,9 @@ use crate::topology::Flavour;
 /// [`Status::SESSION_STATE_CHANGED`] in the upper byte of the status flags.
 const SESSION_STATE_CHANGED_HIGH: u8 = 0x40;
 
+/// [`Status::METADATA_CHANGED`] likewise.
+const METADATA_CHANGED_HIGH: u8 = 0x04;
+
 /// What became of a packet that matters.
 enum Passed {
     /// It, or what it became, is in the client's outbox.
@@ -124,6 +127,12 @@ impl Session {
                 {
                     place.copy_from_slice(&count.to_le_bytes());
                 }
+                if let (Some(changed), Some(high)) =
+                    (self.shape_to_tell(), out.client.get_mut(at + packet::HEADER_LEN + 4))
+                {
+                    *high = *high & !METADATA_CHANGED_HIGH
+                        | if changed { METADATA_CHANGED_HIGH } else { 0 };
+                }
             }
             Kind::Err => return self.relay_err(world, payload, wire, out),
             Kind::PrepareOk => self.relay_prepared(payload, wire, out),
@@ -139,6 +148,37 @@ impl Session {
         let simple = self.pending.as_ref().is_none_or(|pending| pending.expect == Expect::Simple);
         if !simple && let Phase::Exchanging(exchange) = &mut self.phase {
             exchange.rows = true;
+        }
+    }
+
+    /// Whether the client must be told that the rows of its statement have another number of
+    /// columns than it was told last; `None` where the server knows as much. A server tells it
+    /// when it finds the statement changed since it was prepared there.
+    fn shape_to_tell(&self) -> Option<bool> {
+        let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = &self.phase else {
+            return None;
+        };
+        let Ask::Execute { id } = self.pending.as_ref()?.ask else { return None };
+        let columns = exchange.walker.columns()?;
+        let statement = self.statements.get(id)?;
+        self.may_have_another_shape(exchange.slot, id).then_some(columns != statement.columns)
+    }
+
+    /// Whether the client was told of a statement by another link than this one.
+    pub(super) fn may_have_another_shape(&self, slot: Held, id: u32) -> bool {
+        let told = self.statements.get(id).map_or(0, |statement| statement.columns);
+        told > 0 && self.prepared_on(slot, id).is_some_and(|on_link| on_link.columns != told)
+    }
+
+    /// The client has seen the rows of its statement.
+    pub(super) fn shape_is_told(&mut self, slot: Held, id: u32, columns: Option<u32>) {
+        if let (Some(columns), Some(statement)) = (columns, self.statements.get_mut(id))
+            && statement.columns > 0
+        {
+            statement.columns = columns;
+            if let Some(on_link) = statement.on_links[index(slot)].as_mut() {
+                on_link.columns = columns;
+            }
         }
     }
 
@@ -217,7 +257,12 @@ impl Session {
         let client = self.client_capabilities();
         let wants_tracks = client.has(Capabilities::SESSION_TRACK);
         let warnings = self.count_to_repeat(slot).unwrap_or(ok.warnings);
-        let as_it_is = ok.tracks.is_empty() && warnings == ok.warnings;
+        let status = match self.shape_to_tell() {
+            Some(true) => ok.status.with(Status::METADATA_CHANGED),
+            Some(false) => ok.status.without(Status::METADATA_CHANGED),
+            None => ok.status,
+        };
+        let as_it_is = ok.tracks.is_empty() && warnings == ok.warnings && status.0 == ok.status.0;
         if as_it_is && wants_tracks == caps.has(Capabilities::SESSION_TRACK) {
             out.client.extend_from_slice(wire);
             return;
@@ -226,7 +271,7 @@ impl Session {
             self.learn_tracking();
         }
         let shown = if wants_tracks { self.tracking.filter(ok.tracks) } else { Vec::new() };
-        let rewritten = reply::Ok { tracks: &shown, warnings, ..ok };
+        let rewritten = reply::Ok { tracks: &shown, warnings, status, ..ok };
         rewritten.encode(&mut out.client, seq, header, client);
     }
 
@@ -313,12 +358,13 @@ impl Session {
         let Some(pending) = self.pending.as_ref() else { return };
         let mut on_links = [None, None];
         let serial = self.link(slot).map_or(0, |link| link.serial);
-        on_links[index(slot)] = Some(OnLink::new(ok.id, serial));
+        on_links[index(slot)] = Some(OnLink::new(&ok, serial));
         let text = pending.wire.get(pending.text_at..).unwrap_or_default().to_vec();
         let statement = Statement {
             text,
             class: pending.class,
             parameters: ok.params,
+            columns: u32::from(ok.columns),
             types: None,
             on_links,
             long_data: Vec::new(),

@@ -27,6 +27,7 @@ impl Session {
         if let Some(Ask::Execute { id }) = self.pending.as_ref().map(|pending| &pending.ask) {
             let id = *id;
             self.statements.clear_long_data(id);
+            self.shape_is_told(slot, id, exchange.walker.columns());
         }
         let version = self.state.version;
         if let Some(link) = self.link_mut(slot) {

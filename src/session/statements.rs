@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::protocol::reply::PrepareOk;
 use crate::router::Class;
 use crate::router::policy::Held;
 use crate::session::action::index;
@@ -28,6 +29,8 @@ pub struct Statement {
     pub class: Class,
     /// Number of parameters.
     pub parameters: u16,
+    /// How many columns its result had when the client was told last; 0 for none.
+    pub columns: u32,
     /// The types of the last execution that named them: they may be omitted afterwards.
     pub types: Option<Vec<u8>>,
     /// The server's id on each link, and whether that link has seen the types.
@@ -50,6 +53,8 @@ pub struct OnLink {
     pub cursored: bool,
     /// It must be prepared anew before it is executed again: its text was right only once.
     pub spent: bool,
+    /// How many columns its result had there when it was prepared, or executed last.
+    pub columns: u32,
     /// Which of the session's links it is: an id of another one says nothing.
     pub serial: u32,
 }
@@ -57,8 +62,9 @@ pub struct OnLink {
 impl OnLink {
     /// A statement that was just prepared.
     #[must_use]
-    pub fn new(id: u32, serial: u32) -> Self {
-        Self { id, typed: false, cursored: false, spent: false, serial }
+    pub fn new(ok: &PrepareOk, serial: u32) -> Self {
+        let columns = u32::from(ok.columns);
+        Self { id: ok.id, typed: false, cursored: false, spent: false, columns, serial }
     }
 }
 

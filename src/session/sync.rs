@@ -401,7 +401,7 @@ impl Session {
         if let (Ok(ok), Some(statement)) =
             (reply::PrepareOk::parse(payload, self.login.capabilities), self.statements.get_mut(id))
         {
-            statement.on_links[index(slot)] = Some(OnLink::new(ok.id, serial));
+            statement.on_links[index(slot)] = Some(OnLink::new(&ok, serial));
         }
     }
 

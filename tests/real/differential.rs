@@ -220,11 +220,7 @@ async fn all(flavour: Flavour, sharing: Sharing) {
     let cluster = servers::own_with(flavour, 2, options).await;
     let group = format!("replica_wait = \"20s\"\n{}", sharing.settings());
     let proxy = Proxy::start(&cluster, &group).await;
-    let mut cases = cases(flavour);
-    if sharing == Sharing::Contended {
-        // A statement that is prepared anew on another link is never told as changed there.
-        cases.retain(|case| case.title != "the table changes under a prepared statement");
-    }
+    let cases = cases(flavour);
     let mut tails: Vec<Tail> = cluster.servers().iter().map(Tail::new).collect();
     let mut tally = Tally::default();
     let primary = cluster.primary().expect("a primary");

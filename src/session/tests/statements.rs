@@ -177,6 +177,33 @@ fn mysql_prepares_anew_what_has_had_a_cursor_and_is_to_have_none() {
     }
 }
 
+/// A server tells of changed columns (SERVER_STATUS_METADATA_CHANGED) when it finds a statement
+/// changed since it was prepared there; the client must hear it when they are not those that it was
+/// told last.
+#[test]
+fn changed_columns_are_told_as_on_one_connection() {
+    let changed = OPEN | Status::METADATA_CHANGED;
+    for (first, second, says, told) in [(2, 1, OPEN, changed), (1, 2, changed, OPEN)] {
+        let mut rig = Rig::new();
+        rig.client(&prepare("SELECT * FROM t"));
+        rig.dialed(Replica);
+        rig.sent(Replica);
+        rig.server(Replica, &prepared(40, first, 0));
+        rig.told();
+        rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+        rig.client(&execute(1, 0));
+        rig.sent(Primary);
+        rig.server(Primary, &prepared(90, second, 0));
+        assert_eq!(rig.sent_raw(Primary), execute(90, 0));
+        rig.server(Primary, &row("1", says));
+        assert_eq!(rig.told(), row("1", told), "one column after {first}");
+        rig.client(&execute(1, 0));
+        rig.sent(Primary);
+        rig.server(Primary, &row("1", OPEN));
+        assert_eq!(rig.told(), row("1", OPEN), "it is told once");
+    }
+}
+
 #[test]
 fn a_cursor_that_went_down_with_its_link_is_told() {
     let mut rig = Rig::new();
