@@ -61,7 +61,13 @@ impl Session {
 
     /// The client was told of an error that came from the server of `slot`.
     pub(super) fn note_error(&mut self, slot: Held) {
+        let Listed { count, repeated, on, .. } = self.listed;
         self.list_is_on(slot, 1);
+        if self.repeats_count() {
+            // It stands behind what was listed there.
+            self.listed.count = if on == Some(slot) { count.saturating_add(1) } else { 1 };
+            self.listed.repeated = repeated.saturating_add(1);
+        }
     }
 
     fn list_is_on(&mut self, slot: Held, count: u16) {
@@ -95,11 +101,16 @@ impl Session {
     pub(super) fn refuse(&mut self, world: &World<'_>, error: SqlError, out: &mut Outbox) {
         out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
         let code = error.code;
-        self.listed = Listed { count: 1, repeated: 1, on: None, untold: Some(Box::new(error)) };
+        self.list_is_untold(error);
         self.carried.forget_rows();
         self.pinged = false;
         self.last_lost = false;
         self.finished_here(world, code, out);
+    }
+
+    /// The client was told of an error that no server lists as it was told.
+    pub(super) fn list_is_untold(&mut self, error: SqlError) {
+        self.listed = Listed { count: 1, repeated: 1, on: None, untold: Some(Box::new(error)) };
     }
 
     /// Tells the client OK in place of a server that would have run something: no rows changed.
@@ -133,7 +144,7 @@ impl Session {
     /// The server of `slot` lists the error as if it had been its own.
     pub(super) fn was_told(&mut self, slot: Held) {
         let repeated = self.listed.repeated;
-        self.note_error(slot);
+        self.list_is_on(slot, 1);
         self.listed.repeated = repeated;
         self.last = Some(slot);
         if let Some(link) = self.link_mut(slot) {

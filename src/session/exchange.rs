@@ -202,6 +202,7 @@ impl Session {
             return;
         };
         let slot = exchange.slot;
+        self.doubtful = false;
         let open = status.has(Status::IN_TRANS);
         if open {
             self.transaction = Some(slot);
@@ -422,8 +423,12 @@ impl Session {
             exchange.error = code;
         }
         self.note_error(self.exchange_slot());
-        match self.as_on_primary(code, wire) {
-            Some(packet) => out.client.extend_from_slice(&packet),
+        match self.as_on_primary(code) {
+            Some(error) => {
+                let seq = wire.get(3).copied().unwrap_or(1);
+                out.client.extend_from_slice(&error.packet(seq, self.client_capabilities()));
+                self.list_is_untold(error);
+            }
             None => out.client.extend_from_slice(wire),
         }
         self.mark_forwarded();
@@ -432,7 +437,7 @@ impl Session {
 
     /// A write inside a read-only transaction that a replica runs: the replica's being
     /// read-only comes first there (1290), the transaction's on the primary (1792).
-    fn as_on_primary(&self, code: u16, wire: &[u8]) -> Option<Vec<u8>> {
+    fn as_on_primary(&self, code: u16) -> Option<SqlError> {
         let Phase::Exchanging(exchange) = &self.phase else { return None };
         if code != 1290 || exchange.slot != Held::Replica || !exchange.in_transaction {
             return None;
@@ -441,8 +446,7 @@ impl Session {
             Flavour::MariaDb => "Cannot execute statement in a READ ONLY transaction",
             Flavour::MySql => "Cannot execute statement in a READ ONLY transaction.",
         };
-        let error = SqlError::new(1792, b"25006", text.to_owned());
-        Some(error.packet(*wire.get(3)?, self.client_capabilities()))
+        Some(SqlError::new(1792, b"25006", text.to_owned()))
     }
 
     /// A refusal that proves that nothing was executed, and that concerns the place rather than

@@ -83,6 +83,8 @@ pub struct Session {
     last_lost: bool,
     /// Where a transaction is open.
     transaction: Option<Held>,
+    /// A statement that ends transactions has failed, before that or after.
+    doubtful: bool,
     /// When something was last read whose position the token does not cover.
     floor: Option<Instant>,
     /// Something went down while the client was idle; the next command is told.
@@ -249,6 +251,7 @@ impl Session {
             last: None,
             last_lost: false,
             transaction: None,
+            doubtful: false,
             floor: None,
             lost: None,
             phase: Phase::Idle,
@@ -565,6 +568,7 @@ impl Session {
         self.pin_login();
         self.tracking = Tracking::default();
         self.transaction = None;
+        self.doubtful = false;
         self.lost = None;
         self.last = None;
         self.last_lost = false;

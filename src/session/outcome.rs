@@ -6,6 +6,7 @@ use crate::router::{Effects, Reason, Verb};
 use crate::session::action::{Outbox, Request, World};
 use crate::session::attach::shows_data;
 use crate::session::pin::Pin;
+use crate::session::sync::ends_transaction;
 use crate::session::{Ask, Exchange, Phase, Session};
 use crate::topology::{Flavour, Topology};
 
@@ -18,6 +19,7 @@ impl Session {
         let slot = exchange.slot;
         let streaming = self.pending.as_ref().is_some_and(|pending| pending.body.is_some());
         self.doubt(slot, exchange.error);
+        self.doubt_transaction(slot, exchange.error);
         if exchange.error == 0 {
             self.learn_text(out);
             self.learn_command(out);
@@ -65,8 +67,8 @@ impl Session {
             return;
         }
         if matches!(ask, Ask::Prepare { .. }) {
-            // MySQL makes the variables of a SET when it prepares it.
-            if class.verb == Verb::Set && self.state.dialect.flavour == Flavour::MySql {
+            // Servers make the variables of a SET when they prepare it.
+            if class.verb == Verb::Set {
                 self.state.doubt_user_variables();
             }
             return;
@@ -85,6 +87,13 @@ impl Session {
         if writes || class.reason == Reason::Function {
             self.state.doubt_user_variables();
         }
+    }
+
+    /// An error does not tell whether the statement has ended the transaction before it failed.
+    fn doubt_transaction(&mut self, slot: Held, error: u16) {
+        let class = self.pending.as_ref().map(|pending| pending.class);
+        let ends = class.is_some_and(|class| ends_transaction(class.verb, class.effects));
+        self.doubtful |= error != 0 && ends && self.transaction == Some(slot);
     }
 
     /// COMMIT RELEASE and its kin: the server closes the connection after its answer.

@@ -571,13 +571,10 @@ fn outgrows_replica(kind: Where, verb: Verb, effects: Effects) -> bool {
     !stays
 }
 
-/// Whether a statement ends the open transaction before it does anything else.
-fn ends_transaction(_verb: Verb, effects: Effects) -> bool {
-    effects.any(
-        Effects::BEGIN
-            .with(Effects::BEGIN_READ_ONLY)
-            .with(Effects::LOCK)
-            .with(Effects::DDL)
-            .with(Effects::ACCOUNTS),
-    )
+/// Whether a statement ends the open transaction before it does anything else. XA START is refused
+/// inside of one instead.
+pub(super) fn ends_transaction(verb: Verb, effects: Effects) -> bool {
+    let begins = Effects::BEGIN.with(Effects::BEGIN_READ_ONLY);
+    let ends = begins.with(Effects::LOCK).with(Effects::DDL).with(Effects::ACCOUNTS);
+    verb != Verb::Xa && effects.any(ends)
 }
