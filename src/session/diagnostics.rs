@@ -3,6 +3,7 @@
 //! may be asked for.
 
 use crate::protocol::errno::SqlError;
+use crate::protocol::flags::Status;
 use crate::router::policy::Held;
 use crate::router::{Class, Effects, Kind, Reason, Verb};
 use crate::session::action::{Outbox, World};
@@ -162,7 +163,9 @@ impl Session {
     /// The list is asked for and is on the replica's link, while something else binds the
     /// session to the primary's.
     pub(super) fn asks_list_of_replica(&self) -> bool {
-        self.transaction.is_none()
+        // The flags of its answer would speak of the replica's link.
+        let plain = self.transaction.is_none() && self.state.status.has(Status::AUTOCOMMIT);
+        plain
             && self.listed.on == Some(Held::Replica)
             && self.link(Held::Replica).is_some()
             && self.asks_for_list()

@@ -20,9 +20,12 @@ impl Session {
         let streaming = self.pending.as_ref().is_some_and(|pending| pending.body.is_some());
         self.doubt(slot, exchange.error);
         self.doubt_transaction(slot, exchange.error);
+        let some_ran = self.pending.as_ref().is_some_and(|pending| pending.class.multi);
         if exchange.error == 0 {
             self.learn_text(out);
             self.learn_command(out);
+        } else if some_ran {
+            self.learn_pins();
         }
         self.mark_link();
         self.note_reading(world, slot, &exchange);
@@ -73,7 +76,7 @@ impl Session {
             }
             return;
         }
-        if error != 0 && class.verb == Verb::Set {
+        if error != 0 && class.effects.any(Effects::SET.with(Effects::USER_VAR_WRITE)) {
             self.state.doubt_user_variables();
         }
         // 1064: it was not even understood.
@@ -136,8 +139,9 @@ impl Session {
         }
     }
 
-    /// What the text of a successful statement tells beyond the trackers.
-    fn learn_text(&mut self, out: &mut Outbox) {
+    /// What the text leaves behind that cannot be reproduced. Of several statements one may have
+    /// failed after the others had run.
+    fn learn_pins(&mut self) {
         let Some(pending) = self.pending.as_ref() else { return };
         let effects = pending.class.effects;
         let pins = [
@@ -150,6 +154,17 @@ impl Session {
             (Effects::TEXT_PREPARE, Pin::NamedStatement),
             (Effects::XA, Pin::Xa),
         ];
+        for (effect, pin) in pins {
+            if effects.any(effect) {
+                self.pins.add(pin);
+            }
+        }
+    }
+
+    /// What the text of a successful statement tells beyond the trackers.
+    fn learn_text(&mut self, out: &mut Outbox) {
+        let Some(pending) = self.pending.as_ref() else { return };
+        let effects = pending.class.effects;
         // Preparing a statement does nothing of what it says.
         let executed = !matches!(pending.ask, Ask::Prepare { .. });
         if !executed {
@@ -161,11 +176,7 @@ impl Session {
         if effects.any(Effects::UNLOCK) {
             self.pins.remove(Pin::TableLock);
         }
-        for (effect, pin) in pins {
-            if effects.any(effect) {
-                self.pins.add(pin);
-            }
-        }
+        self.learn_pins();
         if effects.any(Effects::ACCOUNTS) {
             out.requests.push(Request::AccountsChanged);
         }
