@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::accounts::rows::row;
-use crate::config::tls::{ClientTls, ServerTls};
+use crate::config::User;
+use crate::config::tls::ServerTls;
 use crate::config::units::Secret;
-use crate::config::{Consistency, User};
 use crate::health::cell::{Publisher, cell};
 
 fn group(users: &[(&str, &str)]) -> Arc<Group> {
@@ -14,29 +14,7 @@ fn group(users: &[(&str, &str)]) -> Arc<Group> {
         name: (*name).to_owned(),
         password: Secret::new((*password).to_owned()),
     });
-    Arc::new(Group {
-        name: Arc::from("main"),
-        listen: Vec::new(),
-        seeds: Vec::new(),
-        servers: Vec::new(),
-        consistency: Consistency::Session,
-        replica_wait: Duration::ZERO,
-        hold: Duration::ZERO,
-        max_lag: Duration::ZERO,
-        primary_read_percent: 0,
-        max_clients: 1,
-        handshake_timeout: Duration::ZERO,
-        idle_timeout: Duration::ZERO,
-        links: crate::config::Links::default(),
-        connect_timeout: Duration::ZERO,
-        inspect_limit: 0,
-        tls: ClientTls::default(),
-        server_tls: ServerTls::default(),
-        server_compression: Default::default(),
-        proxy_protocol_from: Vec::new(),
-        proxy_protocol_to_servers: false,
-        users: users.collect(),
-    })
+    Arc::new(Group { name: Arc::from("main"), users: users.collect(), ..Group::default() })
 }
 
 fn monitor() -> Monitor {

@@ -136,6 +136,35 @@ pub struct Group {
     pub users: Vec<User>,
 }
 
+/// Every setting as it is where the file does not say otherwise; no name, no address.
+impl Default for Group {
+    fn default() -> Self {
+        Self {
+            name: Arc::from(""),
+            listen: Vec::new(),
+            seeds: Vec::new(),
+            servers: Vec::new(),
+            consistency: Consistency::Session,
+            replica_wait: Duration::from_millis(100),
+            hold: Duration::from_secs(15),
+            max_lag: Duration::from_secs(10),
+            primary_read_percent: 0,
+            max_clients: 10_000,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::ZERO,
+            connect_timeout: Duration::from_secs(3),
+            links: Links::default(),
+            inspect_limit: 1 << 20,
+            tls: ClientTls::default(),
+            server_tls: ServerTls::default(),
+            server_compression: ServerCompression::default(),
+            proxy_protocol_from: Vec::new(),
+            proxy_protocol_to_servers: false,
+            users: Vec::new(),
+        }
+    }
+}
+
 /// Whether and how the connections to servers are compressed, where a server can.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ServerCompression {

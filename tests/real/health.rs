@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pointsman::accounts::{AccountBook, Lookup};
-use pointsman::config::tls::{ClientTls, ServerTls};
+use pointsman::config::tls::ServerTls;
 use pointsman::config::units::Secret;
-use pointsman::config::{Consistency, Group, Monitor};
+use pointsman::config::{Group, Monitor};
 use pointsman::health::{self, Command, Health};
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
@@ -50,26 +50,9 @@ fn trust() -> Arc<ArcSwap<Trust>> {
 fn group(seed: &str) -> Arc<Group> {
     Arc::new(Group {
         name: Arc::from("main"),
-        listen: Vec::new(),
         seeds: vec![Arc::from(seed)],
-        servers: Vec::new(),
-        consistency: Consistency::Session,
-        replica_wait: Duration::from_secs(1),
-        hold: Duration::from_secs(15),
         max_lag: Duration::from_secs(30),
-        primary_read_percent: 0,
-        max_clients: 100,
-        handshake_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::ZERO,
-        links: pointsman::config::Links::default(),
-        connect_timeout: Duration::from_secs(2),
-        inspect_limit: 1 << 20,
-        tls: ClientTls::default(),
-        server_tls: ServerTls::default(),
-        server_compression: Default::default(),
-        proxy_protocol_from: Vec::new(),
-        proxy_protocol_to_servers: false,
-        users: Vec::new(),
+        ..Group::default()
     })
 }
 

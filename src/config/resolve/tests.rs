@@ -38,6 +38,13 @@ fn the_minimal_file_resolves_to_the_documented_defaults() {
     assert_eq!(group.max_clients, 10_000);
     assert_eq!(group.inspect_limit, 1 << 20);
     assert_eq!(&*group.seeds[0], "127.0.0.1:3306");
+    let named = Group {
+        name: group.name.clone(),
+        listen: group.listen.clone(),
+        seeds: group.seeds.clone(),
+        ..Group::default()
+    };
+    assert_eq!(**group, named);
 }
 
 #[test]

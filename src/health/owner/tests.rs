@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::config::tls::{ClientTls, ServerTls};
+use crate::config::Server;
 use crate::config::units::Secret;
-use crate::config::{Consistency, Server};
 use crate::health::Health;
 use crate::health::cell::{TopologyCell, cell};
 use crate::health::fixture::{self, source};
@@ -60,26 +59,9 @@ fn group(seeds: &[&str], servers: &[&str]) -> Arc<Group> {
     });
     Arc::new(Group {
         name: Arc::from("main"),
-        listen: Vec::new(),
         seeds: seeds.iter().map(|seed| Arc::from(*seed)).collect(),
         servers: servers.collect(),
-        consistency: Consistency::Session,
-        replica_wait: Duration::ZERO,
-        hold: Duration::ZERO,
-        max_lag: Duration::ZERO,
-        primary_read_percent: 0,
-        max_clients: 1,
-        handshake_timeout: Duration::ZERO,
-        idle_timeout: Duration::ZERO,
-        links: crate::config::Links::default(),
-        connect_timeout: Duration::ZERO,
-        inspect_limit: 0,
-        tls: ClientTls::default(),
-        server_tls: ServerTls::default(),
-        server_compression: Default::default(),
-        proxy_protocol_from: Vec::new(),
-        proxy_protocol_to_servers: false,
-        users: Vec::new(),
+        ..Group::default()
     })
 }
 

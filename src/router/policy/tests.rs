@@ -1,12 +1,9 @@
 //! One small cluster, and the questions that decide where a statement runs.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::ListenAddress;
-use crate::config::tls::{ClientTls, ServerTls};
 use crate::router::classify;
 use crate::router::tests::dialect;
 use crate::topology::{Condition, Flavour, ServerFacts, Transport};
@@ -61,29 +58,7 @@ fn cluster() -> Topology {
 }
 
 fn group(consistency: Consistency) -> Group {
-    Group {
-        name: Arc::from("main"),
-        listen: vec![ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 3306)))],
-        seeds: Vec::new(),
-        servers: Vec::new(),
-        consistency,
-        replica_wait: Duration::from_secs(1),
-        hold: Duration::from_secs(1),
-        max_lag: Duration::from_secs(10),
-        primary_read_percent: 0,
-        max_clients: 10,
-        handshake_timeout: Duration::from_secs(1),
-        idle_timeout: Duration::ZERO,
-        links: crate::config::Links::default(),
-        connect_timeout: Duration::from_secs(1),
-        inspect_limit: 1 << 20,
-        tls: ClientTls::default(),
-        server_tls: ServerTls::default(),
-        server_compression: Default::default(),
-        proxy_protocol_from: Vec::new(),
-        proxy_protocol_to_servers: false,
-        users: Vec::new(),
-    }
+    Group { name: Arc::from("main"), consistency, ..Group::default() }
 }
 
 fn view(token: &GtidSet) -> View<'_> {
