@@ -54,6 +54,48 @@ pub enum Victim {
 #[must_use]
 pub fn parse(sql: &[u8], dialect: &Dialect) -> Option<Kill> {
     let mut lexer = Lexer::new(sql, dialect, Gate::Server);
+    let (hardness, what, token) = head(&mut lexer)?;
+    let (target, id_span) = if token.is_word(kw::USER) {
+        account(&mut lexer, sql)?
+    } else {
+        let digits = token.bytes(sql);
+        let id = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        (token.kind == TokenKind::Number).then_some(())?;
+        (Victim::Id(id), token.start..token.end)
+    };
+    ends(&mut lexer).then_some(Kill { what, hardness, target, id_span })
+}
+
+/// A KILL with an expression in place of the number: where that stands in the text, and whether
+/// the connection is to end. `None` for what [`parse`] understands and for what no server takes.
+#[must_use]
+pub fn expression(sql: &[u8], dialect: &Dialect) -> Option<(Range<usize>, bool)> {
+    let mut lexer = Lexer::new(sql, dialect, Gate::Server);
+    let (_, what, mut token) = head(&mut lexer)?;
+    if token.is_word(kw::USER) || what == What::QueryId {
+        return None;
+    }
+    let connection = what == What::Connection;
+    let start = token.start;
+    let mut end = token.end;
+    loop {
+        // Servers refuse subqueries here, and with words of their own.
+        if token.is_word(kw::SELECT) {
+            return None;
+        }
+        match lexer.token() {
+            None => return Some((start..end, connection)),
+            Some(next) if next.is_punct(b';') => {
+                return ends(&mut lexer).then_some((start..end, connection));
+            }
+            Some(next) => token = next,
+        }
+        end = token.end;
+    }
+}
+
+/// What stands before the victim, and the first token of that.
+fn head(lexer: &mut Lexer<'_>) -> Option<(Option<Hardness>, What, Token)> {
     if !lexer.token()?.is_word(kw::KILL) {
         return None;
     }
@@ -75,53 +117,7 @@ pub fn parse(sql: &[u8], dialect: &Dialect) -> Option<Kill> {
             token = lexer.token()?;
         }
     }
-    let (target, id_span) = if token.is_word(kw::USER) {
-        account(&mut lexer, sql)?
-    } else {
-        let digits = token.bytes(sql);
-        let id = std::str::from_utf8(digits).ok()?.parse().ok()?;
-        (token.kind == TokenKind::Number).then_some(())?;
-        (Victim::Id(id), token.start..token.end)
-    };
-    ends(&mut lexer).then_some(Kill { what, hardness, target, id_span })
-}
-
-/// A KILL with an expression in place of the number: where that stands in the text, and whether
-/// the connection is to end. `None` for what [`parse`] understands and for what no server takes.
-#[must_use]
-pub fn expression(sql: &[u8], dialect: &Dialect) -> Option<(Range<usize>, bool)> {
-    let mut lexer = Lexer::new(sql, dialect, Gate::Server);
-    if !lexer.token()?.is_word(kw::KILL) {
-        return None;
-    }
-    let mut token = lexer.token()?;
-    if token.is_word(kw::HARD) || token.is_word(kw::SOFT) {
-        token = lexer.token()?;
-    }
-    let mut connection = true;
-    if token.is_word(kw::CONNECTION) || token.is_word(kw::QUERY) {
-        connection = token.is_word(kw::CONNECTION);
-        token = lexer.token()?;
-    }
-    if token.is_word(kw::USER) || (!connection && token.is_word(kw::ID)) {
-        return None;
-    }
-    let start = token.start;
-    let mut end = token.end;
-    loop {
-        // Servers refuse subqueries here, and with words of their own.
-        if token.is_word(kw::SELECT) {
-            return None;
-        }
-        match lexer.token() {
-            None => return Some((start..end, connection)),
-            Some(next) if next.is_punct(b';') => {
-                return ends(&mut lexer).then_some((start..end, connection));
-            }
-            Some(next) => token = next,
-        }
-        end = token.end;
-    }
+    Some((hardness, what, token))
 }
 
 /// The text of a prepared KILL with its only parameter put in for the `?`; the text itself when
