@@ -1,7 +1,5 @@
 //! What the book answers without any server.
 
-use std::time::Duration;
-
 use super::*;
 use crate::accounts::rows::row;
 use crate::config::User;
@@ -18,14 +16,8 @@ fn group(users: &[(&str, &str)]) -> Arc<Group> {
 }
 
 fn monitor() -> Monitor {
-    Monitor {
-        user: "monitor".to_owned(),
-        password: Secret::new("monitor".to_owned()),
-        interval: Duration::from_millis(500),
-        timeout: Duration::from_secs(1),
-        fall: 3,
-        rise: 1,
-    }
+    let password = Secret::new("monitor".to_owned());
+    Monitor { user: "monitor".to_owned(), password, ..Monitor::default() }
 }
 
 fn book(users: &[(&str, &str)]) -> (AccountBook, Publisher) {

@@ -87,6 +87,20 @@ pub struct Monitor {
     pub rise: u32,
 }
 
+/// The rhythm where the file does not say otherwise; no account.
+impl Default for Monitor {
+    fn default() -> Self {
+        Self {
+            user: String::new(),
+            password: Secret::new(String::new()),
+            interval: Duration::from_millis(500),
+            timeout: Duration::from_secs(2),
+            fall: 3,
+            rise: 2,
+        }
+    }
+}
+
 /// One group of servers: a primary, its replicas, and the listener in front of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {

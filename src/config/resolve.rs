@@ -14,7 +14,7 @@ use crate::config::raw::{self, OneOrMany, Scalar};
 use crate::config::units::{self, DURATION_FORM, SIZE_FORM, Secret};
 use crate::config::{
     Boot, Config, Consistency, Group, ListenAddress, LogFormat, Monitor, Network, RoleHint, Server,
-    ServerCompression, User, address,
+    User, address,
 };
 
 mod links;
@@ -155,6 +155,7 @@ impl Reader<'_> {
             Secret::new(String::new())
         });
         let millis = Duration::from_millis;
+        let usual = Monitor::default();
         Monitor {
             user,
             password,
@@ -162,16 +163,16 @@ impl Reader<'_> {
                 "monitor.interval",
                 raw.interval.as_ref(),
                 millis(50)..=60 * SECOND,
-                millis(500),
+                usual.interval,
             ),
             timeout: self.duration(
                 "monitor.timeout",
                 raw.timeout.as_ref(),
                 millis(50)..=60 * SECOND,
-                2 * SECOND,
+                usual.timeout,
             ),
-            fall: self.count("monitor.fall", raw.fall.as_ref(), 1..=100, 3),
-            rise: self.count("monitor.rise", raw.rise.as_ref(), 1..=100, 2),
+            fall: self.count("monitor.fall", raw.fall.as_ref(), 1..=100, usual.fall),
+            rise: self.count("monitor.rise", raw.rise.as_ref(), 1..=100, usual.rise),
         }
     }
 
@@ -182,7 +183,7 @@ impl Reader<'_> {
         }
         let listen = self.listeners(&at("listen"), raw.listen.as_ref());
         let (seeds, servers) = self.members(name, raw);
-        let millis = Duration::from_millis;
+        let usual = Group::default();
         let consistency = [
             ("session", Consistency::Session),
             ("eventual", Consistency::Eventual),
@@ -191,13 +192,16 @@ impl Reader<'_> {
         let mut time = |key: &str, value: &Option<Scalar>, low: Duration, default: Duration| {
             self.duration(&at(key), value.as_ref(), low..=DAY, default)
         };
-        let replica_wait = time("replica_wait", &raw.replica_wait, Duration::ZERO, millis(100));
-        let hold = time("hold", &raw.hold, Duration::ZERO, 15 * SECOND);
-        let max_lag = time("max_lag", &raw.max_lag, Duration::ZERO, 10 * SECOND);
+        let replica_wait =
+            time("replica_wait", &raw.replica_wait, Duration::ZERO, usual.replica_wait);
+        let hold = time("hold", &raw.hold, Duration::ZERO, usual.hold);
+        let max_lag = time("max_lag", &raw.max_lag, Duration::ZERO, usual.max_lag);
         let handshake_timeout =
-            time("handshake_timeout", &raw.handshake_timeout, millis(100), 10 * SECOND);
-        let idle_timeout = time("idle_timeout", &raw.idle_timeout, Duration::ZERO, Duration::ZERO);
-        let connect_timeout = time("connect_timeout", &raw.connect_timeout, millis(10), 3 * SECOND);
+            time("handshake_timeout", &raw.handshake_timeout, SECOND / 10, usual.handshake_timeout);
+        let idle_timeout =
+            time("idle_timeout", &raw.idle_timeout, Duration::ZERO, usual.idle_timeout);
+        let connect_timeout =
+            time("connect_timeout", &raw.connect_timeout, SECOND / 100, usual.connect_timeout);
         let links = self.links(name, raw);
         let percent = raw.primary_read_percent.as_ref();
         let to_servers = raw.proxy_protocol_to_servers.as_ref();
@@ -211,26 +215,31 @@ impl Reader<'_> {
             replica_wait,
             hold,
             max_lag,
-            primary_read_percent: self.count(&at("primary_read_percent"), percent, 0..=100, 0),
+            primary_read_percent: self.count(
+                &at("primary_read_percent"),
+                percent,
+                0..=100,
+                usual.primary_read_percent,
+            ),
             max_clients: self.count(
                 &at("max_clients"),
                 raw.max_clients.as_ref(),
                 1..=1_000_000,
-                10_000,
+                usual.max_clients,
             ),
             handshake_timeout,
             idle_timeout,
             connect_timeout,
             links,
-            inspect_limit: self.size(&at("inspect_limit"), inspect, 1 << 10..=1 << 30, 1 << 20),
+            inspect_limit: self.size(
+                &at("inspect_limit"),
+                inspect,
+                1 << 10..=1 << 30,
+                usual.inspect_limit,
+            ),
             tls: self.client_tls(name, raw),
             server_tls: self.server_tls(name, raw),
-            server_compression: self.word(
-                &at("server_compression"),
-                raw.server_compression.as_ref(),
-                &[ServerCompression::Off, ServerCompression::Zlib, ServerCompression::Zstd]
-                    .map(|method| (method.word(), method)),
-            ),
+            server_compression: self.server_compression(name, raw),
             proxy_protocol_from: self.networks(&at("proxy_protocol_from"), raw),
             proxy_protocol_to_servers: self.flag(&at("proxy_protocol_to_servers"), to_servers),
             users,

@@ -1,12 +1,20 @@
-//! How links to a group's servers are shared and bounded.
+//! How links to a group's servers are shared, bounded and compressed.
 
 use std::time::Duration;
 
 use super::{DAY, Reader, SECOND};
-use crate::config::Links;
 use crate::config::raw::{self, Scalar};
+use crate::config::{Links, ServerCompression};
 
 impl Reader<'_> {
+    /// How links to the group's servers are compressed.
+    pub(super) fn server_compression(&mut self, name: &str, raw: &raw::Group) -> ServerCompression {
+        let key = format!("groups.{name}.server_compression");
+        let words = [ServerCompression::Off, ServerCompression::Zlib, ServerCompression::Zstd]
+            .map(|method| (method.word(), method));
+        self.word(&key, raw.server_compression.as_ref(), &words)
+    }
+
     /// How links to the group's servers are shared and bounded.
     pub(super) fn links(&mut self, name: &str, raw: &raw::Group) -> Links {
         let at = |key: &str| format!("groups.{name}.{key}");
