@@ -20,14 +20,12 @@ use crate::protocol::auth::{Credential, Password};
 use crate::protocol::flags::{Capabilities, MariadbCapabilities};
 use crate::protocol::handshake::{Greeting, LOGIN_PACKET_MAX};
 use crate::protocol::login::{Login, LoginError, LoginRequest, LoginStep, RsaPolicy, Server};
-use crate::protocol::{Malformed, packet, reply};
+use crate::protocol::{Malformed, command, packet, reply};
 use crate::tls::trust::{Demand, Towards, Trust};
 use crate::topology::Transport;
 
 /// COM_QUIT as a whole packet.
 const QUIT: [u8; 5] = [1, 0, 0, 0, 1];
-/// COM_QUERY.
-const QUERY: u8 = 3;
 /// The collation that the monitor logs in with: utf8mb4_general_ci, known to both families.
 const COLLATION: u8 = 45;
 /// Most bytes of an answer; a list of ten thousand connections is not near it.
@@ -154,8 +152,8 @@ impl Connection {
     /// # Errors
     /// When the server refuses, the connection breaks, or the answer makes no sense.
     pub async fn ask(&mut self, question: &str) -> Result<Answer, Failure> {
-        let mut payload = vec![QUERY];
-        payload.extend_from_slice(question.as_bytes());
+        // Nothing was asked for at the login but what every login has.
+        let payload = command::query_payload(question.as_bytes(), Capabilities(0));
         let mut bytes = Vec::new();
         packet::write(&mut bytes, 0, &payload);
         self.sound = false;
@@ -287,20 +285,12 @@ fn refused(payload: &[u8]) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::units::Secret;
 
     fn monitor() -> Monitor {
-        Monitor {
-            user: "monitor".to_owned(),
-            password: Secret::new("monitor".to_owned()),
-            interval: Duration::from_millis(500),
-            timeout: Duration::from_secs(1),
-            fall: 3,
-            rise: 1,
-        }
+        let password = Secret::new("monitor".to_owned());
+        Monitor { user: "monitor".to_owned(), password, ..Monitor::default() }
     }
 
     /// The greeting of a MySQL 9.7.

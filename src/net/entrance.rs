@@ -15,6 +15,7 @@ use crate::protocol::auth::{self, Credential, Password};
 use crate::protocol::errno::SqlError;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities, Status};
 use crate::protocol::greet::{Account, Greet, Hello, Offer, Step};
+use crate::protocol::handshake::LOGIN_PACKET_MAX;
 use crate::protocol::{packet, reply, session_track};
 use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, Login};
@@ -22,9 +23,6 @@ use crate::session::{Session, state};
 use crate::tls::trust::Demand;
 use crate::topology::{Flavour, ServerFacts};
 use crate::upstream::dial::DialError;
-
-/// Largest packet of a client during its login, bytes.
-const LOGIN_PACKET_MAX: usize = 64 * 1024;
 
 /// What the backends offer and we pass on: everything but each side's own transport, and what
 /// the session does not carry yet. zstd is ours wherever the backends know it.

@@ -237,6 +237,14 @@ pub fn parse(payload: &[u8], caps: Capabilities) -> Result<Command<'_>, Malforme
     Ok(command)
 }
 
+/// The payload of a COM_QUERY of our own, without attributes.
+#[must_use]
+pub fn query_payload(sql: &[u8], caps: Capabilities) -> Vec<u8> {
+    // No attributes, one set of them.
+    let attributes: &[u8] = if caps.has(Capabilities::QUERY_ATTRIBUTES) { &[0, 1] } else { &[] };
+    [&[byte::QUERY], attributes, sql].concat()
+}
+
 fn query<'a>(cursor: &mut Cursor<'a>, caps: Capabilities) -> Result<Command<'a>, Malformed> {
     if !caps.has(Capabilities::QUERY_ATTRIBUTES) {
         return Ok(Command::Query { sql: cursor.rest(), attributes: &[] });

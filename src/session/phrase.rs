@@ -2,20 +2,9 @@
 
 use std::time::Duration;
 
-use crate::protocol::flags::Capabilities;
 use crate::router::policy::Held;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, ServerFacts};
-
-/// A COM_QUERY of ours, without attributes.
-pub(super) fn query(payload: &mut Vec<u8>, sql: &[u8], caps: Capabilities) {
-    payload.push(0x03);
-    if caps.has(Capabilities::QUERY_ATTRIBUTES) {
-        // No attributes, one set of them.
-        payload.extend_from_slice(&[0, 1]);
-    }
-    payload.extend_from_slice(sql);
-}
 
 /// The statement that switches on every tracker that we read.
 #[must_use]

@@ -1,6 +1,7 @@
 //! Our own commands on a link before the client's: bring it into the session's state, wait for
 //! a replica, ask the primary how far it is. Their replies never reach the client.
 
+use crate::protocol::command;
 use crate::protocol::packet;
 use crate::protocol::reply;
 use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
@@ -8,7 +9,7 @@ use crate::router::policy::{Decision, Held, Target};
 use crate::router::{Effects, Kind as Where, Reason, Verb};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
 use crate::session::links::Link;
-use crate::session::phrase::{position_query, query, tracking_statement, wait_query};
+use crate::session::phrase::{position_query, tracking_statement, wait_query};
 use crate::session::statements::OnLink;
 use crate::session::{Ask, Own, Phase, Session, Trackers, single};
 use crate::topology::Flavour;
@@ -209,7 +210,7 @@ impl Session {
             }
             step => {
                 expect = Expect::Query;
-                query(&mut payload, &self.own_text(world, slot, step), caps);
+                payload = command::query_payload(&self.own_text(world, slot, step), caps);
             }
         }
         packet::write(&mut out.links[index(slot)], 0, &payload);

@@ -13,15 +13,13 @@ use crate::compression::numbers::Role;
 use crate::compression::{Codec, Method};
 use crate::protocol::auth::Credential;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities};
+use crate::protocol::handshake::LOGIN_PACKET_MAX;
 use crate::protocol::login::{Login, LoginError, LoginRequest, LoginStep, RsaPolicy, Server};
 use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
-use crate::protocol::{packet, reply};
+use crate::protocol::{command, packet, reply};
 use crate::reactor::Reactor;
 use crate::tls::trust::{Demand, Towards, Trust};
 use crate::upstream::stream::{Stream, TlsStreamError};
-
-/// Largest packet of a server during the login, bytes.
-const LOGIN_PACKET_MAX: usize = 64 * 1024;
 
 /// ER_MUST_CHANGE_PASSWORD.
 const MUST_CHANGE_PASSWORD: u16 = 1820;
@@ -226,11 +224,7 @@ async fn log_in(
 
 /// Runs one statement that answers OK; the payload of that.
 async fn run(dialed: &mut Dialed, input: &mut Vec<u8>, sql: &[u8]) -> Result<Vec<u8>, DialError> {
-    let mut payload = vec![0x03];
-    if dialed.capabilities.has(Capabilities::QUERY_ATTRIBUTES) {
-        payload.extend_from_slice(&[0, 1]);
-    }
-    payload.extend_from_slice(sql);
+    let payload = command::query_payload(sql, dialed.capabilities);
     let mut bytes = Vec::new();
     packet::write(&mut bytes, 0, &payload);
     dialed.stream.write_all(&bytes).await?;
