@@ -197,6 +197,12 @@ impl ReplyWalker {
         self
     }
 
+    /// Whether it was told to watch.
+    #[must_use]
+    pub const fn is_watching(&self) -> bool {
+        self.watching
+    }
+
     /// How many columns the first rows have, once their definitions came.
     #[must_use]
     pub const fn columns(&self) -> Option<u32> {

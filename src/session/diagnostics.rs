@@ -287,6 +287,6 @@ impl Session {
 }
 
 /// Whether a statement stands behind a command.
-fn has_text(ask: &Ask) -> bool {
+pub(super) fn has_text(ask: &Ask) -> bool {
     matches!(ask, Ask::Query | Ask::Prepare { .. } | Ask::Execute { .. })
 }

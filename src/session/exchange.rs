@@ -14,7 +14,7 @@ use crate::session::failure::Failure;
 use crate::session::pin::Pin;
 use crate::session::state::{Learnt, tells_of_statement};
 use crate::session::statements::{OnLink, Statement};
-use crate::session::{Ask, Phase, Session, retry};
+use crate::session::{Ask, Exchange, Phase, Session, retry};
 use crate::topology::Flavour;
 
 /// [`Status::SESSION_STATE_CHANGED`] in the upper byte of the status flags.
@@ -88,11 +88,16 @@ impl Session {
         all
     }
 
-    pub(super) fn exchange_forwarded(&self) -> bool {
+    /// The reply that is relayed.
+    pub(super) fn exchange(&self) -> Option<&Exchange> {
         match &self.phase {
-            Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) => exchange.forwarded,
-            _ => false,
+            Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) => Some(exchange),
+            _ => None,
         }
+    }
+
+    pub(super) fn exchange_forwarded(&self) -> bool {
+        self.exchange().is_some_and(|exchange| exchange.forwarded)
     }
 
     fn notable(
@@ -155,13 +160,12 @@ impl Session {
     /// columns than it was told last; `None` where the server knows as much. A server tells it
     /// when it finds the statement changed since it was prepared there.
     fn shape_to_tell(&self) -> Option<bool> {
-        let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = &self.phase else {
+        let walker = self.exchange().map(|exchange| &exchange.walker)?;
+        let Ask::Execute { id } = self.pending.as_ref().filter(|_| walker.is_watching())?.ask
+        else {
             return None;
         };
-        let Ask::Execute { id } = self.pending.as_ref()?.ask else { return None };
-        let columns = exchange.walker.columns()?;
-        let statement = self.statements.get(id)?;
-        self.may_have_another_shape(exchange.slot, id).then_some(columns != statement.columns)
+        Some(walker.columns()? != self.statements.get(id)?.columns)
     }
 
     /// Whether the client was told of a statement by another link than this one.
@@ -184,10 +188,7 @@ impl Session {
 
     /// The link whose reply is relayed.
     fn exchange_slot(&self) -> Held {
-        match &self.phase {
-            Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) => exchange.slot,
-            _ => Held::Primary,
-        }
+        self.exchange().map_or(Held::Primary, |exchange| exchange.slot)
     }
 
     fn mark_forwarded(&mut self) {
@@ -198,10 +199,7 @@ impl Session {
 
     /// Status flags say where a transaction is open.
     fn learn_status(&mut self, status: Status) {
-        let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = &self.phase else {
-            return;
-        };
-        let slot = exchange.slot;
+        let Some(slot) = self.exchange().map(|exchange| exchange.slot) else { return };
         self.doubtful = false;
         let open = status.has(Status::IN_TRANS);
         if open {
@@ -237,10 +235,7 @@ impl Session {
     }
 
     fn relay_ok(&mut self, header: u8, seq: u8, payload: &[u8], wire: &[u8], out: &mut Outbox) {
-        let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = &self.phase else {
-            return;
-        };
-        let slot = exchange.slot;
+        let Some(slot) = self.exchange().map(|exchange| exchange.slot) else { return };
         let Some(caps) = self.link(slot).map(|link| link.facts.capabilities) else { return };
         let Ok(ok) = reply::Ok::parse(payload, caps) else {
             out.client.extend_from_slice(wire);

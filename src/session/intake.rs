@@ -177,12 +177,7 @@ impl Session {
     /// What the class alone does not tell of the pending request's text: whom it kills, and
     /// whether it shows how the trackers are set.
     fn look_closer(&mut self, world: &mut World<'_>, class: Class, sql: &[u8], out: &mut Outbox) {
-        if class.reason == Reason::HostLocal
-            && tracking::are_shown_by(sql)
-            && let Some(pending) = self.pending.as_mut()
-        {
-            pending.trackers = Trackers::Wanted;
-        }
+        self.look_for_trackers(class, sql);
         if class.effects.any(Effects::KILL) {
             match kill::parse(sql, &self.state.dialect) {
                 Some(Kill { what, target: kill::Victim::Id(id), .. })
@@ -195,6 +190,15 @@ impl Session {
             }
         }
         self.proceed(world, out);
+    }
+
+    fn look_for_trackers(&mut self, class: Class, sql: &[u8]) {
+        if class.reason == Reason::HostLocal
+            && tracking::are_shown_by(sql)
+            && let Some(pending) = self.pending.as_mut()
+        {
+            pending.trackers = Trackers::Wanted;
+        }
     }
 
     /// KILL with an expression: the server says what it comes to, so that no number of ours is
@@ -246,10 +250,8 @@ impl Session {
         self.pend(world, Ask::Prepare { id }, class, Expect::Prepare, wire);
         if let Some(pending) = self.pending.as_mut() {
             pending.text_at = wire.len().saturating_sub(sql.len());
-            if class.reason == Reason::HostLocal && tracking::are_shown_by(sql) {
-                pending.trackers = Trackers::Wanted;
-            }
         }
+        self.look_for_trackers(class, sql);
         self.proceed(world, out);
     }
 

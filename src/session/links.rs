@@ -6,9 +6,10 @@ use crate::protocol::{packet, reply};
 use crate::router::Kind;
 use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, World, index};
+use crate::session::diagnostics::has_text;
 use crate::session::phrase::setup_statement;
 use crate::session::sync::Step;
-use crate::session::{Ask, Pin, Session};
+use crate::session::{Pin, Session};
 use crate::topology::{Flavour, NodeId};
 
 /// A link as the session sees it.
@@ -143,13 +144,10 @@ impl Session {
     /// MySQL 9.7, measured), and some statements ask for it.
     pub(super) fn would_tell_our_warnings(&self, link: &Link) -> bool {
         link.warned
-            && self.pending.as_ref().is_some_and(|pending| {
-                pending.class.kind == Kind::Last
-                    || !matches!(
-                        pending.ask,
-                        Ask::Query | Ask::Prepare { .. } | Ask::Execute { .. }
-                    )
-            })
+            && self
+                .pending
+                .as_ref()
+                .is_some_and(|pending| pending.class.kind == Kind::Last || !has_text(&pending.ask))
     }
 
     /// Old names of character sets leave warnings on the link, and so does MySQL's FOUND_ROWS.

@@ -130,10 +130,8 @@ impl Session {
     ) {
         let forwarded = self.exchange_forwarded();
         let resumable = self.seq_for_error();
-        let was_in_transaction = match &self.phase {
-            Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) => exchange.in_transaction,
-            _ => in_transaction,
-        };
+        let was_in_transaction =
+            self.exchange().map_or(in_transaction, |exchange| exchange.in_transaction);
         let server = self.name_of(world, node);
         if in_transaction {
             self.transaction_gone();

@@ -471,10 +471,7 @@ impl Session {
     /// The server that works for the session now, for its load.
     #[must_use]
     pub fn running_on(&self) -> Option<NodeId> {
-        match &self.phase {
-            Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) => Some(exchange.node),
-            _ => None,
-        }
+        self.exchange().map(|exchange| exchange.node)
     }
 
     /// The server and its thread that work for the session now.
