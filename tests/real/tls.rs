@@ -382,13 +382,7 @@ async fn what_an_account_requires_of_the_connection_is_decided_as_by_the_server(
             accounts.push(format!("CREATE USER '{name}'@'%' IDENTIFIED BY 'pw' {require}"));
         }
         primary.run(&accounts).await.expect("accounts");
-        let group = format!(
-            "tls_certificate = \"{0}/cert.pem\"\ntls_key = \"{0}/key.pem\"\n\
-             tls_client_ca = \"{0}/ca.pem\"\n\
-             server_tls_certificate = \"{1}/cert.pem\"\nserver_tls_key = \"{1}/key.pem\"",
-            server.display(),
-            app.display()
-        );
+        let group = crate::tls_servers::certificates(&server, &app);
         let proxy = Proxy::start(&cluster, &group).await;
         let inside = [
             ("no certificate", trusting(&right.pem)),

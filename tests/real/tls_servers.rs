@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pointsman::protocol::flags::Capabilities;
@@ -23,6 +23,25 @@ pub(crate) async fn primary_with(files: &Path, flavour: Flavour, further: &[&str
     let options: Vec<&str> =
         options.iter().map(String::as_str).chain(further.iter().copied()).collect();
     servers::own_with(flavour, 0, &options).await
+}
+
+/// Writes a server's certificate into `files`: where its authority's is, and its own pin.
+fn certified(files: &Path, names: Names) -> (PathBuf, String) {
+    let authority = Authority::new("right");
+    let ca = files.join("ca.pem");
+    std::fs::write(&ca, &authority.pem).expect("a file");
+    (ca, authority.write(files, names))
+}
+
+/// Settings with a certificate towards clients from one folder, towards servers from another.
+pub(crate) fn certificates(server: &Path, app: &Path) -> String {
+    format!(
+        "tls_certificate = \"{0}/cert.pem\"\ntls_key = \"{0}/key.pem\"\n\
+         tls_client_ca = \"{0}/ca.pem\"\n\
+         server_tls_certificate = \"{1}/cert.pem\"\nserver_tls_key = \"{1}/key.pem\"",
+        server.display(),
+        app.display()
+    )
 }
 
 /// A configuration for one fixed server, which monitor and links find at `port`.
@@ -113,10 +132,7 @@ async fn only_servers_that_prove_who_they_are_are_spoken_to() {
 async fn a_server_that_insists_on_tls_is_watched_and_asked_in_it() {
     for flavour in servers::flavours() {
         let files = tempfile::tempdir().expect("a folder");
-        let authority = Authority::new("right");
-        let ca = files.path().join("ca.pem");
-        std::fs::write(&ca, &authority.pem).expect("a file");
-        authority.write(files.path(), Names::Host("127.0.0.1"));
+        let (ca, _) = certified(files.path(), Names::Host("127.0.0.1"));
         let cluster = primary_with(files.path(), flavour, &[]).await;
         let primary = cluster.primary().expect("a primary");
         let odd = ["d'or", "\u{fc}n\u{ef}", "%"];
@@ -156,10 +172,7 @@ async fn a_certificate_for_another_host_or_another_year_is_not_believed() {
     let Some(flavour) = servers::flavours().into_iter().next() else { return };
     for names in [Names::Host("db.example"), Names::Expired("127.0.0.1")] {
         let files = tempfile::tempdir().expect("a folder");
-        let authority = Authority::new("right");
-        let ca = files.path().join("ca.pem");
-        std::fs::write(&ca, &authority.pem).expect("a file");
-        let pin = authority.write(files.path(), names);
+        let (ca, pin) = certified(files.path(), names);
         let cluster = primary_with(files.path(), flavour, &[]).await;
         let port = cluster.primary().expect("a primary").port;
         let group = format!("server_tls = \"required\"\nserver_tls_ca = \"{}\"", ca.display());
@@ -310,10 +323,7 @@ fn meddle(mut client: TcpStream, target: u16, middle: &Mutex<Middle>) -> Option<
 async fn nothing_is_said_to_one_in_the_middle() {
     let Some(flavour) = servers::flavours().into_iter().next() else { return };
     let files = tempfile::tempdir().expect("a folder");
-    let authority = Authority::new("right");
-    let ca = files.path().join("ca.pem");
-    std::fs::write(&ca, &authority.pem).expect("a file");
-    authority.write(files.path(), Names::Host("127.0.0.1"));
+    let (ca, _) = certified(files.path(), Names::Host("127.0.0.1"));
     let cluster = primary_with(files.path(), flavour, &[]).await;
     let target = cluster.primary().expect("a primary").port;
     let group = format!("server_tls = \"required\"\nserver_tls_ca = \"{}\"", ca.display());

@@ -268,13 +268,7 @@ async fn decides_as(flavour: Flavour) {
     let cluster = tls_servers::primary_with(&server, flavour, options(flavour)).await;
     let primary = cluster.primary().expect("a primary");
     let accounts = accounts(primary, flavour);
-    let group = format!(
-        "tls_certificate = \"{0}/cert.pem\"\ntls_key = \"{0}/key.pem\"\n\
-         tls_client_ca = \"{0}/ca.pem\"\n\
-         server_tls_certificate = \"{1}/cert.pem\"\nserver_tls_key = \"{1}/key.pem\"",
-        server.display(),
-        app.display()
-    );
+    let group = tls_servers::certificates(&server, &app);
     let proxy = Proxy::start(&cluster, &group).await;
     let configs =
         Configs { tls: trusting(&authority.pem), certificate: presenting(&authority.pem, &app) };
