@@ -68,7 +68,7 @@ struct Stage {
     group: Arc<Group>,
     classes: ClassCache,
     refused: RefusedDigests,
-    spent: Option<Spent>,
+    spent: Vec<Spent>,
     session: Session,
     out: Outbox,
 }
@@ -121,7 +121,7 @@ impl Stage {
             group,
             classes: ClassCache::new(1024),
             refused: RefusedDigests::default(),
-            spent: None,
+            spent: Vec::new(),
             session: Session::new(7, login, dialect, Some(link), Instant::now()),
             out: Outbox::default(),
         }

@@ -127,7 +127,12 @@ fn certificate(dir: &Path) -> Vec<String> {
     let [certificate, key] = ["cert.pem", "key.pem"].map(|name| dir.join(name));
     std::fs::write(&certificate, made.cert.pem()).expect("a file");
     std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
-    vec![format!("--ssl-cert={}", certificate.display()), format!("--ssl-key={}", key.display())]
+    vec![
+        format!("--ssl-cert={}", certificate.display()),
+        format!("--ssl-key={}", key.display()),
+        // Each front keeps links of its own.
+        "--max-connections=1000".to_owned(),
+    ]
 }
 
 fn fronts(cluster: &Cluster, dir: &Path) -> Vec<Front> {

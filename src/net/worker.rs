@@ -48,6 +48,8 @@ const CLASSES: usize = 4096;
 const DIGESTS: usize = 2000;
 /// Clients and requests that may wait for a worker.
 const QUEUE: usize = 1024;
+/// Rooms of requests that are kept for the next ones.
+const ROOMS: usize = 64;
 /// Questions of operators that may wait.
 const QUESTIONS: usize = 64;
 /// Least time between two warnings that a server of one group is not believed.
@@ -152,8 +154,8 @@ pub(super) struct Worker {
     pub(super) refused: RefCell<RefusedDigests>,
     /// The outbox that the last turn has left.
     outbox: RefCell<Option<Outbox>>,
-    /// The request that was over last, for its room.
-    pub(super) spent: RefCell<Option<Spent>>,
+    /// Requests that are over, for their room: the last one on top, for it is in the cache.
+    pub(super) spent: RefCell<Vec<Spent>>,
     pub(super) seats: RefCell<BTreeMap<u32, Rc<Seat>>>,
     pub(super) groups: Vec<Served>,
     seed: Cell<u32>,
@@ -466,10 +468,19 @@ impl Worker {
         self.clients.fetch_add(1, Ordering::Relaxed);
         self.metrics(&group).client_opened();
         let worker = self.clone();
+        let drive = Drive {
+            seat,
+            worker: self.clone(),
+            client: stream,
+            client_tail: Vec::new(),
+            links: [None, None],
+        };
         self.spawn(async move {
-            worker.clone().serve(seat, stream, proxied).await;
-            worker.left(id, &group);
-            drop(admission);
+            match entrance::enter(drive, proxied).await {
+                // A task of its own: the login's state is large, and gone with its task.
+                Some(drive) => worker.clone().spawn(worker.serve(drive, admission)),
+                None => worker.left(id, admission.group()),
+            }
         });
     }
 
@@ -482,19 +493,11 @@ impl Worker {
         }
     }
 
-    async fn serve(self: Rc<Self>, seat: Rc<Seat>, client: Stream, proxied: bool) {
-        let drive = Drive {
-            seat,
-            worker: self.clone(),
-            client,
-            client_tail: Vec::new(),
-            links: [None, None],
-        };
-        // Boxed apart: the login's state is large, and gone when the session idles.
-        if let Some(drive) = Box::pin(entrance::enter(drive, proxied)).await {
-            // Boxed too: what an idle session's task holds is then no larger than it must be.
-            Box::pin(drive.run()).await;
-        }
+    /// Serves a client that has logged in, until it leaves.
+    async fn serve(self: Rc<Self>, drive: Drive, admission: Admission) {
+        let id = drive.seat.id;
+        drive.run().await;
+        self.left(id, admission.group());
     }
 
     fn left(&self, id: u32, group: &Arc<GroupHandle>) {
@@ -528,8 +531,9 @@ impl Worker {
                 served.digests.borrow_mut().record(spent.digest(), text, execution);
             }
         }
-        if spent.is_small() {
-            *self.spent.borrow_mut() = Some(spent);
+        let mut rooms = self.spent.borrow_mut();
+        if spent.is_small() && rooms.len() < ROOMS {
+            rooms.push(spent);
         }
     }
 
@@ -568,8 +572,8 @@ impl Worker {
 mod tests {
     use super::*;
 
-    /// The size of what an `async fn` of four arguments returns.
-    fn size_of_future<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+    /// The size of what an `async fn` of three arguments returns.
+    fn size_of_future<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 

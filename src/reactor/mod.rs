@@ -116,10 +116,10 @@ impl Reactor {
         let mut called = Vec::new();
         loop {
             // One look at the kernel for each round of tasks: neither can starve the other.
-            self.gather(&mut events, &mut called)?;
-            for id in called.drain(..) {
+            let by_wakers = self.gather(&mut events, &mut called)?;
+            for (at, id) in called.drain(..).enumerate() {
                 if id != MAIN {
-                    self.run(id);
+                    self.run(id, at < by_wakers);
                     continue;
                 }
                 call.queued.store(false, Ordering::SeqCst);
@@ -133,8 +133,9 @@ impl Reactor {
         }
     }
 
-    /// Waits for events, unless a task is ready, and notes in `called` whom they concern.
-    fn gather(&self, events: &mut Events, called: &mut Vec<usize>) -> io::Result<()> {
+    /// Waits for events, unless a task is ready, and notes in `called` whom they concern, behind
+    /// those that wakers have called; says how many these are.
+    fn gather(&self, events: &mut Events, called: &mut Vec<usize>) -> io::Result<usize> {
         let patience = if self.ready.may_sleep() { None } else { Some(Duration::ZERO) };
         match self.poll.borrow_mut().poll(events, patience) {
             Ok(()) => {}
@@ -142,6 +143,7 @@ impl Reactor {
             Err(error) => return Err(error),
         }
         self.ready.take(called);
+        let by_wakers = called.len();
         let sources = self.sources.borrow();
         for event in events.iter() {
             // The wake-up itself has no source: whom it concerns stands in the queue.
@@ -149,14 +151,16 @@ impl Reactor {
                 source.told(event, called);
             }
         }
-        Ok(())
+        Ok(by_wakers)
     }
 
-    fn run(&self, id: usize) {
+    fn run(&self, id: usize, by_waker: bool) {
         // Taken out, since it may start other tasks.
         let task = self.tasks.borrow_mut().get_mut(id).and_then(Option::take);
         let Some(mut task) = task else { return };
-        task.call.queued.store(false, Ordering::SeqCst);
+        if by_waker {
+            task.call.queued.store(false, Ordering::SeqCst);
+        }
         self.running.set((id, task.waker.data()));
         let mut context = Context::from_waker(&task.waker);
         let future = &mut task.future;

@@ -37,8 +37,8 @@ pub struct World<'a> {
     pub classes: &'a mut ClassCache,
     /// The worker's memory of statements that replicas have refused as writes.
     pub refused: &'a mut RefusedDigests,
-    /// The worker's request that was over last: its room serves the next one.
-    pub spent: &'a mut Option<Spent>,
+    /// Requests of the worker that are over, the last one on top: their room serves the next ones.
+    pub spent: &'a mut Vec<Spent>,
 }
 
 /// What the shell must do next, filled by the session.

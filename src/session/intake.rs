@@ -539,7 +539,7 @@ impl Session {
             trackers: Trackers::Ours,
             refusal: None,
         };
-        self.pending = Some(match world.spent.take() {
+        self.pending = Some(match world.spent.pop() {
             Some(Spent(mut room)) => {
                 std::mem::swap(&mut pending.wire, &mut room.wire);
                 pending.wire.clear();
