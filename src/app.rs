@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use rustls::ServerConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -309,7 +308,7 @@ impl App {
 /// TLS of one group on both sides, read from its files.
 struct GroupTls {
     /// What clients are offered, if anything.
-    offer: Option<Arc<ServerConfig>>,
+    offer: Option<Arc<tls::offer::Offer>>,
     /// Which servers are believed.
     trust: Trust,
 }
@@ -319,7 +318,7 @@ impl GroupTls {
         let offer = match group.tls.mode {
             TlsMode::Off => None,
             TlsMode::Optional | TlsMode::Required => {
-                Some(tls::offer::server_config(&group.tls, state_dir)?)
+                Some(tls::offer::read(&group.tls, state_dir)?)
             }
         };
         match group.server_tls.mode {

@@ -4,6 +4,8 @@
 //! question, "what does logging in as this user take", from the configuration, from a cache, or
 //! by asking the primary with the monitor account.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -58,6 +60,21 @@ pub struct AccountFacts {
     pub requires: Requirement,
     /// Its host pattern.
     pub host: String,
+}
+
+impl AccountFacts {
+    /// What the plugin keeps of the password, in binary, as clients of MariaDB's plugins work it
+    /// out for themselves; `None` without a password, and for other plugins.
+    #[must_use]
+    pub fn verifier(&self) -> Option<Vec<u8>> {
+        match self.plugin.as_str() {
+            _ if self.several => None,
+            "mysql_native_password" | "" => self.double_sha1.map(Vec::from),
+            "ed25519" => STANDARD_NO_PAD.decode(&self.authentication).ok(),
+            "parsec" => rows::parsec_verifier(&self.authentication),
+            _ => None,
+        }
+    }
 }
 
 /// What an account demands of its client's connection: REQUIRE of CREATE USER.

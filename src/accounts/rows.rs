@@ -1,5 +1,8 @@
 //! Account rows as servers store them, and the choice among several of one user. Pure.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD;
+
 use serde::Deserialize;
 
 use crate::accounts::host::{self, Peer};
@@ -175,6 +178,18 @@ fn double_sha1(text: &[u8]) -> Option<[u8; 20]> {
         *byte = u8::try_from(digit(high)? << 4 | digit(low)?).ok()?;
     }
     Some(hash)
+}
+
+/// `P0:salt:key`: the kind of key derivation, its rounds as a power of two over 1024, and in base64
+/// the salt and the public key; a client keeps the same, one after the other.
+pub(super) fn parsec_verifier(text: &[u8]) -> Option<Vec<u8>> {
+    let mut parts = text.split(|byte| *byte == b':');
+    let (&[kind, rounds], salt, key) = (parts.next()?, parts.next()?, parts.next()?) else {
+        return None;
+    };
+    let rounds = u8::try_from(char::from(rounds).to_digit(10)?).ok()?;
+    let (salt, key) = (STANDARD_NO_PAD.decode(salt).ok()?, STANDARD_NO_PAD.decode(key).ok()?);
+    Some([&[kind, rounds], salt.as_slice(), key.as_slice()].concat())
 }
 
 #[cfg(test)]

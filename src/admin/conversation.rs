@@ -140,6 +140,7 @@ impl Conversation {
     async fn login(&mut self, wire: &mut Wire) -> Result<(), End> {
         let fresh = || auth::nonce().map_err(|error| io::Error::other(error.to_string()));
         let offer = Offer {
+            certificate: None,
             version: self.asker.version.clone().into_bytes(),
             connection_id: self.asker.id,
             capabilities: CAPABILITIES,

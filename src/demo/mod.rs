@@ -43,9 +43,10 @@ pub struct DemoArgs {
     /// Folder for the servers [default: one of its own below the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// The folder that scripts/mysql-sid made [default: /var/tmp/pointsman-mysql]
+    /// The folder that scripts/server-folder made [default: the system's MariaDB;
+    /// /var/tmp/pointsman-mysql]
     #[arg(long, value_name = "DIR")]
-    pub mysql_root: Option<PathBuf>,
+    pub root: Option<PathBuf>,
 }
 
 /// Why the demo could not be shown.
@@ -89,9 +90,9 @@ pub async fn run(args: DemoArgs) -> Result<u64, Error> {
         std::env::temp_dir().join(format!("pointsman-demo-{}", std::process::id()))
     });
     let lifetime = if args.keep { Lifetime::Detached } else { Lifetime::Process };
-    let mysql_root = args.mysql_root.clone();
+    let root = args.root.clone();
     say(&format!("starting a primary and two replicas ({:?}) in {}", args.flavour, dir.display()))?;
-    let spec = Spec { lifetime, mysql_root, ..Spec::new(args.flavour, dir) };
+    let spec = Spec { lifetime, root, ..Spec::new(args.flavour, dir) };
     let cluster = Arc::new(Cluster::up(spec).await?);
     let result = with_servers(&args, &cluster).await;
     if !args.keep || result.is_err() {

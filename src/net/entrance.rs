@@ -168,7 +168,8 @@ async fn known_facts(drive: &Drive) -> Option<std::sync::Arc<ServerFacts>> {
 fn offer(drive: &Drive, facts: &ServerFacts) -> Option<Offer> {
     let mut capabilities =
         Capabilities(facts.capabilities).and(OFFERED).with(Capabilities::COMPRESS);
-    if drive.seat.group.tls.load().is_some() {
+    let tls = drive.seat.group.tls.load_full();
+    if tls.is_some() {
         capabilities = capabilities.with(Capabilities::SSL);
     }
     Some(Offer {
@@ -181,8 +182,14 @@ fn offer(drive: &Drive, facts: &ServerFacts) -> Option<Offer> {
         plugin: facts.auth_plugin.as_bytes().to_vec(),
         rsa: drive.seat.group.rsa.clone(),
         secure: drive.client.is_private(),
+        certificate: tls.filter(|_| always_proves(facts)).map(|tls| tls.fingerprint),
         switch_nonce: auth::nonce().ok()?,
     })
+}
+
+/// Whether such a server proves its certificate even where it is not used.
+fn always_proves(facts: &ServerFacts) -> bool {
+    facts.flavour == Flavour::MariaDb && facts.version >= 110_400
 }
 
 async fn dialogue(
@@ -194,7 +201,14 @@ async fn dialogue(
     loop {
         let (seq, payload) = read_packet(drive).await?;
         match machine.on_packet(seq, &payload) {
-            Ok(Step::Tls) => begin_tls(drive).await?,
+            Ok(Step::Tls) => {
+                let shown = begin_tls(drive).await?;
+                // Clients of MariaDB 11.4 and later believe no other proof by default, whatever
+                // server they meet; older ones take it for a remark.
+                if facts.flavour == Flavour::MariaDb {
+                    machine.proves(shown);
+                }
+            }
             Ok(step) => return steps(drive, machine, step, facts).await,
             Err(error) => {
                 drive.worker.client_error(&drive.seat.group, ClientError::Protocol);
@@ -456,6 +470,7 @@ async fn admit(
     }
     let greeted = drive.seat.group.topology.load().facts().map_or(2, |facts| facts.status);
     let status = link.as_ref().map_or(greeted, |(_, facts, _)| facts.status);
+    let proof = machine.certificate_proof(terms.verifier.as_deref());
     let mut tracks = Vec::new();
     if let Some(schema) = hello.database.as_deref().filter(|schema| !schema.is_empty()) {
         session_track::push(&mut tracks, &session_track::Change::Schema(schema));
@@ -465,7 +480,7 @@ async fn admit(
         insert_id: 0,
         status: Status(status).without(Status::SESSION_STATE_CHANGED),
         warnings: 0,
-        info: b"",
+        info: &proof,
         tracks: &tracks,
     };
     let mut bytes = Vec::new();

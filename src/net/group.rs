@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use rustls::ServerConfig;
 
 use crate::accounts::AccountBook;
 use crate::config::Group;
 use crate::health::Health;
 use crate::health::cell::TopologyCell;
 use crate::protocol::auth::RsaKey;
+use crate::tls::offer::Offer;
 use crate::tls::trust::Trust;
 use crate::upstream::budget::Budget;
 use crate::upstream::load::Loads;
@@ -23,7 +23,7 @@ pub struct GroupHandle {
     /// Its settings; replaced whole by a reload.
     pub settings: Arc<ArcSwap<Group>>,
     /// TLS towards clients, as it is offered now; `None` offers none.
-    pub tls: ArcSwapOption<ServerConfig>,
+    pub tls: ArcSwapOption<Offer>,
     /// TLS towards servers; health and accounts see the same.
     pub trust: Arc<ArcSwap<Trust>>,
     /// The published topology.

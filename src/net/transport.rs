@@ -9,6 +9,7 @@ use crate::metrics::ClientError;
 use crate::net::drive::{Drive, Gone};
 use crate::protocol::flags::Capabilities;
 use crate::tls::certificate;
+use crate::tls::offer::Fingerprint;
 use crate::tls::trust::Demand;
 
 /// On what terms an account lets in.
@@ -20,14 +21,17 @@ pub(super) struct Terms {
     pub(super) socket: bool,
     /// What it demands of the connection.
     pub(super) requires: Requirement,
+    /// What its plugin keeps of the password, where a client can prove our certificate by it.
+    pub(super) verifier: Option<Vec<u8>>,
 }
 
 impl Terms {
     pub(super) fn of(account: Option<AccountFacts>) -> Self {
         let Some(facts) = account else { return Self::default() };
+        let verifier = facts.verifier();
         let AccountFacts { judged, socket, requires, .. } = facts;
         // What it demands of connections is held against our own by the primary.
-        Self { judged: judged || requires != Requirement::Nothing, socket, requires }
+        Self { judged: judged || requires != Requirement::Nothing, socket, requires, verifier }
     }
 
     pub(super) fn demand(&self) -> Demand {
@@ -56,14 +60,15 @@ fn shown(drive: &Drive) -> Shown {
 }
 
 /// The client has asked for TLS. What it has sent behind that is its first record or nothing:
-/// a command stuffed in there is no record, and ends the connection.
-pub(super) async fn begin_tls(drive: &mut Drive) -> Result<(), Gone> {
-    let Some(config) = drive.seat.group.tls.load_full() else { return Err(Gone) };
+/// a command stuffed in there is no record, and ends the connection. The certificate that it was
+/// shown is told.
+pub(super) async fn begin_tls(drive: &mut Drive) -> Result<Fingerprint, Gone> {
+    let Some(offer) = drive.seat.group.tls.load_full() else { return Err(Gone) };
     let early = std::mem::take(&mut drive.client_tail);
     // Boxed: its state is large, and most clients never need it.
-    let handshake = Box::pin(drive.client.accept_tls(config, early));
+    let handshake = Box::pin(drive.client.accept_tls(offer.config.clone(), early));
     match handshake.await {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(offer.fingerprint),
         Err(error) => {
             drive.worker.client_error(&drive.seat.group, ClientError::Tls);
             tracing::debug!(session = drive.seat.id, %error, "a client's TLS was refused");

@@ -49,6 +49,9 @@ pub struct Offer {
     pub rsa: Arc<RsaKey>,
     /// Whether the transport hides its content (a unix socket): passwords come in clear then.
     pub secure: bool,
+    /// SHA-256 of the certificate that TLS is offered with, where clients expect to be told how
+    /// it goes with their password.
+    pub certificate: Option<[u8; 32]>,
     /// The nonce for a switch of plugins: fresh, so that nobody who saw the greeting knows it.
     pub switch_nonce: [u8; NONCE_LEN],
 }
@@ -282,6 +285,24 @@ impl Greet {
     #[must_use]
     pub const fn hello(&self) -> &Hello {
         &self.hello
+    }
+
+    /// What the OK packet is to say of our certificate; empty where nothing is expected, and for
+    /// an account without a password. See [`auth::certificate_proof`].
+    #[must_use]
+    pub fn certificate_proof(&self, verifier: Option<&[u8]>) -> Vec<u8> {
+        match (self.offer.certificate, verifier) {
+            (Some(fingerprint), Some(verifier)) => {
+                auth::certificate_proof(verifier, &self.hello.nonce, &fingerprint)
+            }
+            (None, _) | (_, None) => Vec::new(),
+        }
+    }
+
+    /// TLS has begun, with this certificate (its SHA-256), and the client may expect it to be
+    /// proved.
+    pub fn proves(&mut self, fingerprint: [u8; 32]) {
+        self.offer.certificate = Some(fingerprint);
     }
 
     /// The sequence number of the next packet, for the OK or ERR packet that the owner sends.

@@ -32,9 +32,10 @@ pub enum SandboxCommand {
         /// How many replicas
         #[arg(long, default_value_t = 2)]
         replicas: usize,
-        /// The folder that scripts/mysql-sid made [default: /var/tmp/pointsman-mysql]
+        /// The folder that scripts/server-folder made [default: the system's MariaDB;
+        /// /var/tmp/pointsman-mysql]
         #[arg(long, value_name = "DIR")]
-        mysql_root: Option<PathBuf>,
+        root: Option<PathBuf>,
         /// Flush each commit to disk before it is acknowledged
         #[arg(long)]
         durable: bool,
@@ -120,11 +121,10 @@ struct Status {
 pub async fn run(args: SandboxArgs) -> Result<(), Error> {
     let dir = args.dir;
     match args.command {
-        SandboxCommand::Up { flavour, replicas, mysql_root, durable, format } => {
+        SandboxCommand::Up { flavour, replicas, root, durable, format } => {
             let durability = if durable { Durability::Full } else { Durability::Relaxed };
             let lifetime = Lifetime::Detached;
-            let spec =
-                Spec { replicas, mysql_root, durability, lifetime, ..Spec::new(flavour, dir) };
+            let spec = Spec { replicas, root, durability, lifetime, ..Spec::new(flavour, dir) };
             up(spec, format).await
         }
         SandboxCommand::Down => Cluster::load(&dir)?.down().await,

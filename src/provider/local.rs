@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 use crate::app::tasks;
-use crate::provider::programs::Programs;
+use crate::provider::programs::{Install, Programs};
 use crate::provider::replication::{self, Place, ROOT};
 use crate::provider::server::{self, Condition, Server};
 use crate::provider::state::{Entry, State};
@@ -43,7 +43,7 @@ impl Cluster {
     /// # Errors
     /// When programs are missing, a server does not come up, or the folder is in use.
     pub async fn up(spec: Spec) -> Result<Self, Error> {
-        let programs = Programs::find(spec.flavour, spec.mysql_root.as_deref())?;
+        let programs = Programs::find(spec.flavour, spec.root.as_deref())?;
         let dir = std::path::absolute(&spec.dir).map_err(file("cannot find", &spec.dir))?;
         if dir.join("state.json").exists() {
             let what = format!("a sandbox lives in {}; take it down first", dir.display());
@@ -79,7 +79,7 @@ impl Cluster {
     pub fn load(dir: &Path) -> Result<Self, Error> {
         let dir = std::path::absolute(dir).map_err(file("cannot find", dir))?;
         let state = State::read(&dir)?;
-        let programs = Programs::find(state.flavour, state.mysql_root.as_deref())?;
+        let programs = Programs::find(state.flavour, state.root.as_deref())?;
         let servers = state.servers.iter().map(|entry| Server::new(&dir, entry)).collect();
         Ok(Self { dir, flavour: state.flavour, programs, servers, guard: None })
     }
@@ -304,7 +304,7 @@ impl Cluster {
             servers: self.servers.iter().map(entry).collect(),
             durability: spec.durability,
             options: spec.options.clone(),
-            mysql_root: spec.mysql_root.clone(),
+            root: spec.root.clone(),
         };
         state.write(&self.dir)
     }
@@ -323,20 +323,26 @@ impl Cluster {
         common.push(format!("--datadir={}", first.display()));
         common.push(temporary);
         common.extend(run_as());
-        match &self.programs.installer {
-            Some(installer) => {
-                let mut make = [installer.as_slice(), &["--no-defaults".to_owned()]].concat();
+        let mut fill = [server.as_slice(), &common].concat();
+        fill.push("--bootstrap".to_owned());
+        fill.push("--innodb-log-file-size=8M".to_owned());
+        match &self.programs.install {
+            Install::Script(script) => {
+                let mut make = [script.as_slice(), &["--no-defaults".to_owned()]].concat();
                 make.extend(common.iter().cloned());
                 make.push("--auth-root-authentication-method=normal".to_owned());
                 make.push("--skip-test-db".to_owned());
                 make.push("--innodb-log-file-size=8M".to_owned());
                 finish(&make, None).await?;
-                let mut fill = [server.as_slice(), &common].concat();
-                fill.push("--bootstrap".to_owned());
-                fill.push("--innodb-log-file-size=8M".to_owned());
                 finish(&fill, Some(&accounts)).await?;
             }
-            None => {
+            Install::Statements(files) => {
+                std::fs::create_dir_all(&first).map_err(file("cannot make", &first))?;
+                let all = self.dir.join("system.sql");
+                write_together(&all, files, &accounts)?;
+                finish(&fill, Some(&all)).await?;
+            }
+            Install::Server => {
                 let mut make = [server.as_slice(), &common].concat();
                 make.push("--initialize-insecure".to_owned());
                 make.push(format!("--init-file={}", accounts.display()));
@@ -415,6 +421,17 @@ impl Cluster {
 /// When there is none.
 pub fn free_port() -> Result<u16, Error> {
     reserve(1).map(|reserved| reserved.first().map_or(0, |(port, _)| *port))
+}
+
+/// Writes what makes the system tables, and then the accounts, as one file.
+fn write_together(all: &Path, tables: &[PathBuf], accounts: &Path) -> Result<(), Error> {
+    // What mariadb-install-db says first: root without a password, as a script of ours finds it.
+    let mut sql = b"CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n".to_vec();
+    for path in tables.iter().map(PathBuf::as_path).chain([accounts]) {
+        sql.extend(std::fs::read(path).map_err(file("cannot read", path))?);
+        sql.push(b'\n');
+    }
+    std::fs::write(all, sql).map_err(file("cannot write", all))
 }
 
 /// `count` different free ports, kept until the listeners are dropped.

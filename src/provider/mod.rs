@@ -21,9 +21,9 @@ pub mod state;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Flavour {
-    /// `mariadbd` as the system has it.
+    /// `mariadbd` as the system has it, or from a folder that is named.
     Mariadb,
-    /// `mysqld`, from the system or from the folder that `scripts/mysql-sid` makes.
+    /// `mysqld`, from the system or from the folder that `scripts/server-folder` makes.
     Mysql,
 }
 
@@ -61,8 +61,9 @@ pub struct Spec {
     pub durability: Durability,
     /// Further server options, as on the command line (`--slow-query-log=1`).
     pub options: Vec<String>,
-    /// The folder that `scripts/mysql-sid` made; `None` looks at the usual place.
-    pub mysql_root: Option<PathBuf>,
+    /// The folder that `scripts/server-folder` made; `None` is the system's MariaDB, and MySQL at
+    /// the usual place.
+    pub root: Option<PathBuf>,
 }
 
 impl Spec {
@@ -76,7 +77,7 @@ impl Spec {
             lifetime: Lifetime::Detached,
             durability: Durability::Relaxed,
             options: Vec::new(),
-            mysql_root: None,
+            root: None,
         }
     }
 }

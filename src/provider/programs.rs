@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::provider::{Error, Flavour};
 
-/// Where `scripts/mysql-sid` puts MySQL unless told otherwise.
+/// Where `scripts/server-folder` puts MySQL unless told otherwise.
 pub const MYSQL_ROOT: &str = "/var/tmp/pointsman-mysql";
 
 /// Where Debian and others put programs, beside the search path: servers are in `sbin`.
@@ -19,65 +19,103 @@ pub struct Programs {
     pub server: Vec<String>,
     /// The command line client.
     pub client: Vec<String>,
-    /// What makes an empty data directory: MariaDB's script; `None` where the server does it.
-    pub installer: Option<Vec<String>>,
+    /// How an empty data directory is made.
+    pub install: Install,
     /// Options that a server from a folder of its own needs to find its files.
     pub places: Vec<String>,
 }
 
+/// How an empty data directory is made.
+#[derive(Debug, Clone)]
+pub enum Install {
+    /// By a script, which is such a beginning too: `mariadb-install-db`.
+    Script(Vec<String>),
+    /// By the statements of these files, in this order: what that script does. It cannot be used
+    /// where the server needs a loader.
+    Statements(Vec<PathBuf>),
+    /// By the server itself, with `--initialize-insecure`.
+    Server,
+}
+
+/// The files that `mariadb-install-db` has a server read.
+const SYSTEM_TABLES: &[&str] = &[
+    "mariadb_system_tables.sql",
+    "mariadb_performance_tables.sql",
+    "mariadb_system_tables_data.sql",
+    "fill_help_tables.sql",
+    "maria_add_gis_sp_bootstrap.sql",
+    "mariadb_sys_schema.sql",
+];
+
+/// A folder that a distribution's packages were unpacked into. Its programs run under the folder's
+/// own loader, as they may need a newer libc than the system has.
+struct Folder<'a> {
+    root: &'a Path,
+    loader: PathBuf,
+}
+
+impl Folder<'_> {
+    fn program(&self, path: &str) -> Vec<String> {
+        let libraries = self.loader.parent().unwrap_or(self.root);
+        let program = self.root.join(path);
+        vec![text(&self.loader), "--library-path".to_owned(), text(libraries), text(&program)]
+    }
+
+    /// Where a server finds its files; its messages and character sets are below `share`.
+    fn places(&self, share: &Path, plugins: &str) -> Vec<String> {
+        vec![
+            format!("--basedir={}", self.root.join("usr").display()),
+            format!("--lc-messages-dir={}", share.display()),
+            format!("--character-sets-dir={}", share.join("charsets").display()),
+            format!("--plugin-dir={}", self.root.join(plugins).display()),
+        ]
+    }
+}
+
 impl Programs {
-    /// Looks for the programs of `flavour`; `mysql_root` is where MySQL may have a folder of its
-    /// own.
+    /// Looks for the programs of `flavour`; `root` is where they may have a folder of their own.
     ///
     /// # Errors
     /// When one of them is not there; the message says how to get it.
-    pub fn find(flavour: Flavour, mysql_root: Option<&Path>) -> Result<Self, Error> {
-        match flavour {
-            Flavour::Mariadb => Self::mariadb(),
-            Flavour::Mysql => {
-                let root = mysql_root.unwrap_or_else(|| Path::new(MYSQL_ROOT));
+    pub fn find(flavour: Flavour, root: Option<&Path>) -> Result<Self, Error> {
+        match (flavour, root) {
+            (Flavour::Mariadb, None) => Self::mariadb_system(),
+            (Flavour::Mariadb, Some(root)) => Self::mariadb_folder(root),
+            (Flavour::Mysql, root) => {
+                let root = root.unwrap_or_else(|| Path::new(MYSQL_ROOT));
                 Self::mysql_folder(root).or_else(|missing| Self::mysql_system().ok_or(missing))
             }
         }
     }
 
-    fn mariadb() -> Result<Self, Error> {
+    fn mariadb_system() -> Result<Self, Error> {
         let advice = "install the package mariadb-server (apt-get install mariadb-server)";
         Ok(Self {
             server: vec![installed("mariadbd", advice)?],
             client: vec![installed("mariadb", advice)?],
-            installer: Some(vec![installed("mariadb-install-db", advice)?]),
+            install: Install::Script(vec![installed("mariadb-install-db", advice)?]),
             places: Vec::new(),
         })
     }
 
-    /// MySQL unpacked into a folder: its programs run under the folder's own loader, as they need a
-    /// newer libc than the system may have.
-    fn mysql_folder(root: &Path) -> Result<Self, Error> {
-        let missing = || Error::Missing {
-            program: format!("mysqld below {}", root.display()),
-            advice: "run scripts/mysql-sid, or name the folder with --mysql-root".to_owned(),
-        };
-        let server = root.join("usr/sbin/mysqld");
-        if !server.exists() {
-            return Err(missing());
-        }
-        let loader = loader(root).ok_or_else(missing)?;
-        let libraries = loader.parent().unwrap_or(root).to_path_buf();
-        let under_loader = |program: PathBuf| {
-            vec![text(&loader), "--library-path".to_owned(), text(&libraries), text(&program)]
-        };
-        let share = root.join("usr/share/mysql");
+    fn mariadb_folder(root: &Path) -> Result<Self, Error> {
+        let folder = unpacked(root, "usr/sbin/mariadbd", "scripts/server-folder mariadb")?;
+        let share = root.join("usr/share/mariadb");
         Ok(Self {
-            server: under_loader(server),
-            client: under_loader(root.join("usr/bin/mysql")),
-            installer: None,
-            places: vec![
-                format!("--basedir={}", root.join("usr").display()),
-                format!("--lc-messages-dir={}", share.display()),
-                format!("--character-sets-dir={}", share.join("charsets").display()),
-                format!("--plugin-dir={}", root.join("usr/lib/mysql/plugin").display()),
-            ],
+            server: folder.program("usr/sbin/mariadbd"),
+            client: folder.program("usr/bin/mariadb"),
+            install: Install::Statements(SYSTEM_TABLES.iter().map(|t| share.join(t)).collect()),
+            places: folder.places(&share, "usr/lib/mysql/plugin"),
+        })
+    }
+
+    fn mysql_folder(root: &Path) -> Result<Self, Error> {
+        let folder = unpacked(root, "usr/sbin/mysqld", "scripts/server-folder mysql")?;
+        Ok(Self {
+            server: folder.program("usr/sbin/mysqld"),
+            client: folder.program("usr/bin/mysql"),
+            install: Install::Server,
+            places: folder.places(&root.join("usr/share/mysql"), "usr/lib/mysql/plugin"),
         })
     }
 
@@ -91,10 +129,20 @@ impl Programs {
         Some(Self {
             server: vec![text(&server)],
             client: vec![text(&on_this_machine("mysql")?)],
-            installer: None,
+            install: Install::Server,
             places: Vec::new(),
         })
     }
+}
+
+/// The folder that `server` is in; `script` makes it.
+fn unpacked<'a>(root: &'a Path, server: &str, script: &str) -> Result<Folder<'a>, Error> {
+    let loader = loader(root).filter(|_| root.join(server).exists());
+    let loader = loader.ok_or_else(|| Error::Missing {
+        program: root.join(server).display().to_string(),
+        advice: format!("run {script}, or name the folder with --root"),
+    })?;
+    Ok(Folder { root, loader })
 }
 
 /// The dynamic loader inside `root`.

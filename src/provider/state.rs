@@ -19,8 +19,8 @@ pub struct State {
     pub durability: Durability,
     /// Further server options.
     pub options: Vec<String>,
-    /// Where MySQL's folder is, if it is not at the usual place.
-    pub mysql_root: Option<PathBuf>,
+    /// The folder that the programs are in, unless it is the usual place.
+    pub root: Option<PathBuf>,
 }
 
 /// One server.

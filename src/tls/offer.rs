@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
@@ -14,15 +15,24 @@ use crate::tls::{TlsError, provider};
 pub(super) const VERSIONS: &[&SupportedProtocolVersion] =
     &[&rustls::version::TLS13, &rustls::version::TLS12];
 
+/// The server's side of TLS for one group.
+#[derive(Debug)]
+pub struct Offer {
+    /// What handshakes are done with.
+    pub config: Arc<ServerConfig>,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Fingerprint,
+}
+
+/// SHA-256 of a certificate, as it is on the wire (DER).
+pub type Fingerprint = [u8; 32];
+
 /// The server's side of TLS for one group, from its settings; everything is read anew, so that a
 /// renewed certificate counts.
 ///
 /// # Errors
 /// When a file cannot be used: the caller keeps what it had.
-pub fn server_config(
-    settings: &ClientTls,
-    state_dir: &Path,
-) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn read(settings: &ClientTls, state_dir: &Path) -> Result<Arc<Offer>, TlsError> {
     let identity = match (&settings.certificate, &settings.key) {
         (Some(certificate), Some(key)) => Identity::read(certificate, key)?,
         (None, _) | (_, None) => match Identity::generated(state_dir) {
@@ -51,9 +61,13 @@ pub fn server_config(
             builder.with_client_cert_verifier(verifier)
         }
     };
+    let mut fingerprint = [0; 32];
+    if let Some(certificate) = identity.chain.first() {
+        fingerprint.copy_from_slice(digest::digest(&digest::SHA256, certificate).as_ref());
+    }
     let mut config = builder.with_single_cert(identity.chain, identity.key)?;
     // Drivers do not resume, and without tickets nothing can stand in for a handshake.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Arc::new(config))
+    Ok(Arc::new(Offer { config: Arc::new(config), fingerprint }))
 }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use mysql_async::Conn;
-use pointsman::provider::programs::Programs;
+use pointsman::provider::programs::{Install, Programs};
 use pointsman::provider::server::opts;
 
 /// What a command line client said.
@@ -27,7 +27,7 @@ pub(crate) fn command_line(
     sql: &str,
 ) -> Said {
     let (program, before) = programs.client.split_first().expect("a client");
-    let mariadb = programs.installer.is_some();
+    let mariadb = !matches!(programs.install, Install::Server);
     let tls: &[&str] =
         if mariadb { &["--skip-ssl"] } else { &["--ssl-mode=DISABLED", "--get-server-public-key"] };
     let mut child = Command::new(program)

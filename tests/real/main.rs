@@ -1,5 +1,5 @@
 //! Tests against real servers: MariaDB as the system has it, MySQL from the folder that
-//! `scripts/mysql-sid` makes.
+//! `scripts/server-folder` makes.
 //!
 //! Where a server family is missing its tests say so and pass; under continuous integration
 //! (`CI=true`) a missing family fails them.

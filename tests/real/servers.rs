@@ -24,7 +24,7 @@ pub(crate) fn flavours() -> Vec<Flavour> {
 
 /// Whether `flavour` can be tested here.
 pub(crate) fn present(flavour: Flavour) -> bool {
-    match Programs::find(flavour, mysql_root().as_deref()) {
+    match Programs::find(flavour, root(flavour).as_deref()) {
         Ok(_programs) => true,
         Err(missing) => {
             let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
@@ -65,7 +65,7 @@ pub(crate) async fn own_with(flavour: Flavour, replicas: usize, options: &[&str]
         replicas,
         lifetime: Lifetime::Process,
         options: options.map(|option| (*option).to_owned()).collect(),
-        mysql_root: mysql_root(),
+        root: root(flavour),
         ..Spec::new(flavour, scratch("servers"))
     };
     match Cluster::up(spec).await {
@@ -80,7 +80,11 @@ pub(crate) fn scratch(what: &str) -> PathBuf {
     std::env::temp_dir().join(format!("pointsman-{what}-{}-{number}", std::process::id()))
 }
 
-/// Where MySQL's folder is, when not at the usual place.
-fn mysql_root() -> Option<PathBuf> {
-    std::env::var_os("POINTSMAN_MYSQL_ROOT").map(|root| Path::new(&root).to_path_buf())
+/// The folder of the family's programs, when not at the usual place.
+fn root(flavour: Flavour) -> Option<PathBuf> {
+    let name = match flavour {
+        Flavour::Mariadb => "POINTSMAN_MARIADB_ROOT",
+        Flavour::Mysql => "POINTSMAN_MYSQL_ROOT",
+    };
+    std::env::var_os(name).map(|root| Path::new(&root).to_path_buf())
 }

@@ -14,6 +14,7 @@ const SWITCH_NONCE: [u8; 20] = *b"switchswitchswitch!!";
 
 fn offer(plugin: &[u8], rsa: &Arc<RsaKey>, secure: bool) -> Offer {
     Offer {
+        certificate: None,
         version: b"8.4.0".to_vec(),
         connection_id: 7,
         capabilities: CAPS,
