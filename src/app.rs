@@ -317,9 +317,7 @@ impl GroupTls {
     fn read(group: &Group, state_dir: &Path) -> Result<Self, TlsError> {
         let offer = match group.tls.mode {
             TlsMode::Off => None,
-            TlsMode::Optional | TlsMode::Required => {
-                Some(tls::offer::read(&group.tls, state_dir)?)
-            }
+            TlsMode::Optional | TlsMode::Required => Some(tls::offer::read(&group.tls, state_dir)?),
         };
         match group.server_tls.mode {
             mode @ (ServerTlsMode::SkipVerify | ServerTlsMode::Off) => {

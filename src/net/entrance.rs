@@ -37,7 +37,8 @@ const OFFERED: Capabilities = Capabilities(
 const OFFERED_MARIADB: MariadbCapabilities = MariadbCapabilities(
     MariadbCapabilities::PROGRESS.0
         | MariadbCapabilities::STMT_BULK_OPERATIONS.0
-        | MariadbCapabilities::EXTENDED_METADATA.0,
+        | MariadbCapabilities::EXTENDED_METADATA.0
+        | MariadbCapabilities::BULK_UNIT_RESULTS.0,
 );
 
 /// A login that succeeded.

@@ -251,6 +251,8 @@ impl Greet {
             nonce: if plugged { nonce } else { previous.nonce },
             ..previous.clone()
         };
+        // Servers prove their certificate at the login only.
+        let offer = Offer { certificate: None, ..offer };
         let mut greet = Self::begin(offer, hello, 1);
         greet.answer = request.auth;
         greet.again = plugged;

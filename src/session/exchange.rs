@@ -14,7 +14,7 @@ use crate::session::failure::Failure;
 use crate::session::pin::Pin;
 use crate::session::state::{Learnt, tells_of_statement};
 use crate::session::statements::{OnLink, Statement};
-use crate::session::{Ask, Exchange, Phase, Session, retry};
+use crate::session::{Ask, Exchange, Phase, Session, options, retry};
 use crate::topology::Flavour;
 
 /// [`Status::SESSION_STATE_CHANGED`] in the upper byte of the status flags.
@@ -266,7 +266,12 @@ impl Session {
         if wants_tracks {
             self.learn_tracking();
         }
-        let shown = if wants_tracks { self.tracking.filter(ok.tracks) } else { Vec::new() };
+        let autocommit = ok.status.has(Status::AUTOCOMMIT);
+        let renamed = options::are_renamed(&self.state.dialect).then_some(autocommit);
+        let shown = match wants_tracks {
+            true => self.tracking.filter(ok.tracks, renamed),
+            false => Vec::new(),
+        };
         let rewritten = reply::Ok { tracks: &shown, warnings, status, ..ok };
         rewritten.encode(&mut out.client, seq, header, client);
     }
@@ -306,6 +311,9 @@ impl Session {
                 Learnt::Wrote => wrote = true,
                 Learnt::Irreproducible => self.pins.add(Pin::ReplicationReplay),
             }
+        }
+        if self.state.dialect.flavour == Flavour::MariaDb && !effects.any(Effects::SET_STATEMENT) {
+            self.learn_merged(tracks);
         }
         if wrote {
             self.wrote();

@@ -35,6 +35,7 @@ pub mod failure;
 mod intake;
 pub mod links;
 mod loss;
+mod options;
 mod outcome;
 mod phrase;
 pub mod pin;

@@ -203,7 +203,7 @@ impl Session {
     }
 
     /// The text of the pending SET, the prepared one's included.
-    fn set_text(&self) -> Option<Vec<u8>> {
+    pub(super) fn set_text(&self) -> Option<Vec<u8>> {
         let pending = self.pending.as_ref()?;
         match pending.ask {
             Ask::Execute { id } => self.statements.get(id).map(|s| s.text.clone()),
@@ -253,12 +253,12 @@ impl Session {
         }
     }
 
-    /// SET NAMES charset [COLLATE collation]: the trackers tell the charset, only the text the
-    /// collation.
+    /// SET NAMES charset [COLLATE collation]: the trackers tell the charset, only the text which
+    /// collation goes with it (MariaDB 11 has a default of its own for NAMES).
     fn learn_names(&mut self, words: &[u8]) {
         let mut words = words.split(|byte| *byte == b' ').map(TrimQuotes::trim_quotes);
         match (words.next(), words.next(), words.next()) {
-            (Some(_), None, None) => self.state.void_names(),
+            (Some(charset), None, None) => self.state.set_names(&charset.to_ascii_lowercase()),
             (Some(charset), Some(keyword), Some(collation))
                 if keyword.eq_ignore_ascii_case(b"collate") =>
             {
@@ -335,7 +335,7 @@ fn covers_what_was_read(topology: &Topology) -> bool {
 }
 
 /// Quotes off a literal.
-trait TrimQuotes {
+pub(super) trait TrimQuotes {
     fn trim_quotes(&self) -> &[u8];
 }
 

@@ -8,6 +8,7 @@ use crate::protocol::flags::Status;
 use crate::protocol::session_track::Change;
 use crate::router::policy::Held;
 use crate::router::{Charset, Dialect};
+use crate::session::options::are_renamed;
 use crate::topology::Flavour;
 use crate::topology::gtid::GtidSet;
 
@@ -33,9 +34,9 @@ pub struct State {
     variables: Vec<Entry>,
     user_variables: Vec<Entry>,
     charset_at: u32,
-    /// SET NAMES with a collation: its words, and when. A client's character sets have
-    /// collations of their own then (MariaDB tells them with each column), which no
-    /// assignment to a variable can reproduce.
+    /// SET NAMES: its words, and when. A client's character sets have collations of their own
+    /// then (MariaDB tells them with each column), which no assignment to a variable can
+    /// reproduce.
     names: Option<(Vec<u8>, u32)>,
     /// Something may have set user variables that no tracker told of.
     user_variables_doubtful: bool,
@@ -134,10 +135,28 @@ impl State {
                 self.variables.retain(|entry| *entry.name != *b"collation_connection");
                 self.charset_at = self.version.wrapping_add(1);
             }
+            b"collation_connection" if are_renamed(&self.dialect) => {
+                // The same place by its other name.
+                self.variables.retain(|entry| *entry.name != *b"character_set_connection");
+                self.charset_at = self.version.wrapping_add(1);
+            }
             _ => {}
         }
         self.set_variable(name, value);
         if restorable_text(value) { Learnt::Noted } else { Learnt::Irreproducible }
+    }
+
+    /// Writes down an option that is on or off, which no report has told under its own name.
+    pub fn set_option(&mut self, name: &[u8], on: bool) {
+        self.set_variable(name, if on { b"ON" } else { b"OFF" });
+    }
+
+    /// Writes down a collation that was reported only as its character set, whose place it takes.
+    pub fn set_collation(&mut self, name: &[u8], collation: &[u8]) {
+        let rest = name.strip_prefix(b"collation").unwrap_or_default();
+        let charset = [b"character_set", rest].concat();
+        self.variables.retain(|entry| *entry.name != *charset);
+        self.set_variable(name, collation);
     }
 
     /// Writes down a system variable.
@@ -197,7 +216,7 @@ impl State {
         true
     }
 
-    /// Writes down `SET NAMES charset COLLATE collation`, whose character sets the trackers
+    /// Writes down `SET NAMES charset [COLLATE collation]`, whose character sets the trackers
     /// have told as variables before.
     pub fn set_names(&mut self, words: &[u8]) {
         const TOLD: [&[u8]; 4] = [
@@ -210,12 +229,6 @@ impl State {
         self.version = self.version.wrapping_add(1);
         self.charset_at = self.version;
         self.names = Some((words.to_vec(), self.version));
-    }
-
-    /// A plain SET NAMES, all of which the trackers tell, takes the place of one with a
-    /// collation.
-    pub fn void_names(&mut self) {
-        self.names = None;
     }
 
     /// Something ran that may have set user variables unseen.
@@ -390,7 +403,7 @@ fn primary_only(name: &[u8]) -> bool {
 }
 
 /// Variables that act once or steer replication: their text cannot be replayed elsewhere.
-fn one_shot(name: &[u8]) -> bool {
+pub(super) fn one_shot(name: &[u8]) -> bool {
     matches!(
         name,
         b"timestamp"

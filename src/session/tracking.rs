@@ -1,6 +1,7 @@
 //! Which of the server's trackers the client asked for: ours are all on, the client sees its own.
 
 use crate::protocol::session_track::{self, Change};
+use crate::session::options;
 
 /// The client's own tracker settings, as the server would have them.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ enum Transaction {
     Characteristics,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 enum Variables {
     Default,
     All,
@@ -129,16 +130,36 @@ impl Tracking {
         sql
     }
 
-    /// The block of changes that the client is to see out of `block`.
+    /// The block of changes that the client is to see out of `block`. `renamed` is given for
+    /// servers that tell of a variable by the name of another one (see [`super::options`]), with
+    /// the value of `autocommit`: to the client they would tell of it by the name that it has
+    /// asked for.
     #[must_use]
-    pub fn filter(&self, block: &[u8]) -> Vec<u8> {
+    pub fn filter(&self, block: &[u8], renamed: Option<bool>) -> Vec<u8> {
         let mut shown = Vec::new();
         for change in session_track::changes(block).flatten() {
+            let other = renamed.and_then(|autocommit| self.by_another_name(&change, autocommit));
+            let change = other.unwrap_or(change);
             if self.shows(&change) {
                 session_track::push(&mut shown, &change);
             }
         }
         shown
+    }
+
+    /// The name, and the value, under which the client knows of a change.
+    fn by_another_name<'a>(&self, change: &Change<'a>, autocommit: bool) -> Option<Change<'a>> {
+        let Change::Variable { name, value } = *change else { return None };
+        let (name, value): (&[u8], &[u8]) = if name == b"collation_connection" {
+            let charset = value.split(|byte| *byte == b'_').next()?;
+            (b"character_set_connection", charset)
+        } else if options::is_option(name) {
+            (b"autocommit", if autocommit { b"ON" } else { b"OFF" })
+        } else {
+            return None;
+        };
+        let other = Change::Variable { name, value };
+        (self.variables != Variables::All && self.shows(&other)).then_some(other)
     }
 
     fn shows(&self, change: &Change<'_>) -> bool {

@@ -64,7 +64,7 @@ pub(super) struct Client {
     buffer: Vec<u8>,
     /// What both sides agreed on.
     pub(super) capabilities: Capabilities,
-    mariadb: MariadbCapabilities,
+    pub(super) mariadb: MariadbCapabilities,
     /// The id that the greeting told.
     pub(super) id: u32,
     /// The greeting.

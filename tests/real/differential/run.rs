@@ -126,6 +126,10 @@ fn negotiated(case: &Case, base: Capabilities) -> (Capabilities, MariadbCapabili
                 mariadb = mariadb.with(MariadbCapabilities::STMT_BULK_OPERATIONS);
                 Capabilities::default()
             }
+            "unit_results" => {
+                mariadb = mariadb.with(MariadbCapabilities::BULK_UNIT_RESULTS);
+                Capabilities::default()
+            }
             "progress" => {
                 mariadb = mariadb.with(MariadbCapabilities::PROGRESS);
                 Capabilities::default()
@@ -308,7 +312,7 @@ impl Run<'_> {
                 Expect::Execute
             }
             "bulk" => {
-                let payload = bulk(client.statement(name), &body);
+                let payload = bulk(client, name, &body);
                 sent = client.send(&payload);
                 Expect::Bulk
             }
@@ -465,7 +469,7 @@ fn broken_unless(sent: bool, mut reply: Reply) -> Reply {
 /// What a driver learns at the login.
 fn greeting(client: &Client) -> Reply {
     let hello = &client.greeting;
-    // TLS and compression end at the proxy, which offers neither yet.
+    // TLS and compression end at the proxy, which offers its own.
     let capabilities = hello
         .capabilities
         .without(Capabilities::SSL)
@@ -484,8 +488,32 @@ fn greeting(client: &Client) -> Reply {
         hello.collation,
         show(&hello.plugin)
     );
-    let packets = vec![(0, text.into_bytes()), (1, client.welcome.clone())];
+    let packets = vec![(0, text.into_bytes()), (1, welcome(client))];
     Reply { packets, broken: false }
+}
+
+/// The OK packet of the login. What MariaDB 11.4 and later prove by it depends on the nonce; and
+/// 11.8 begins with the values of the variables that it will report, which the proxy leaves out
+/// as older servers do.
+fn welcome(client: &Client) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let Ok(ok) = reply::Ok::parse(&client.welcome, client.capabilities) else {
+        return client.welcome.clone();
+    };
+    let mut tracks = Vec::new();
+    for change in session_track::changes(ok.tracks).flatten() {
+        if !matches!(change, session_track::Change::Variable { .. }) {
+            session_track::push(&mut tracks, &change);
+        }
+    }
+    let info: &[u8] = if ok.info.first() == Some(&1) { b"a proof" } else { ok.info };
+    let status = match tracks.is_empty() {
+        true => ok.status.without(Status::SESSION_STATE_CHANGED),
+        false => ok.status,
+    };
+    let settled = reply::Ok { info, status, tracks: &tracks, ..ok };
+    settled.encode(&mut packet, 0, 0, client.capabilities);
+    packet.split_off(4)
 }
 
 /// `1, 'x', NULL, LONG`.
@@ -505,11 +533,14 @@ fn parameters(body: &[u8]) -> Vec<Parameter> {
     body.split(|byte| *byte == b',').map(word).collect()
 }
 
-/// COM_STMT_BULK_EXECUTE with rows of one integer each, `1, 2, 3`.
-fn bulk(id: u32, body: &[u8]) -> Vec<u8> {
+/// COM_STMT_BULK_EXECUTE with rows of one integer each, `1, 2, 3`; with a result for each row
+/// where that was agreed on.
+fn bulk(client: &Client, name: &str, body: &[u8]) -> Vec<u8> {
     let mut payload = vec![0xFA];
-    payload.extend_from_slice(&id.to_le_bytes());
-    payload.extend_from_slice(&128_u16.to_le_bytes());
+    payload.extend_from_slice(&client.statement(name).to_le_bytes());
+    let by_unit = client.mariadb.has(MariadbCapabilities::BULK_UNIT_RESULTS);
+    let flags: u16 = if by_unit { 128 | 64 } else { 128 };
+    payload.extend_from_slice(&flags.to_le_bytes());
     payload.extend_from_slice(&[0x08, 0]);
     for parameter in parameters(body) {
         let Parameter::Integer(value) = parameter else { panic!("integers only") };
