@@ -8,6 +8,9 @@ use crate::provider::{Error, Flavour};
 /// Where `scripts/server-folder` puts MySQL unless told otherwise.
 pub const MYSQL_ROOT: &str = "/var/tmp/pointsman-mysql";
 
+/// Where it puts a newer MariaDB than the system's.
+pub const MARIADB_ROOT: &str = "/var/tmp/pointsman-mariadb";
+
 /// Where Debian and others put programs, beside the search path: servers are in `sbin`.
 const FOLDERS: &[&str] = &["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
 

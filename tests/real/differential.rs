@@ -217,7 +217,11 @@ async fn all(flavour: Flavour, sharing: Sharing) {
         Flavour::Mariadb => &[],
         Flavour::Mysql => &["--log-raw=1"],
     };
-    let cluster = servers::own_with(flavour, 2, options).await;
+    all_on(servers::own_with(flavour, 2, options).await, sharing).await;
+}
+
+async fn all_on(cluster: Cluster, sharing: Sharing) {
+    let flavour = cluster.flavour();
     let group = format!("replica_wait = \"20s\"\n{}", sharing.settings());
     let proxy = Proxy::start(&cluster, &group).await;
     let cases = cases(flavour);
@@ -258,6 +262,13 @@ async fn all(flavour: Flavour, sharing: Sharing) {
 async fn mariadb_answers_the_same_through_the_proxy() {
     if servers::present(Flavour::Mariadb) {
         all(Flavour::Mariadb, Sharing::Usual).await;
+    }
+}
+
+#[tokio::test]
+async fn mariadb_11_answers_the_same_through_the_proxy() {
+    if let Some(cluster) = servers::own_newer_mariadb(2, &[]).await {
+        all_on(cluster, Sharing::Usual).await;
     }
 }
 

@@ -36,8 +36,9 @@ impl Proxy {
             .unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// Starts a proxy with a whole configuration, in which `{listen}`, `{admin}`, `{http}` and
-    /// `{state}` stand for free addresses and the state folder; waits until it is ready.
+    /// Starts a proxy with a whole configuration, in which `{listen}` (or `{everywhere}`),
+    /// `{admin}`, `{http}` and `{state}` stand for free addresses and the state folder; waits
+    /// until it is ready.
     pub(crate) async fn with_config(config: &str) -> Result<Self, String> {
         Self::begin(config).wait_until(|status| status == 200).await
     }
@@ -54,6 +55,7 @@ impl Proxy {
         let [port, admin, http] = ports;
         let config = config
             .replace("{listen}", &format!("127.0.0.1:{port}"))
+            .replace("{everywhere}", &format!("0.0.0.0:{port}"))
             .replace("{admin}", &format!("127.0.0.1:{admin}"))
             .replace("{http}", &format!("127.0.0.1:{http}"))
             .replace("{state}", &dir.display().to_string());

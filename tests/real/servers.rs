@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use pointsman::provider::local::Cluster;
-use pointsman::provider::programs::Programs;
+use pointsman::provider::programs::{MARIADB_ROOT, Programs};
 use pointsman::provider::{Flavour, Lifetime, Spec};
 
 /// The shared clusters, built by the first test that asks. They are never dropped: their guard
@@ -71,6 +71,35 @@ pub(crate) async fn own_with(flavour: Flavour, replicas: usize, options: &[&str]
     match Cluster::up(spec).await {
         Ok(cluster) => cluster,
         Err(error) => panic!("{flavour:?} did not come up: {error}"),
+    }
+}
+
+/// A cluster of one's own of the newer MariaDB, with these plugins; `None`, with a word about it,
+/// where there is none.
+pub(crate) async fn own_newer_mariadb(replicas: usize, plugins: &[&str]) -> Option<Cluster> {
+    let root = newer_mariadb()?.0;
+    let load = plugins.iter().map(|plugin| format!("--plugin-load-add={plugin}"));
+    let spec = Spec {
+        replicas,
+        lifetime: Lifetime::Process,
+        options: load.chain(["--general-log=1".to_owned()]).collect(),
+        root: Some(root),
+        ..Spec::new(Flavour::Mariadb, scratch("servers"))
+    };
+    Some(Cluster::up(spec).await.unwrap_or_else(|error| panic!("MariaDB 11: {error}")))
+}
+
+/// The folder of a newer MariaDB than the system's, and its programs.
+pub(crate) fn newer_mariadb() -> Option<(PathBuf, Programs)> {
+    let root = root(Flavour::Mariadb).unwrap_or_else(|| MARIADB_ROOT.into());
+    match Programs::find(Flavour::Mariadb, Some(&root)) {
+        Ok(programs) => Some((root, programs)),
+        Err(missing) => {
+            let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+            assert!(!ci, "continuous integration tests it: {missing}");
+            eprintln!("SKIPPED for a newer MariaDB: {missing}");
+            None
+        }
     }
 }
 

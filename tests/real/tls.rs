@@ -19,7 +19,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned};
 
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, configuration};
 use crate::{clients, raw, servers, wait};
 
 pub(crate) type Secure = StreamOwned<ClientConnection, TcpStream>;
@@ -185,6 +185,44 @@ async fn a_proxy_that_was_told_nothing_speaks_tls() {
         let plain: &[&str] = if flavour == Flavour::Mysql { &["--commands"] } else { &[] };
         let plain = clients::command_line(cluster.programs(), proxy.port, APP, plain, "\\s");
         assert!(plain.ok && plain.out.contains("Not in use"), "{plain:?}");
+    }
+}
+
+/// Clients of MariaDB 11.4 and later verify by default, and where no authority has signed a
+/// certificate they want it proved by their password.
+#[tokio::test]
+async fn a_newer_client_believes_the_generated_certificate_by_its_password() {
+    let Some((root, programs)) = servers::newer_mariadb() else { return };
+    let libraries = std::fs::read_dir(root.join("usr/lib")).expect("the folder").flatten();
+    let plugins = libraries.map(|folder| folder.path().join("libmariadb3/plugin"));
+    let plugins = plugins.into_iter().find(|path| path.exists()).expect("the client's plugins");
+    let plugins = format!("--plugin-dir={}", plugins.display());
+    let newer = servers::own_newer_mariadb(0, &["auth_ed25519", "auth_parsec"]).await;
+    let load = ["--plugin-load-add=auth_ed25519"];
+    let older = servers::own_with(Flavour::Mariadb, 0, &load).await;
+    for cluster in newer.into_iter().chain([older]) {
+        let primary = cluster.primary().expect("a primary");
+        let made = |plugin: &str| {
+            format!("CREATE USER {plugin} IDENTIFIED VIA {plugin} USING PASSWORD('secret')")
+        };
+        let mut accounts = vec![APP];
+        for plugin in ["ed25519", "parsec"] {
+            // The older server has no parsec.
+            if primary.run(&[made(plugin)]).await.is_ok() {
+                accounts.push((plugin, "secret"));
+            }
+        }
+        assert!(accounts.len() >= 2, "{accounts:?}");
+        let config = configuration(&[&primary.address()], "").replace("{listen}", "{everywhere}");
+        let proxy = Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"));
+        for account in accounts {
+            // An address of this host that the client does not take for one.
+            let arguments = ["--host=127.0.0.2", "--ssl", "--ssl-verify-server-cert", &plugins];
+            let said = clients::command_line(&programs, proxy.port, account, &arguments, "\\s");
+            assert!(said.out.contains("cert is OK"), "{account:?}: {}{}", said.out, said.error);
+        }
+        drop(proxy);
+        cluster.down().await.expect("taken down");
     }
 }
 
