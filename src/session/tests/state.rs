@@ -128,6 +128,29 @@ fn set_names_keeps_its_collation() {
 }
 
 #[test]
+fn what_a_report_leaves_out_is_taken_from_the_text_or_pins() {
+    let told = |name: &'static str| ok_with(1, AUTO, &[variable(name, "OFF")]);
+    let mut rig = Rig::new();
+    rig.ask(Primary, "SET unique_checks = 0, foreign_key_checks = OFF", &told("unique_checks"));
+    assert!(rig.session.pins().is_empty(), "{rig:?}");
+    let steps = brought_up(&mut rig, "SELECT b FROM t");
+    assert_eq!(steps, ["SET unique_checks='OFF', foreign_key_checks='OFF'"]);
+    for unclear in [
+        "SET unique_checks = 0, foreign_key_checks = @@global.foreign_key_checks",
+        "SET unique_checks = 0, foreign_key_checks = DEFAULT",
+        "CALL p()",
+    ] {
+        let mut rig = Rig::new();
+        rig.ask(Primary, unclear, &told("unique_checks"));
+        assert!(rig.session.pins().has(Pin::UnknownSet), "{unclear}: {rig:?}");
+    }
+    // What was told by its own name is known whatever the text says.
+    let mut rig = Rig::new();
+    rig.ask(Primary, "SET unique_checks = @@global.unique_checks", &told("unique_checks"));
+    assert!(rig.session.pins().is_empty(), "{rig:?}");
+}
+
+#[test]
 fn what_cannot_be_reproduced_pins() {
     let changed = ok_with(1, AUTO, &[Change::StateChange]);
     for (sql, answer, pin) in [
