@@ -90,6 +90,7 @@ impl Stage {
             weight: 100,
             lag: None,
             applying: true,
+            alike: true,
             read_only: false,
             applied: GtidSet::default(),
             observed_at: None,
@@ -137,6 +138,7 @@ impl Stage {
             classes: &mut self.classes,
             refused: &mut self.refused,
             spent: &mut self.spent,
+            settings_changed: None,
         };
         run(&mut self.session, &mut world, &mut self.out)
     }

@@ -23,7 +23,7 @@ use crate::config::{Config, Group};
 use crate::control::{Control, GroupControl, ReloadRequest};
 use crate::health::{self, Health};
 use crate::metrics::{Metrics, Outcome};
-use crate::net::group::GroupHandle;
+use crate::net::group::{GroupHandle, Moment};
 use crate::net::listen::{self, Bound};
 use crate::net::worker::{self, Message, WorkerHandle};
 use crate::protocol::auth::RsaKey;
@@ -356,6 +356,7 @@ fn start_group(
         rsa: rsa.clone(),
         clients: AtomicUsize::new(0),
         next_id: next_id.clone(),
+        settings_changed: Moment::never(std::time::Instant::now()),
     })
 }
 

@@ -68,6 +68,7 @@ fn new_session(nothing: &GtidSet) -> View<'_> {
         user_vars_restorable: true,
         refused_before: false,
         avoid: 0,
+        settings_changed: None,
     }
 }
 
@@ -117,6 +118,7 @@ pub fn because(reason: Reason) -> &'static str {
         Reason::PreviousStatement => "it asks about the previous statement and follows it",
         Reason::Hint => "a hint in a comment says so",
         Reason::NoReplica => "no replica is usable: down, drained, excluded, or weight 0",
+        Reason::SettingsDiffer => "the replicas have other settings than the primary",
         Reason::Lagging => "all usable replicas are further behind than max_lag",
         Reason::NotCaughtUp => "no replica had the session's last write within replica_wait",
         Reason::PrimaryShare => "primary_read_percent gives this share of reads to the primary",

@@ -79,6 +79,7 @@ fn topology() -> Topology {
         weight: 100,
         lag: (role == Role::Replica).then_some(Duration::from_millis(20)),
         applying: true,
+        alike: true,
         read_only: role == Role::Replica,
         applied: GtidSet::default(),
         observed_at: None,

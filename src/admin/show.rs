@@ -248,6 +248,9 @@ fn leaf(node: &Node) -> String {
     if !node.applying {
         text += ", not applying";
     }
+    if !node.alike {
+        text += ", other settings than the primary";
+    }
     if !node.trouble.is_empty() {
         text += &format!(" ({})", node.trouble);
     }

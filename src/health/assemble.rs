@@ -134,6 +134,12 @@ fn node(
         Role::Unknown => false,
         Role::Replica => seen.is_some_and(|seen| seen.sources.iter().all(|at| at.applying)),
     };
+    let facts = seen.map(|seen| seen.facts.clone());
+    let of_primary = primary.and_then(|at| input.members.get(at)?.judgement.seen());
+    let alike = match (&facts, of_primary) {
+        (Some(facts), Some(primary)) => facts.session_defaults == primary.facts.session_defaults,
+        (Some(_) | None, _) => true,
+    };
     let weight = input.overrides.weights.get(&*member.name).copied().unwrap_or(member.weight);
     Node {
         id,
@@ -144,10 +150,11 @@ fn node(
         weight,
         lag,
         applying,
+        alike,
         read_only: seen.is_some_and(|seen| seen.read_only),
         applied,
         observed_at: member.judgement.seen_at(),
-        facts: seen.map(|seen| seen.facts.clone()),
+        facts,
         trouble: trouble(member),
     }
 }
@@ -371,7 +378,11 @@ fn nobody(previous: &Topology, input: &Input<'_>, heads: &[Head<'_>]) -> String 
 /// Whether roles, conditions, weights, membership or the primary differ.
 fn differs(before: &Topology, after: &Topology) -> bool {
     let key = |node: &Node| {
-        (node.role, node.condition, node.weight, node.applying, node.read_only, node.name.clone())
+        (
+            (node.role, node.condition, node.weight, node.applying, node.alike),
+            node.read_only,
+            node.name.clone(),
+        )
     };
     before.primary != after.primary
         || before.nodes.len() != after.nodes.len()

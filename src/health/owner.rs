@@ -173,6 +173,7 @@ where
                 Event::ConditionChanged { to, .. } => *to == Condition::Down,
                 Event::PrimaryChanged { to, .. } => to.is_none(),
                 Event::ApplyingChanged { applying, .. } => !applying,
+                Event::AlikeChanged { alike, .. } => !alike,
                 Event::Added { .. } | Event::RoleChanged { .. } | Event::WeightChanged { .. } => {
                     false
                 }

@@ -24,12 +24,26 @@ const MARIADB_VARIABLES: &str = "SELECT @@global.server_id, '', @@global.read_on
      @@global.gtid_binlog_pos, @@global.gtid_slave_pos, @@global.max_allowed_packet, \
      @@global.wait_timeout, @@global.interactive_timeout, @@global.sql_mode, USER(), \
      @@hostname, @@port, @@global.max_connections, @@global.max_prepared_stmt_count, \
-     @@global.init_connect";
+     @@global.init_connect, \
+     CONCAT_WS('/', @@global.max_allowed_packet, @@global.sql_mode, @@global.time_zone, \
+     @@global.character_set_server, @@global.collation_server, @@global.lc_time_names, \
+     @@global.group_concat_max_len, @@global.div_precision_increment, \
+     @@global.default_week_format, @@global.max_sort_length, @@global.sql_select_limit, \
+     @@global.sql_big_selects, @@global.sql_auto_is_null, @@global.tx_isolation, \
+     @@global.default_storage_engine, @@global.enforce_storage_engine, \
+     @@global.max_error_count, @@global.sql_notes, @@global.init_connect)";
 const MYSQL_VARIABLES: &str = "SELECT @@global.server_id, @@global.server_uuid, \
      (@@global.read_only OR @@global.super_read_only), @@global.gtid_executed, '', \
      @@global.max_allowed_packet, @@global.wait_timeout, @@global.interactive_timeout, \
      @@global.sql_mode, USER(), @@hostname, @@port, @@global.max_connections, \
-     @@global.max_prepared_stmt_count, @@global.init_connect";
+     @@global.max_prepared_stmt_count, @@global.init_connect, \
+     CONCAT_WS('/', @@global.max_allowed_packet, @@global.sql_mode, @@global.time_zone, \
+     @@global.character_set_server, @@global.collation_server, @@global.lc_time_names, \
+     @@global.group_concat_max_len, @@global.div_precision_increment, \
+     @@global.default_week_format, @@global.max_sort_length, @@global.sql_select_limit, \
+     @@global.sql_big_selects, @@global.sql_auto_is_null, @@global.transaction_isolation, \
+     @@global.default_storage_engine, @@global.max_error_count, @@global.sql_notes, \
+     @@global.init_connect)";
 
 /// Probes one server.
 #[derive(Debug)]
@@ -228,6 +242,7 @@ fn seen(conn: &Connection, row: &Row<'_>, sources: Vec<Source>) -> Result<Seen, 
         max_prepared: u32::try_from(number(13)).unwrap_or(u32::MAX),
         init_connect: !text(14).is_empty(),
         transport: conn.transport(),
+        session_defaults: Arc::from(text(15)),
         sees_us_as: Arc::from(user.rsplit_once('@').map_or("", |(_, host)| host)),
     };
     Ok(Seen {

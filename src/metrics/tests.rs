@@ -20,6 +20,7 @@ fn node(id: u16, role: Role) -> Node {
         weight: 100,
         lag: Some(Duration::from_millis(1500)),
         applying: true,
+        alike: true,
         read_only: false,
         applied: GtidSet::default(),
         observed_at: None,

@@ -351,6 +351,7 @@ impl Drive {
             classes: &mut classes,
             refused: &mut refused,
             spent: &mut spent,
+            settings_changed: group.settings_changed.get(),
         };
         let result = run(session, &mut world);
         self.seat.count_load(session.running_on());
@@ -450,6 +451,10 @@ impl Drive {
                 self.seat.group.accounts_at.fetch_add(1, Ordering::Relaxed);
             }
             Request::ProbeNow => self.seat.group.health.probe_now(),
+            Request::SettingsChanged => {
+                self.seat.group.settings_changed.set(std::time::Instant::now());
+                self.seat.group.health.probe_now();
+            }
             Request::Waited(outcome) => metrics.replica_wait(outcome.into()),
             Request::Retried(retry) => metrics.retried(retry.into()),
             Request::HeldFor(waited) => self.worker.held(&self.seat.group, waited),

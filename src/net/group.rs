@@ -1,7 +1,8 @@
 //! What all workers share of one group: its settings, its topology, its accounts, its loads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
@@ -44,6 +45,40 @@ pub struct GroupHandle {
     pub clients: AtomicUsize,
     /// Counts connection ids, so that each client's is its own.
     pub next_id: Arc<AtomicU32>,
+    /// When a client last changed settings of the primary.
+    pub settings_changed: Moment,
+}
+
+/// A moment that all threads may read and move, or none yet.
+#[derive(Debug)]
+pub struct Moment {
+    origin: Instant,
+    /// Milliseconds since `origin`, rounded up; 0 for none.
+    after_ms: AtomicU64,
+}
+
+impl Moment {
+    /// None yet.
+    #[must_use]
+    pub fn never(origin: Instant) -> Self {
+        Self { origin, after_ms: AtomicU64::new(0) }
+    }
+
+    /// It is `now`.
+    pub fn set(&self, now: Instant) {
+        let after = now.saturating_duration_since(self.origin).as_millis();
+        let after = u64::try_from(after).unwrap_or(u64::MAX).saturating_add(1);
+        self.after_ms.fetch_max(after, Ordering::Relaxed);
+    }
+
+    /// When it was, if ever.
+    #[must_use]
+    pub fn get(&self) -> Option<Instant> {
+        match self.after_ms.load(Ordering::Relaxed) {
+            0 => None,
+            after => self.origin.checked_add(Duration::from_millis(after)),
+        }
+    }
 }
 
 /// One client's place among `max_clients`; given back when dropped.

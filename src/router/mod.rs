@@ -170,6 +170,8 @@ pub enum Reason {
     NoReplica,
     /// Replicas are usable but all are too far behind.
     Lagging,
+    /// Replicas are usable but have, or may have, other settings than the primary.
+    SettingsDiffer,
     /// No replica had the session's last write within the wait.
     NotCaughtUp,
     /// The configured share of reads for the primary.
@@ -243,6 +245,9 @@ impl Effects {
     /// Asks for the row counts or the warnings of the previous statement.
     pub const DIAGNOSTICS: Self = Self(1 << 28);
 
+    /// Asks for or resets the session's status counters: those of one host from now on.
+    pub const COUNTERS: Self = Self(1 << 29);
+
     /// The set with nothing in it.
     pub const NONE: Self = Self(0);
 
@@ -261,7 +266,7 @@ impl Effects {
 
 impl Reason {
     /// Every reason, for metrics that pre-register their labels.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::PlainRead,
         Self::ReadOnlyTransaction,
         Self::Write,
@@ -277,6 +282,7 @@ impl Reason {
         Self::Hint,
         Self::NoReplica,
         Self::Lagging,
+        Self::SettingsDiffer,
         Self::NotCaughtUp,
         Self::PrimaryShare,
         Self::RefusedBefore,
@@ -302,6 +308,7 @@ impl Reason {
             Self::Hint => "hint",
             Self::NoReplica => "no_replica",
             Self::Lagging => "lagging",
+            Self::SettingsDiffer => "settings_differ",
             Self::NotCaughtUp => "not_caught_up",
             Self::PrimaryShare => "primary_share",
             Self::RefusedBefore => "refused_before",

@@ -42,7 +42,6 @@ pub(crate) fn is_shared_information_schema_table(name: &[u8]) -> bool {
             "routines",
             "parameters",
             "triggers",
-            "events",
             "partitions",
             "character_sets",
             "collations",
@@ -76,6 +75,34 @@ pub(crate) fn is_shared_information_schema_table(name: &[u8]) -> bool {
             "key_period_usage",
         ],
     )
+}
+
+/// Whether a pattern of SHOW STATUS is about one connection or the server at large, so that
+/// what the session has done on other servers changes nothing.
+pub(crate) fn is_plain_status(pattern: &[u8]) -> bool {
+    has_prefix(
+        pattern,
+        &[
+            "aborted",
+            "compression",
+            "connections",
+            "current_tls",
+            "innodb",
+            "max_used",
+            "rpl",
+            "slave",
+            "ssl",
+            "threads",
+            "tls",
+            "uptime",
+            "wsrep",
+        ],
+    )
+}
+
+/// Whether a pattern of SHOW STATUS is about the query cache, which counts reads.
+pub(crate) fn is_query_cache_status(pattern: &[u8]) -> bool {
+    has_prefix(pattern, &["qcache"])
 }
 
 /// Session variables that every link of a session has alike. Without `session.` in front
@@ -193,6 +220,14 @@ pub(crate) fn is_replay_variable(name: &[u8]) -> bool {
                 "immediate_server_version",
             ],
         )
+}
+
+/// Variables whose assignment without a scope concerns the next transaction only.
+pub(crate) fn is_next_transaction_variable(name: &[u8]) -> bool {
+    is_one_of(
+        name,
+        &["tx_isolation", "tx_read_only", "transaction_isolation", "transaction_read_only"],
+    )
 }
 
 /// Variables whose change may alter who is primary, or what replicates.

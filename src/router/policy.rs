@@ -37,6 +37,9 @@ pub struct View<'a> {
     pub refused_before: bool,
     /// Servers that have failed this very request, as bits by node index.
     pub avoid: u64,
+    /// When a client last changed settings of the primary: what was observed before counts no
+    /// more.
+    pub settings_changed: Option<Instant>,
 }
 
 /// One of the two links that a session may hold.
@@ -253,10 +256,21 @@ impl Pool<'_> {
             && Some(node.id) != self.topology.primary
             && self.view.avoid & node.id.bit() == 0
             && node.lag.is_some_and(|lag| lag <= self.group.max_lag)
+            && self.is_alike(node)
+    }
+
+    /// Whether a session finds the primary's settings there.
+    fn is_alike(&self, node: &Node) -> bool {
+        let Some(changed) = self.view.settings_changed else { return node.alike };
+        let since = |node: &Node| node.observed_at.is_some_and(|at| at >= changed);
+        node.alike && since(node) && self.topology.primary_node().is_none_or(since)
     }
 
     fn why_none(&self) -> Reason {
-        if self.topology.nodes.iter().any(Self::is_usable) {
+        let usable = || self.topology.nodes.iter().filter(|node| Self::is_usable(node));
+        if usable().next().is_some() && !usable().any(|node| self.is_alike(node)) {
+            Reason::SettingsDiffer
+        } else if usable().next().is_some() {
             Reason::Lagging
         } else {
             Reason::NoReplica

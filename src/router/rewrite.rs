@@ -4,13 +4,17 @@
 //!
 //! Drivers on the same host ask `@@socket` and go on there, past the proxy; KILL takes the
 //! number that the client was greeted with. The columns keep their names.
+//!
+//! MariaDB reports `SET name = ...` and `SET @@session.name = ...` with its trackers, but not
+//! `SET @@name = ...` (measured with 10.11): that one is given the scope that it has anyway.
 #![deny(clippy::indexing_slicing)]
 
 use std::ops::Range;
 
 use crate::router::keyword as kw;
 use crate::router::lexer::{Gate, Lexer, Token, TokenKind};
-use crate::router::{Dialect, SCAN_LIMIT};
+use crate::router::{Dialect, SCAN_LIMIT, names};
+use crate::topology::Flavour;
 
 /// Longest alias that a server takes, bytes (it counts characters).
 const ALIAS_LIMIT: usize = 256;
@@ -54,7 +58,8 @@ fn rewrite(sql: &[u8], dialect: &Dialect, put: Put) -> Option<Vec<u8>> {
     while let Some(token) = lexer.token() {
         tokens.push(token);
     }
-    let mut pass = Pass { sql, put, edits: Vec::new() };
+    let untracked = dialect.flavour == Flavour::MariaDb && matches!(put, Put::Session { .. });
+    let mut pass = Pass { sql, put, unscoped_untracked: untracked, edits: Vec::new() };
     for statement in tokens.split(|token| token.is_punct(b';')) {
         // What follows a semicolon asks about the statement before it.
         if !pass.statement(statement) || matches!(put, Put::Counts(_)) {
@@ -82,6 +87,8 @@ enum Put {
 struct Pass<'a> {
     sql: &'a [u8],
     put: Put,
+    /// The family's trackers are silent about `SET @@name`.
+    unscoped_untracked: bool,
     edits: Vec<Edit>,
 }
 
@@ -216,7 +223,7 @@ impl Pass<'_> {
                 });
                 let is = |key| name.is_identifier() && name.key == key;
                 if assigned {
-                    None
+                    self.scoped(scope, name).map(|scope| (1, scope))
                 } else if is(kw::SOCKET) {
                     Some((length, b"''".to_vec()))
                 } else if is(kw::PSEUDO_THREAD_ID) {
@@ -227,6 +234,17 @@ impl Pass<'_> {
             }
             _ => None,
         }
+    }
+
+    /// The `@@` of an assignment with a scope behind it, where one is needed. Of variables that
+    /// concern the next transaction, the scope would change the meaning.
+    fn scoped(&self, scope: Option<&Token>, name: &Token) -> Option<Vec<u8>> {
+        let plain = names::unquoted(name.bytes(self.sql));
+        let needed = self.unscoped_untracked
+            && scope.is_none()
+            && !names::is_next_transaction_variable(plain)
+            && name.key != kw::PSEUDO_THREAD_ID;
+        needed.then(|| b"@@session.".to_vec())
     }
 
     /// Ends an item: one that changed and has no alias gets its old text as such.
@@ -392,6 +410,8 @@ mod tests {
             ("SET @a = CONNECTION_ID()", "SET @a = 5"),
             ("DO SLEEP(CONNECTION_ID())", "DO SLEEP((5+0))"),
             ("SELECT @@pseudo_thread_id", "SELECT 5 AS `@@pseudo_thread_id`"),
+            ("SET @@sql_mode = 'ANSI'", "SET @@session.sql_mode = 'ANSI'"),
+            ("SET @a = 1, @@`x` := @@y", "SET @a = 1, @@session.`x` := @@y"),
         ] {
             assert_eq!(rewritten(sql).as_deref(), Some(expected), "{sql}");
         }
@@ -432,6 +452,8 @@ mod tests {
             "CREATE VIEW v AS SELECT CONNECTION_ID()",
             "CREATE PROCEDURE p() BEGIN SELECT 1; SELECT CONNECTION_ID(); END",
             "SET @@pseudo_thread_id = 7",
+            "SET @@global.x = 7, @@session.y = 8, z = 9",
+            "SET @@tx_isolation = 'SERIALIZABLE'",
             "SELECT 1",
         ] {
             assert_eq!(rewritten(sql), None, "{sql}");

@@ -93,6 +93,12 @@ impl<'a> Scan<'a> {
         Some(token)
     }
 
+    /// What stands between the quotes of a token.
+    pub(crate) fn inside(&self, token: &Token) -> &'a [u8] {
+        let quoted = token.bytes(self.text);
+        quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default()
+    }
+
     /// Forgets the statement before; its findings were collected.
     pub(crate) fn begin_statement(&mut self) {
         self.p1 = Token::NOTHING;
@@ -207,6 +213,13 @@ impl<'a> Scan<'a> {
             return;
         }
         let name = names::unquoted(self.p1.bytes(self.text));
+        if self.p2.kind == TokenKind::AtAt
+            && self.dialect.flavour == Flavour::MariaDb
+            && !names::is_next_transaction_variable(name)
+        {
+            // Its trackers are silent about `@@name`; rewritten, they speak.
+            self.effect(Effects::VIRTUAL);
+        }
         if names::is_replay_variable(name) {
             self.effect(Effects::REPLICATION_REPLAY);
         }
@@ -399,6 +412,9 @@ impl<'a> Scan<'a> {
         }
         if self.p2.is_identifier() && self.p2.key == kw::INFORMATION_SCHEMA {
             let table = names::unquoted(token.bytes(self.text));
+            if table.eq_ignore_ascii_case(b"session_status") {
+                self.effect(Effects::COUNTERS);
+            }
             if !names::is_shared_information_schema_table(table) {
                 self.note(Reason::HostLocal);
             }

@@ -8,7 +8,7 @@
 use crate::router::keyword as kw;
 use crate::router::lexer::{Token, TokenKind};
 use crate::router::scan::Scan;
-use crate::router::{Class, Effects, Kind, Reason, Verb};
+use crate::router::{Class, Effects, Kind, Reason, Verb, names};
 
 /// Tokens of a statement's head that are searched for a word that changes its meaning.
 const HEAD_LIMIT: usize = 16;
@@ -334,6 +334,7 @@ impl<'a> Reader<'a> {
                 _ if token.kind != TokenKind::Word => {}
                 kw::READ | kw::EXPORT => self.effect(Effects::LOCK),
                 kw::PRIVILEGES => self.effect(Effects::ACCOUNTS),
+                kw::STATUS => self.effect(Effects::COUNTERS),
                 _ => {}
             }
         }
@@ -526,8 +527,12 @@ impl<'a> Reader<'a> {
             | kw::CHARACTER
             | kw::ENGINES
             | kw::TRIGGERS
-            | kw::EVENTS
             | kw::PRIVILEGES => read,
+            // Events are enabled on one server only.
+            kw::EVENTS => host_local,
+            kw::STATUS => self.status(false),
+            kw::SESSION | kw::LOCAL if self.next_word() == kw::STATUS => self.status(false),
+            kw::GLOBAL if self.next_word() == kw::STATUS => self.status(true),
             kw::PROCEDURE | kw::FUNCTION | kw::PACKAGE => match self.next_word() {
                 kw::STATUS => read,
                 kw::BODY if self.next_word() == kw::STATUS => read,
@@ -541,7 +546,6 @@ impl<'a> Reader<'a> {
                 | kw::PROCEDURE
                 | kw::FUNCTION
                 | kw::TRIGGER
-                | kw::EVENT
                 | kw::SEQUENCE
                 | kw::PACKAGE => read,
                 _ => host_local,
@@ -549,5 +553,25 @@ impl<'a> Reader<'a> {
             kw::WARNINGS | kw::ERRORS | kw::COUNT => (Verb::Show, Lead::Last),
             _ => host_local,
         }
+    }
+
+    /// SHOW STATUS: whoever reads the counters of his session does something, then reads them
+    /// again.
+    fn status(&mut self, global: bool) -> Opening {
+        let mut plain = global;
+        while let Some(token) = self.next() {
+            if token.kind == TokenKind::String {
+                let pattern = self.scan.inside(&token);
+                if pattern.eq_ignore_ascii_case(b"last_query_cost") {
+                    return (Verb::Show, Lead::Last);
+                }
+                plain = names::is_plain_status(pattern)
+                    || global && !names::is_query_cache_status(pattern);
+            }
+        }
+        if !plain {
+            self.effect(Effects::COUNTERS);
+        }
+        primary(Verb::Show, Reason::HostLocal)
     }
 }

@@ -31,6 +31,8 @@ pub struct World<'a> {
     pub group: &'a Group,
     /// Statements in flight on each server.
     pub loads: Loads<'a>,
+    /// When a client of the group last changed settings of the primary.
+    pub settings_changed: Option<Instant>,
     /// Breaks ties between equally good replicas.
     pub seed: u32,
     /// The worker's memory of statements that it has classified.
@@ -91,6 +93,8 @@ pub enum Request {
     AccountsChanged,
     /// Roles may have changed: probe at once.
     ProbeNow,
+    /// The server's settings were changed: what was observed of them is old.
+    SettingsChanged,
     /// A read was held back until a replica had caught up; or it was not worth waiting.
     Waited(WaitOutcome),
     /// A request was repeated elsewhere.

@@ -310,6 +310,7 @@ impl Session {
                 Learnt::Noted => {}
                 Learnt::Wrote => wrote = true,
                 Learnt::Irreproducible => self.pins.add(Pin::ReplicationReplay),
+                Learnt::HostBound => self.pins.add(Pin::HostBound),
             }
         }
         if self.state.dialect.flavour == Flavour::MariaDb && !effects.any(Effects::SET_STATEMENT) {

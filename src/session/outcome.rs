@@ -153,6 +153,7 @@ impl Session {
             (Effects::REPLICATION_REPLAY, Pin::ReplicationReplay),
             (Effects::TEXT_PREPARE, Pin::NamedStatement),
             (Effects::XA, Pin::Xa),
+            (Effects::COUNTERS, Pin::HostBound),
         ];
         for (effect, pin) in pins {
             if effects.any(effect) {
@@ -184,7 +185,7 @@ impl Session {
             out.requests.push(Request::ProbeNow);
         }
         if effects.any(Effects::SET.with(Effects::ROLE)) {
-            self.learn_set();
+            self.learn_set(out);
         }
     }
 
@@ -213,7 +214,7 @@ impl Session {
     }
 
     /// What a successful SET says about values that the trackers do not show.
-    fn learn_set(&mut self) {
+    fn learn_set(&mut self, out: &mut Outbox) {
         let Some(pending) = self.pending.as_ref() else { return };
         let assignments = self
             .set_text()
@@ -239,13 +240,18 @@ impl Session {
                     self.state.set_role(&role)
                 }
                 (SetTarget::Role, _) => self.pins.add(Pin::UnknownSet),
+                // Who changes a server's settings looks at what became of it there.
                 (
-                    SetTarget::Global(_)
-                    | SetTarget::Persist(_)
-                    | SetTarget::SessionTransaction
-                    | SetTarget::GlobalTransaction
-                    | SetTarget::Password
-                    | SetTarget::DefaultRole,
+                    SetTarget::Global(_) | SetTarget::Persist(_) | SetTarget::GlobalTransaction,
+                    _,
+                ) => {
+                    self.pins.add(Pin::HostBound);
+                    if !matches!(out.requests.last(), Some(Request::SettingsChanged)) {
+                        out.requests.push(Request::SettingsChanged);
+                    }
+                }
+                (
+                    SetTarget::SessionTransaction | SetTarget::Password | SetTarget::DefaultRole,
                     _,
                 ) => {}
                 (SetTarget::ResourceGroup, _) => self.pins.add(Pin::UnknownSet),

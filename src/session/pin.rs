@@ -33,6 +33,9 @@ pub enum Pin {
     /// The login cannot be repeated: only the client can answer the account's plugin, or its
     /// password has expired.
     Login,
+    /// It watches what only one host counts or keeps: its status counters, profiles, traces;
+    /// or new tables get an engine that replication does not tell of.
+    HostBound,
 }
 
 /// A set of causes.
@@ -41,7 +44,7 @@ pub struct Pins(u16);
 
 impl Pin {
     /// All causes, in the order of their bits.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::TemporaryTable,
         Self::TableLock,
         Self::UserLock,
@@ -56,6 +59,7 @@ impl Pin {
         Self::Xa,
         Self::Tunnel,
         Self::Login,
+        Self::HostBound,
     ];
 
     /// The word shown to operators and in metric labels.
@@ -76,6 +80,7 @@ impl Pin {
             Self::Xa => "xa",
             Self::Tunnel => "tunnel",
             Self::Login => "login",
+            Self::HostBound => "host_bound",
         }
     }
 

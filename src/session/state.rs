@@ -61,6 +61,8 @@ pub enum Learnt {
     Wrote,
     /// It cannot be reproduced by text; the session must stay.
     Irreproducible,
+    /// From now on the session watches what only one host keeps.
+    HostBound,
 }
 
 impl State {
@@ -143,7 +145,13 @@ impl State {
             _ => {}
         }
         self.set_variable(name, value);
-        if restorable_text(value) { Learnt::Noted } else { Learnt::Irreproducible }
+        if binds_to_host(name, value) {
+            Learnt::HostBound
+        } else if restorable_text(value) {
+            Learnt::Noted
+        } else {
+            Learnt::Irreproducible
+        }
     }
 
     /// Writes down an option that is on or off, which no report has told under its own name.
@@ -400,6 +408,22 @@ fn belongs_to_link(name: &[u8], slot: Held) -> bool {
 /// Variables that concern writing and are never reproduced on a replica's link.
 fn primary_only(name: &[u8]) -> bool {
     matches!(name, b"autocommit" | b"tx_read_only" | b"transaction_read_only")
+}
+
+/// Whether a session with this setting must see what its own statements left on one host:
+/// profiles, optimizer traces, its last insert's id, and the engine of tables that are created
+/// without one, which a replica chooses by its own default (measured with MariaDB 10.11).
+/// Nearly everyone's default is InnoDB, and drivers set it needlessly.
+fn binds_to_host(name: &[u8], value: &[u8]) -> bool {
+    match name {
+        b"profiling" => value.eq_ignore_ascii_case(b"on"),
+        b"optimizer_trace" => value.starts_with(b"enabled=on"),
+        b"default_storage_engine" | b"storage_engine" => !value.eq_ignore_ascii_case(b"innodb"),
+        b"enforce_storage_engine" => !value.is_empty(),
+        // `WHERE id IS NULL` finds the row of the link's last insert.
+        b"sql_auto_is_null" => value.eq_ignore_ascii_case(b"on"),
+        _ => false,
+    }
 }
 
 /// Variables that act once or steer replication: their text cannot be replayed elsewhere.

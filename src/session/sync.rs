@@ -6,7 +6,7 @@ use crate::protocol::packet;
 use crate::protocol::reply;
 use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
 use crate::router::policy::{Decision, Held, Target};
-use crate::router::{Effects, Kind as Where, Reason, Verb};
+use crate::router::{Class, Effects, Kind as Where, Reason, Verb, rewrite};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
 use crate::session::links::Link;
 use crate::session::phrase::{position_query, tracking_statement, wait_query};
@@ -204,7 +204,7 @@ impl Session {
                 self.forget_prepared(slot, *id, out);
                 if let Some(statement) = self.statements.get(*id) {
                     let counted = matches!(step, Step::PrepareCounted(_));
-                    let text = if counted { self.with_own_answers(&statement.text) } else { None };
+                    let text = self.text_to_prepare(&statement.text, statement.class, counted);
                     payload.extend_from_slice(text.as_deref().unwrap_or(&statement.text));
                 }
             }
@@ -293,6 +293,15 @@ impl Session {
             return self.own_reply_malformed(world, slot, input.len(), out);
         }
         used
+    }
+
+    /// A statement's text with what only the session can answer in it; `None` for nothing.
+    fn text_to_prepare(&self, text: &[u8], class: Class, counted: bool) -> Option<Vec<u8>> {
+        match (counted, class.effects.any(Effects::VIRTUAL)) {
+            (true, _) => self.with_own_answers(text),
+            (false, true) => rewrite::virtualise(text, &self.state.dialect, self.connection_id),
+            (false, false) => None,
+        }
     }
 
     fn own_reply_malformed(

@@ -61,6 +61,15 @@ pub enum Event {
         /// Whether it applies now.
         applying: bool,
     },
+    /// A server came to have other settings than the primary, or the same again.
+    AlikeChanged {
+        /// Its index.
+        node: NodeId,
+        /// Its name.
+        name: Arc<str>,
+        /// Whether sessions find the primary's settings there.
+        alike: bool,
+    },
     /// Another server takes the writes, or none does.
     PrimaryChanged {
         /// The name of the one before, if there was one.
@@ -102,6 +111,10 @@ pub fn diff(before: &Topology, after: &Topology) -> Vec<Event> {
             let applying = node.applying;
             events.push(Event::ApplyingChanged { node: id, name: name.clone(), applying });
         }
+        if old.alike != node.alike {
+            let alike = node.alike;
+            events.push(Event::AlikeChanged { node: id, name: name.clone(), alike });
+        }
     }
     if before.primary != after.primary {
         let name = |topology: &Topology| topology.primary_node().map(|node| node.name.clone());
@@ -131,6 +144,16 @@ impl fmt::Display for Event {
             }
             Self::ApplyingChanged { name, applying: false, .. } => {
                 write!(f, "{name} does not apply the primary's changes any more")
+            }
+            Self::AlikeChanged { name, alike: true, .. } => {
+                write!(f, "{name} has the primary's settings again")
+            }
+            Self::AlikeChanged { name, alike: false, .. } => {
+                write!(
+                    f,
+                    "{name} has other settings than the primary (sql_mode, time_zone, \
+                     max_allowed_packet and the like) and takes no reads until they agree"
+                )
             }
             Self::PrimaryChanged { from: None, to: Some(to), .. } => {
                 write!(f, "the primary is {to}")
@@ -163,6 +186,7 @@ mod tests {
             weight: 100,
             lag: None,
             applying: true,
+            alike: true,
             read_only: false,
             applied: GtidSet::default(),
             observed_at: None,

@@ -53,6 +53,9 @@ pub struct Node {
     pub lag: Option<Duration>,
     /// Whether its applier (SQL thread) runs without an error. Always true on the primary.
     pub applying: bool,
+    /// Whether a session that begins there finds the settings that it would find on the primary,
+    /// as far as they show in results. Always true on the primary.
+    pub alike: bool,
     /// Whether `read_only` (or `super_read_only`) was set at the last observation.
     pub read_only: bool,
     /// What it had executed at [`Node::observed_at`].
@@ -150,6 +153,9 @@ pub struct ServerFacts {
     pub init_connect: bool,
     /// What lies between it and the monitor, as between it and links.
     pub transport: Transport,
+    /// What a session begins with and can see in results (`max_allowed_packet`, `time_zone` ...),
+    /// as one text: equal on two servers whose sessions behave alike.
+    pub session_defaults: Arc<str>,
     /// The host part under which this server sees the monitor's connection, from `USER()`:
     /// the address that account host patterns are matched against.
     pub sees_us_as: Arc<str>,

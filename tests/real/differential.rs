@@ -34,6 +34,7 @@ const TABLES: &[(&str, &str)] = &[
     ("state.txt", include_str!("differential/state.txt")),
     ("wire.txt", include_str!("differential/wire.txt")),
     ("consistency.txt", include_str!("differential/consistency.txt")),
+    ("judges.txt", include_str!("differential/judges.txt")),
 ];
 
 /// Rows of the table of hard cases without a case here, each with what shows it instead, or why

@@ -21,6 +21,7 @@ mod proxy;
 mod raw;
 mod sandbox;
 mod servers;
+mod settings;
 mod sharing;
 mod tls;
 mod tls_servers;

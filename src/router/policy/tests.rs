@@ -18,6 +18,7 @@ pub(crate) fn node(id: u16, weight: u32) -> Node {
         weight,
         lag: Some(Duration::ZERO),
         applying: true,
+        alike: true,
         read_only: id != 0,
         applied: GtidSet::default(),
         observed_at: None,
@@ -41,6 +42,7 @@ fn facts() -> ServerFacts {
         max_allowed_packet: 1 << 24,
         wait_timeout: 28_800,
         interactive_timeout: 28_800,
+        session_defaults: "".into(),
         sql_mode: Arc::from(""),
         max_connections: 151,
         max_prepared: 16_382,
@@ -75,6 +77,7 @@ fn view(token: &GtidSet) -> View<'_> {
         user_vars_restorable: true,
         refused_before: false,
         avoid: 0,
+        settings_changed: None,
     }
 }
 
@@ -195,6 +198,34 @@ fn unusable_replicas_leave_the_read_to_the_primary() {
     assert_eq!(case.route("SELECT 1"), decision(PRIMARY, Reason::Lagging));
     case.topology.nodes[1].applying = false;
     assert_eq!(case.route("SELECT 1"), decision(PRIMARY, Reason::NoReplica));
+}
+
+#[test]
+fn a_replica_with_other_settings_than_the_primary_serves_no_reads() {
+    let token = GtidSet::default();
+    let mut case = Case::new(&token);
+    case.topology.nodes[2].alike = false;
+    assert_eq!(case.route("SELECT 1").target, to(1, Freshness::Known));
+    case.topology.nodes[1].alike = false;
+    assert_eq!(case.route("SELECT 1"), decision(PRIMARY, Reason::SettingsDiffer));
+}
+
+#[test]
+fn after_a_change_of_settings_only_later_observations_count() {
+    let token = GtidSet::default();
+    let mut case = Case::new(&token);
+    let begun = Instant::now();
+    for node in &mut case.topology.nodes {
+        node.observed_at = Some(begun);
+    }
+    case.view.settings_changed = Some(begun + Duration::from_millis(1));
+    assert_eq!(case.route("SELECT 1"), decision(PRIMARY, Reason::SettingsDiffer));
+    for node in &mut case.topology.nodes {
+        node.observed_at = Some(begun + Duration::from_millis(2));
+    }
+    assert_eq!(case.route("SELECT 1").target, to(2, Freshness::Known));
+    case.topology.nodes[0].observed_at = Some(begun);
+    assert_eq!(case.route("SELECT 1"), decision(PRIMARY, Reason::SettingsDiffer));
 }
 
 #[test]

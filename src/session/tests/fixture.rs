@@ -100,6 +100,7 @@ impl Rig {
             classes: &mut self.classes,
             refused: &mut self.refused,
             spent: &mut self.spent,
+            settings_changed: None,
         };
         let result = run(&mut self.session, &mut world, &mut out);
         self.client.append(&mut out.client);
@@ -470,6 +471,7 @@ pub(super) fn facts() -> ServerFacts {
         max_allowed_packet: 1 << 24,
         wait_timeout: 28_800,
         interactive_timeout: 28_800,
+        session_defaults: "".into(),
         sql_mode: Arc::from(""),
         max_connections: 151,
         max_prepared: 16_382,
@@ -489,6 +491,7 @@ fn node(id: u16) -> Node {
         weight: 1,
         lag: Some(Duration::ZERO),
         applying: true,
+        alike: true,
         read_only: id != 0,
         applied: GtidSet::default(),
         observed_at: None,

@@ -161,6 +161,10 @@ fn what_cannot_be_reproduced_pins() {
         ("HANDLER t OPEN", ok(1, AUTO), Pin::Handler),
         ("PREPARE s FROM 'SELECT 1'", changed.clone(), Pin::NamedStatement),
         ("XA START 'a'", ok(1, OPEN), Pin::Xa),
+        ("SET GLOBAL max_allowed_packet=2048", ok(1, AUTO), Pin::HostBound),
+        ("FLUSH STATUS", ok(1, AUTO), Pin::HostBound),
+        ("SHOW STATUS", row("1", AUTO), Pin::HostBound),
+        ("SET profiling=1", ok_with(1, AUTO, &[variable("profiling", "ON")]), Pin::HostBound),
         (
             "SET timestamp=1",
             ok_with(1, AUTO, &[variable("timestamp", "1.000000")]),

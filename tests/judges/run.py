@@ -1,0 +1,136 @@
+"""Runs the judges: suites of others, through the proxy and directly, and compares.
+
+A test that fails through the proxy is run again the same way, then directly. What passes
+directly and failed twice is a difference; those in exceptions.txt are expected.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import mtr
+from servers import bootstrap
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+# Options of mysql-test-run for each way of running its tests.
+MTR = {
+    "mtr": [],
+    "mtr-ps": ["--ps-protocol"],
+    "mtr-cursor": ["--cursor-protocol"],
+    "mtr-compress": ["--compress"],
+    "mtr-ssl": ["--ssl"],
+}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="scripts/judges", description=__doc__)
+    parser.add_argument("name", nargs="*", help=f"judges to run ({', '.join(MTR)}); default: mtr")
+    parser.add_argument("--subset", action="store_true", help="the tests of mtr-ci.txt only")
+    parser.add_argument("--tests", help="comma-separated tests, or a file with one a line")
+    parser.add_argument("--direct", action="store_true", help="directly only: what can be judged")
+    parser.add_argument("--parallel", type=int, default=2, help="trios of servers at a time")
+    parser.add_argument("--keep", help="folder for logs and lists; default: a temporary one")
+    return parser.parse_args()
+
+
+def program():
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return os.environ.get("POINTSMAN_PROGRAM", target / "debug" / "pointsman")
+
+
+def exceptions(judge):
+    """Test -> reason, of the lines of exceptions.txt for `judge`."""
+    found = {}
+    for line in (HERE / "exceptions.txt").read_text().splitlines():
+        words = line.split("#", 1)[0].split(None, 2)
+        if len(words) == 3 and words[0] in (judge, judge.split("-")[0]):
+            found[words[1]] = words[2]
+    return found
+
+
+def chosen_tests(chosen):
+    if chosen.tests:
+        named = Path(chosen.tests)
+        return mtr.listed(named) if named.exists() else chosen.tests.split(",")
+    return mtr.listed(HERE / ("mtr-ci.txt" if chosen.subset else "mtr-pass.txt"))
+
+
+class Mtr:
+    """mysql-test-run's tests, one way of running them."""
+
+    def __init__(self, judge, folder, template, parallel):
+        self.judge, self.folder, self.template = judge, folder, template
+        self.parallel = parallel
+        self.rounds = 0
+
+    def run(self, tests, proxied, shard=None):
+        """Runs `tests`; answers those that passed, and those that failed."""
+        self.rounds += 1
+        kind = "proxied" if proxied else "direct"
+        begun = time.monotonic()
+        folder = self.folder / f"{self.judge}-{self.rounds}-{kind}"
+        run = mtr.Run(folder, self.template, program() if proxied else None, MTR[self.judge])
+        run.all(tests, self.parallel, shard)
+        passed = [test for test in tests if run.verdicts.get(test) == "pass"]
+        failed = [test for test in tests if run.verdicts.get(test) in ("fail", "lost")]
+        skipped = len(tests) - len(passed) - len(failed)
+        where = f", {run.replica_reads:.0f} statements on replicas" if proxied else ""
+        print(
+            f"{self.judge} {kind}: {len(passed)} passed, {len(failed)} failed,"
+            f" {skipped} skipped{where}, {time.monotonic() - begun:.0f} s",
+            flush=True,
+        )
+        strays = [note for note in run.notes if "writes on a replica" in note]
+        (folder / "passed").write_text("\n".join(passed) + "\n")
+        (folder / "failed").write_text("\n".join(failed) + "\n")
+        return passed, failed, strays
+
+
+def judge(suite, tests):
+    """Runs one suite; answers what only the proxy fails and what it wrote to replicas."""
+    expected = exceptions(suite.judge)
+    tests = [test for test in tests if test not in expected]
+    _, failed, strays = suite.run(tests, True)
+    if failed:
+        # One a server, so that none suffers from another.
+        _, failed, more = suite.run(failed, True, 1)
+        strays += more
+    differences = []
+    if failed:
+        differences, neither, _ = suite.run(failed, False, 1)
+        for test in neither:
+            print(f"  {test} fails directly too")
+    for test in differences:
+        print(f"  DIFFERENT {test}")
+    for stray in strays:
+        print(f"  STRAY {stray}")
+    print(f"{suite.judge}: {len(differences)} differences, {len(expected)} exceptions", flush=True)
+    return differences + strays
+
+
+def main():
+    chosen = arguments()
+    unknown = [name for name in chosen.name if name not in MTR]
+    if unknown:
+        sys.exit(f"no such judge: {', '.join(unknown)}; there are {', '.join(MTR)}")
+    folder = Path(chosen.keep or tempfile.mkdtemp(prefix="pointsman-judges-")).resolve()
+    template = folder / "template" / "data"
+    if not template.exists():
+        bootstrap(template)
+    print(f"logs and lists: {folder}", flush=True)
+    tests, bad = chosen_tests(chosen), []
+    for name in chosen.name or ["mtr"]:
+        suite = Mtr(name, folder, template, chosen.parallel)
+        if chosen.direct:
+            suite.run(tests, False)
+        else:
+            bad += judge(suite, tests)
+    sys.exit(1 if bad else 0)
+
+
+main()

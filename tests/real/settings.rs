@@ -1,0 +1,49 @@
+//! Settings that a client gives the primary: new sessions find them wherever they read.
+
+use mysql_async::prelude::Queryable as _;
+use pointsman::provider::replication::{APP, ROOT};
+
+use crate::proxy::Proxy;
+use crate::{clients, servers, wait};
+
+const ASK: &str = "SELECT GROUP_CONCAT('abcdefghij') FROM (SELECT 1) AS one";
+
+#[tokio::test]
+async fn a_setting_of_the_primary_holds_for_reads_of_new_sessions() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own(flavour, 1).await;
+        let proxy = Proxy::start(&cluster, "").await;
+        let replica = cluster.replicas().expect("replicas").remove(0);
+        let label = format!("server=\"{}\"", replica.address());
+        let on_replica = || proxy.metric("pointsman_queries_total", &[&label]);
+        wait::until("a read on the replica", || async {
+            let mut conn = clients::connect(proxy.port, APP).await;
+            let found: Option<String> = conn.query_first(ASK).await.expect("a read");
+            assert_eq!(found.as_deref(), Some("abcdefghij"), "{flavour:?}");
+            (on_replica() > 0.0).then_some(())
+        })
+        .await;
+
+        let mut admin = clients::connect(proxy.port, ROOT).await;
+        for length in [5, 6, 7] {
+            let set = format!("SET GLOBAL group_concat_max_len = {length}");
+            admin.query_drop(&set).await.expect("a setting");
+            let before = on_replica();
+            let mut conn = clients::connect(proxy.port, APP).await;
+            let found: Option<String> = conn.query_first(ASK).await.expect("a read");
+            assert_eq!(found.expect("a value").len(), length, "{flavour:?}");
+            assert!(on_replica() <= before, "{flavour:?}: a replica that has another value read");
+        }
+
+        replica.run(&["SET GLOBAL group_concat_max_len = 7"]).await.expect("the same there");
+        let before = on_replica();
+        wait::until("reads on the replica again", || async {
+            let mut conn = clients::connect(proxy.port, APP).await;
+            let found: Option<String> = conn.query_first(ASK).await.expect("a read");
+            assert_eq!(found.as_deref(), Some("abcdefg"), "{flavour:?}");
+            (on_replica() > before).then_some(())
+        })
+        .await;
+        assert!(proxy.log().contains("other settings"), "{}", proxy.log());
+    }
+}
