@@ -31,7 +31,8 @@ const MARIADB_VARIABLES: &str = "SELECT @@global.server_id, '', @@global.read_on
      @@global.default_week_format, @@global.max_sort_length, @@global.sql_select_limit, \
      @@global.sql_big_selects, @@global.sql_auto_is_null, @@global.tx_isolation, \
      @@global.default_storage_engine, @@global.enforce_storage_engine, \
-     @@global.max_error_count, @@global.sql_notes, @@global.init_connect)";
+     @@global.max_error_count, @@global.sql_notes, @@global.init_connect), \
+     @@global.default_storage_engine, @@global.have_query_cache";
 const MYSQL_VARIABLES: &str = "SELECT @@global.server_id, @@global.server_uuid, \
      (@@global.read_only OR @@global.super_read_only), @@global.gtid_executed, '', \
      @@global.max_allowed_packet, @@global.wait_timeout, @@global.interactive_timeout, \
@@ -43,7 +44,7 @@ const MYSQL_VARIABLES: &str = "SELECT @@global.server_id, @@global.server_uuid, 
      @@global.default_week_format, @@global.max_sort_length, @@global.sql_select_limit, \
      @@global.sql_big_selects, @@global.sql_auto_is_null, @@global.transaction_isolation, \
      @@global.default_storage_engine, @@global.max_error_count, @@global.sql_notes, \
-     @@global.init_connect)";
+     @@global.init_connect), @@global.default_storage_engine";
 
 /// Probes one server.
 #[derive(Debug)]
@@ -243,6 +244,9 @@ fn seen(conn: &Connection, row: &Row<'_>, sources: Vec<Source>) -> Result<Seen, 
         init_connect: !text(14).is_empty(),
         transport: conn.transport(),
         session_defaults: Arc::from(text(15)),
+        storage_engine: Arc::from(text(16)),
+        // Only MariaDB is asked.
+        query_cache: text(17).eq_ignore_ascii_case("yes"),
         sees_us_as: Arc::from(user.rsplit_once('@').map_or("", |(_, host)| host)),
     };
     Ok(Seen {

@@ -79,8 +79,9 @@ pub fn expression(sql: &[u8], dialect: &Dialect) -> Option<(Range<usize>, bool)>
     let start = token.start;
     let mut end = token.end;
     loop {
-        // Servers refuse subqueries here, and with words of their own.
-        if token.is_word(kw::SELECT) {
+        // Servers refuse subqueries and sequences here, and with words of their own.
+        let refused = [kw::SELECT, kw::LASTVAL, kw::NEXTVAL, kw::NEXT, kw::PREVIOUS];
+        if refused.into_iter().any(|word| token.is_word(word)) {
             return None;
         }
         match lexer.token() {
@@ -198,6 +199,8 @@ mod tests {
             ("kill query @a + 1;", Some(("@a + 1", false))),
             ("KILL HARD CONNECTION 'x' -- end", Some(("'x'", true))),
             ("KILL (SELECT 1)", None),
+            ("KILL LASTVAL(s)", None),
+            ("KILL 1 + NEXT VALUE FOR s", None),
             ("KILL USER u", None),
             ("KILL QUERY ID @a", None),
             ("KILL @a; SELECT 1", None),

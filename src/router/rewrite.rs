@@ -49,6 +49,17 @@ pub fn names_row_count(sql: &[u8], dialect: &Dialect) -> bool {
     std::iter::from_fn(|| lexer.token()).any(|token| token.is_word(kw::ROW_COUNT))
 }
 
+/// Whether the text asks for the status `Last_query_cost`.
+#[must_use]
+pub fn names_query_cost(sql: &[u8], dialect: &Dialect) -> bool {
+    let mut lexer = Lexer::new(sql, dialect, Gate::Server);
+    std::iter::from_fn(|| lexer.token()).any(|token| {
+        let text = token.bytes(sql);
+        let inside = text.get(1..text.len().saturating_sub(1)).unwrap_or_default();
+        token.kind == TokenKind::String && inside.eq_ignore_ascii_case(b"last_query_cost")
+    })
+}
+
 fn rewrite(sql: &[u8], dialect: &Dialect, put: Put) -> Option<Vec<u8>> {
     if sql.len() > SCAN_LIMIT {
         return None;

@@ -150,8 +150,10 @@ fn item_of(sql: &[u8], item: &[Token], scope: &mut Scope) -> Option<Assignment> 
         }
         TokenKind::AtAt => {
             let at = explicit_scope(rest, true);
-            let rest = if at.is_some() { rest.get(2..)? } else { rest };
-            system_variable(sql, rest, at.unwrap_or(Scope::Session))
+            let Some(scope) = at else {
+                return system_variable(sql, rest, Scope::Session).map(for_the_next_transaction);
+            };
+            system_variable(sql, rest.get(2..)?, scope)
         }
         TokenKind::Word => match (first.key, rest.first()) {
             (kw::NAMES, Some(next)) if !is_operator(next) => {
@@ -176,6 +178,16 @@ fn item_of(sql: &[u8], item: &[Token], scope: &mut Scope) -> Option<Assignment> 
         },
         TokenKind::Quoted => system_variable(sql, item, *scope),
         _ => None,
+    }
+}
+
+/// `SET @@name` of these variables concerns the next transaction only.
+fn for_the_next_transaction(assignment: Assignment) -> Assignment {
+    match &assignment.target {
+        SetTarget::Session(name) if names::is_next_transaction_variable(name.as_bytes()) => {
+            Assignment { target: SetTarget::NextTransaction, ..assignment }
+        }
+        _ => assignment,
     }
 }
 

@@ -344,6 +344,7 @@ fn questions_about_the_previous_statement_are_marked() {
         "SELECT @@session.error_count",
         "GET DIAGNOSTICS @n = NUMBER",
         "SHOW WARNINGS; SHOW ERRORS",
+        "SHOW STATUS LIKE 'Last_query_cost'",
     ] {
         each(BOTH, |dialect| {
             assert_eq!(classify(sql.as_bytes(), &dialect).kind, Kind::Last, "{sql}");

@@ -11,6 +11,7 @@ use crate::router::policy::{Held, Target};
 use crate::router::{Effects, Reason};
 use crate::session::action::{Outbox, Request, Retry, Trouble, World, index};
 use crate::session::failure::Failure;
+use crate::session::phrase::QUERY_CACHE;
 use crate::session::pin::Pin;
 use crate::session::state::{Learnt, tells_of_statement};
 use crate::session::statements::{OnLink, Statement};
@@ -300,6 +301,12 @@ impl Session {
                 _ => {}
             }
             self.learn_transaction(&change);
+            if let Change::Variable { name: QUERY_CACHE, .. } = change {
+                // Whether transactions are tracked depends on it.
+                if let Some(link) = self.link_mut(slot) {
+                    link.untracked = true;
+                }
+            }
             if effects.any(Effects::SET_STATEMENT)
                 && let Change::Variable { name, .. } = change
                 && name != b"last_gtid"

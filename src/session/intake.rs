@@ -17,6 +17,10 @@ use crate::topology::Flavour;
 /// The part of a streamed command that is looked at, bytes.
 const PREFIX: usize = 64 * 1024;
 
+/// Refused changes of user after which a connection may change it no more (MariaDB, against the
+/// guessing of passwords; MySQL closes at the first).
+const REFUSED_CHANGES_MAX: u8 = 3;
+
 impl Session {
     /// Takes one command off the head of `input`, if a whole one (or enough of a large one) is
     /// there.
@@ -130,6 +134,10 @@ impl Session {
             Command::StmtFetch { id, .. } => return self.take_fetch(world, id, wire, out),
             Command::StmtReset { id } => return self.take_statement_reset(world, id, wire, out),
             Command::ResetConnection => return self.take_reset(world, wire, out),
+            Command::ChangeUser { .. } if self.refused_changes >= REFUSED_CHANGES_MAX => {
+                self.pend(world, Ask::Other, plain(Reason::Command), Expect::Simple, wire);
+                return self.refuse(world, SqlError::unknown_command(), out);
+            }
             Command::ChangeUser { .. } => {
                 self.drop_link(Held::Primary, out);
                 self.drop_link(Held::Replica, out);

@@ -10,7 +10,7 @@ use crate::session::diagnostics::has_text;
 use crate::session::phrase::setup_statement;
 use crate::session::sync::Step;
 use crate::session::{Pin, Session};
-use crate::topology::{Flavour, NodeId};
+use crate::topology::{Flavour, NodeId, ServerFacts};
 
 /// A link as the session sees it.
 #[derive(Debug)]
@@ -261,13 +261,21 @@ impl Session {
         }
     }
 
+    /// What is known of the server of a link.
+    pub(super) fn server_facts<'a>(
+        &self,
+        world: &'a World<'_>,
+        slot: Held,
+    ) -> Option<&'a ServerFacts> {
+        let node = world.topology.node(self.link(slot)?.facts.node);
+        node.and_then(|node| node.facts.as_deref()).or_else(|| world.topology.facts().map(|f| &**f))
+    }
+
     /// What a link is told after a reset: what a fresh one is told, the character sets of the
     /// login where the reset forgets them, and the session's LAST_INSERT_ID.
     pub(super) fn set_up_again(&self, world: &World<'_>, slot: Held) -> Vec<u8> {
         let Some(link) = self.link(slot) else { return Vec::new() };
-        let node = world.topology.node(link.facts.node);
-        let facts = node.and_then(|node| node.facts.as_ref()).or_else(|| world.topology.facts());
-        let Some(facts) = facts else { return Vec::new() };
+        let Some(facts) = self.server_facts(world, slot) else { return Vec::new() };
         let mut sql = setup_statement(facts, slot);
         if let Some(names) = &link.facts.names {
             let rest = sql.split_off(b"SET ".len());

@@ -64,6 +64,8 @@ pub struct Session {
     state: State,
     tracking: Tracking,
     statements: Statements,
+    /// Refused changes of user.
+    refused_changes: u8,
     pins: Pins,
     links: [Option<Link>; 2],
     /// Counts the session's links.
@@ -241,6 +243,7 @@ impl Session {
             state,
             tracking: Tracking::default(),
             statements: Statements::default(),
+            refused_changes: 0,
             pins: Pins::default(),
             links: [None, None],
             link_serial: 0,
@@ -366,6 +369,7 @@ impl Session {
             Event::UserChanged(login) => self.user_changed(world, login),
             Event::UserKept if self.login.sole => self.close(world.now, out),
             Event::UserKept => {
+                self.refused_changes = self.refused_changes.saturating_add(1);
                 let schema = self.state.schema().map(<[u8]>::to_vec);
                 let login = Login { schema, ..self.login.clone() };
                 self.user_changed(world, Some(login));

@@ -24,6 +24,7 @@ impl Session {
         if exchange.error == 0 {
             self.learn_text(out);
             self.learn_command(out);
+            self.learn_engine(world);
         } else if some_ran {
             self.learn_pins();
         }
@@ -186,6 +187,20 @@ impl Session {
         }
         if effects.any(Effects::SET.with(Effects::ROLE)) {
             self.learn_set(out);
+        }
+    }
+
+    /// Replication does not tell of the session's default engine: a replica makes tables that
+    /// name none with its own (measured with MariaDB 10.11).
+    fn learn_engine(&mut self, world: &World<'_>) {
+        if !self.pending.as_ref().is_some_and(|p| p.class.effects.any(Effects::SET)) {
+            return;
+        }
+        let names: [&[u8]; 2] = [b"default_storage_engine", b"storage_engine"];
+        let set = names.iter().filter_map(|name| self.state.variable(name));
+        let Some(facts) = world.topology.facts() else { return };
+        if set.into_iter().any(|set| !set.eq_ignore_ascii_case(facts.storage_engine.as_bytes())) {
+            self.pins.add(Pin::HostBound);
         }
     }
 

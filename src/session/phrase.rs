@@ -6,19 +6,46 @@ use crate::router::policy::Held;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, ServerFacts};
 
-/// The statement that switches on every tracker that we read.
-#[must_use]
-pub(super) fn tracking_statement(flavour: Flavour) -> &'static [u8] {
-    match flavour {
-        Flavour::MariaDb => {
-            b"SET SESSION session_track_system_variables='*', session_track_schema=1, \
-              session_track_state_change=1, session_track_transaction_info='CHARACTERISTICS'"
+/// The variable by which a session uses MariaDB's query cache; its trackers depend on it.
+pub(super) const QUERY_CACHE: &[u8] = b"query_cache_type";
+
+/// The trackers that are switched on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TrackerSet {
+    /// All but that of GTIDs.
+    Plain,
+    /// The same, without that of transactions while the session uses the query cache: MariaDB
+    /// serves nothing from the cache where it is on (measured with 10.11).
+    Cacheable,
+    /// All.
+    WithGtids,
+}
+
+impl TrackerSet {
+    /// Those of a link to such a server.
+    pub(super) fn of(facts: &ServerFacts) -> Self {
+        match facts.flavour {
+            Flavour::MySql => Self::WithGtids,
+            Flavour::MariaDb if facts.query_cache => Self::Cacheable,
+            Flavour::MariaDb => Self::Plain,
         }
-        Flavour::MySql => {
-            b"SET SESSION session_track_system_variables='*', session_track_schema=1, \
-              session_track_state_change=1, session_track_transaction_info='CHARACTERISTICS', \
-              session_track_gtids='OWN_GTID'"
-        }
+    }
+
+    /// The statement that switches them on.
+    pub(super) fn statement(self) -> Vec<u8> {
+        let transactions = match self {
+            Self::Plain | Self::WithGtids => "'CHARACTERISTICS'",
+            Self::Cacheable => "IF(@@query_cache_type='OFF','CHARACTERISTICS','OFF')",
+        };
+        let gtids = match self {
+            Self::Plain | Self::Cacheable => "",
+            Self::WithGtids => ", session_track_gtids='OWN_GTID'",
+        };
+        format!(
+            "SET SESSION session_track_system_variables='*', session_track_schema=1, \
+             session_track_state_change=1, session_track_transaction_info={transactions}{gtids}"
+        )
+        .into_bytes()
     }
 }
 
@@ -26,7 +53,7 @@ pub(super) fn tracking_statement(flavour: Flavour) -> &'static [u8] {
 /// under which a misrouted write fails (1792) instead of writing (ground rule G3).
 #[must_use]
 pub fn setup_statement(facts: &ServerFacts, slot: Held) -> Vec<u8> {
-    let mut sql = tracking_statement(facts.flavour).to_vec();
+    let mut sql = TrackerSet::of(facts).statement();
     if slot == Held::Replica {
         let old_name = facts.flavour == Flavour::MariaDb && facts.version < 110_100;
         let name = if old_name { "tx_read_only" } else { "transaction_read_only" };

@@ -219,14 +219,18 @@ impl Session {
     }
 
     /// Whether the pending request asks for numbers in a form into which they cannot be
-    /// written: GET DIAGNOSTICS.
+    /// written, GET DIAGNOSTICS, or for one that was not carried, the cost of a query.
     pub(super) fn counts_are_out_of_reach(&self) -> bool {
         let Some(pending) = self.pending.as_ref() else { return false };
         let text = pending.wire.get(pending.text_at..).unwrap_or_default();
-        self.carried.rows.is_some()
-            && pending.class.kind == Kind::Last
-            && pending.class.verb == Verb::Other
-            && rewrite::names_row_count(text, &self.state.dialect)
+        if self.carried.rows.is_none() || pending.class.kind != Kind::Last {
+            return false;
+        }
+        match pending.class.verb {
+            Verb::Other => rewrite::names_row_count(text, &self.state.dialect),
+            Verb::Show => rewrite::names_query_cost(text, &self.state.dialect),
+            _ => false,
+        }
     }
 
     /// A link on which the session has had warnings is reset before a request that asks for

@@ -411,14 +411,11 @@ fn primary_only(name: &[u8]) -> bool {
 }
 
 /// Whether a session with this setting must see what its own statements left on one host:
-/// profiles, optimizer traces, its last insert's id, and the engine of tables that are created
-/// without one, which a replica chooses by its own default (measured with MariaDB 10.11).
-/// Nearly everyone's default is InnoDB, and drivers set it needlessly.
+/// profiles, optimizer traces, its last insert's id.
 fn binds_to_host(name: &[u8], value: &[u8]) -> bool {
     match name {
         b"profiling" => value.eq_ignore_ascii_case(b"on"),
         b"optimizer_trace" => value.starts_with(b"enabled=on"),
-        b"default_storage_engine" | b"storage_engine" => !value.eq_ignore_ascii_case(b"innodb"),
         b"enforce_storage_engine" => !value.is_empty(),
         // `WHERE id IS NULL` finds the row of the link's last insert.
         b"sql_auto_is_null" => value.eq_ignore_ascii_case(b"on"),

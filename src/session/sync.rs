@@ -9,7 +9,7 @@ use crate::router::policy::{Decision, Held, Target};
 use crate::router::{Class, Effects, Kind as Where, Reason, Verb, rewrite};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
 use crate::session::links::Link;
-use crate::session::phrase::{position_query, tracking_statement, wait_query};
+use crate::session::phrase::{QUERY_CACHE, TrackerSet, position_query, wait_query};
 use crate::session::statements::OnLink;
 use crate::session::{Ask, Own, Phase, Session, Trackers, single};
 use crate::topology::Flavour;
@@ -229,10 +229,11 @@ impl Session {
             Step::SetUp => self.set_up_again(world, slot),
             Step::InsertId => self.insert_id_statement(slot),
             Step::Counts => self.counts_question(slot),
-            Step::Track => {
-                let flavour = if with_gtids { Flavour::MySql } else { Flavour::MariaDb };
-                tracking_statement(flavour).to_vec()
-            }
+            Step::Track => match self.server_facts(world, slot).map(TrackerSet::of) {
+                Some(TrackerSet::WithGtids) if !with_gtids => TrackerSet::Plain.statement(),
+                Some(set) => set.statement(),
+                None => TrackerSet::Plain.statement(),
+            },
             Step::ShowTrackers => self.tracking.statement(with_gtids),
             Step::Role(sql) | Step::Variables(sql) | Step::Tell(sql) => sql.clone(),
             Step::Whom(sql) => sql.to_vec(),
@@ -349,7 +350,11 @@ impl Session {
             }
             Step::Variables(_) => {
                 let version = self.state.version;
-                self.on_link(own.slot, |link| link.synced = version);
+                let cached = self.state.variable(QUERY_CACHE).is_some();
+                self.on_link(own.slot, |link| {
+                    link.synced = version;
+                    link.untracked |= cached;
+                });
             }
             Step::Prepare(id) => self.own_prepared(own.slot, id, &own.reply),
             Step::PrepareCounted(id) => {

@@ -153,6 +153,11 @@ pub struct ServerFacts {
     pub init_connect: bool,
     /// What lies between it and the monitor, as between it and links.
     pub transport: Transport,
+    /// The engine of tables that are created without one, and that replicas apply such a
+    /// statement with.
+    pub storage_engine: Arc<str>,
+    /// It has been built with MariaDB's query cache, whether that is switched on or not.
+    pub query_cache: bool,
     /// What a session begins with and can see in results (`max_allowed_packet`, `time_zone` ...),
     /// as one text: equal on two servers whose sessions behave alike.
     pub session_defaults: Arc<str>,

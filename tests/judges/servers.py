@@ -285,7 +285,9 @@ class Proxy:
             f'state_dir = "{self.dir}"\n'
             '[monitor]\nuser = "root"\npassword = ""\ninterval = "100ms"\n'
             f'[groups.main]\nlisten = ["127.0.0.1:{self.port}", "{self.socket}"]\n'
-            f'seeds = ["127.0.0.1:{trio.primary.port}"]\n{group}\n'
+            f'seeds = ["127.0.0.1:{trio.primary.port}"]\n'
+            # Tests count the server's connections and wait until those of before have gone.
+            f'link_idle_timeout = "1s"\nkeep_links = 0\n{group}\n'
         )
         config.chmod(0o600)
         self.child = spawn([program, "serve", "--config", config], self.log)

@@ -1,6 +1,7 @@
 //! Settings that a client gives the primary: new sessions find them wherever they read.
 
 use mysql_async::prelude::Queryable as _;
+use pointsman::provider::Flavour;
 use pointsman::provider::replication::{APP, ROOT};
 
 use crate::proxy::Proxy;
@@ -45,5 +46,41 @@ async fn a_setting_of_the_primary_holds_for_reads_of_new_sessions() {
         })
         .await;
         assert!(proxy.log().contains("other settings"), "{}", proxy.log());
+    }
+}
+
+/// MariaDB serves nothing from its query cache to a session whose transactions are tracked.
+#[tokio::test]
+async fn mariadb_serves_sessions_from_its_query_cache() {
+    for flavour in servers::flavours() {
+        if flavour != Flavour::Mariadb {
+            continue;
+        }
+        let cluster = servers::own(flavour, 0).await;
+        let proxy = Proxy::start(&cluster, "").await;
+        let mut first = clients::connect(proxy.port, ROOT).await;
+        for sql in [
+            "CREATE DATABASE cached",
+            "CREATE TABLE cached.t (a INT)",
+            "INSERT INTO cached.t VALUES (1)",
+            "SET GLOBAL query_cache_size = 1048576",
+            "SET GLOBAL query_cache_type = ON",
+            "SET SESSION query_cache_type = ON",
+        ] {
+            first.query_drop(sql).await.expect(sql);
+        }
+        let mut second = clients::connect(proxy.port, ROOT).await;
+        let mut hits = 0;
+        for conn in [&mut first, &mut second] {
+            for _ in 0..2 {
+                let found: Option<i32> = conn.query_first("SELECT a FROM cached.t").await.unwrap();
+                assert_eq!(found, Some(1));
+            }
+            let ask = "SHOW GLOBAL STATUS LIKE 'Qcache_hits'";
+            let counted: Option<(String, u64)> = conn.query_first(ask).await.expect("a status");
+            let counted = counted.expect("a count").1;
+            assert!(counted > hits, "served from the cache {counted} times");
+            hits = counted;
+        }
     }
 }

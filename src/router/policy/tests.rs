@@ -42,6 +42,8 @@ fn facts() -> ServerFacts {
         max_allowed_packet: 1 << 24,
         wait_timeout: 28_800,
         interactive_timeout: 28_800,
+        storage_engine: "InnoDB".into(),
+        query_cache: false,
         session_defaults: "".into(),
         sql_mode: Arc::from(""),
         max_connections: 151,

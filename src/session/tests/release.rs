@@ -189,6 +189,13 @@ fn row_counts_that_cannot_be_written_into_the_text_are_an_error_not_a_wrong_answ
 }
 
 #[test]
+fn the_cost_of_a_query_whose_link_was_given_up_is_an_error_not_a_wrong_answer() {
+    let (mut rig, _) = parted("0,3,2");
+    rig.client(&query("SHOW STATUS LIKE 'Last_query_cost'"));
+    assert_eq!(rig.told_error().0, 1105);
+}
+
+#[test]
 fn a_prepared_question_gets_the_carried_numbers_for_once() {
     let mut rig = Rig::new();
     rig.client(&prepare("SELECT FOUND_ROWS()"));

@@ -161,6 +161,7 @@ fn what_cannot_be_reproduced_pins() {
         ("HANDLER t OPEN", ok(1, AUTO), Pin::Handler),
         ("PREPARE s FROM 'SELECT 1'", changed.clone(), Pin::NamedStatement),
         ("XA START 'a'", ok(1, OPEN), Pin::Xa),
+        ("SET @@transaction_isolation='SERIALIZABLE'", ok(1, AUTO), Pin::NextTransaction),
         ("SET GLOBAL max_allowed_packet=2048", ok(1, AUTO), Pin::HostBound),
         ("FLUSH STATUS", ok(1, AUTO), Pin::HostBound),
         ("SHOW STATUS", row("1", AUTO), Pin::HostBound),
@@ -184,6 +185,16 @@ fn what_cannot_be_reproduced_pins() {
         rig.ask(Primary, sql, &answer);
         assert!(rig.session.pins().has(pin), "{sql}: {rig:?}");
         rig.ask(Primary, "SELECT a FROM t", &row("1", AUTO));
+    }
+}
+
+#[test]
+fn only_another_engine_than_the_server_s_pins() {
+    for (engine, pinned) in [("InnoDB", false), ("MyISAM", true)] {
+        let mut rig = Rig::new();
+        let told = ok_with(1, AUTO, &[variable("default_storage_engine", engine)]);
+        rig.ask(Primary, &format!("SET default_storage_engine={engine}"), &told);
+        assert_eq!(rig.session.pins().has(Pin::HostBound), pinned, "{rig:?}");
     }
 }
 
