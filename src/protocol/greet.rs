@@ -82,6 +82,9 @@ pub struct Hello {
     pub plugin: Option<Vec<u8>>,
     /// The last nonce that the client was given.
     nonce: [u8; NONCE_LEN],
+    /// The last one of its login: the C libraries answer it in every change of user, the one of
+    /// a switch of plugins notwithstanding.
+    login_nonce: [u8; NONCE_LEN],
 }
 
 impl std::fmt::Debug for Hello {
@@ -200,7 +203,7 @@ pub struct Greet {
     state: State,
     seq: u8,
     tls: bool,
-    /// A change of user: what was answered with an old nonce does not count.
+    /// A change of user on a connection whose client can be challenged anew.
     again: bool,
     unknown: bool,
 }
@@ -221,13 +224,14 @@ impl Greet {
             plugin: offer.plugin.clone(),
         }
         .encode(&mut first);
-        let hello = Hello { nonce, ..Hello::default() };
+        let hello = Hello { nonce, login_nonce: nonce, ..Hello::default() };
         (Self::begin(offer, hello, seq), first)
     }
 
     /// Begins a change of user (COM_CHANGE_USER) on the connection of `previous`; `raw` is what
     /// follows the command byte. The owner looks up the account next, as after
-    /// [`Step::NeedAccount`]. The client is challenged anew whatever it has sent.
+    /// [`Step::NeedAccount`]. The client is challenged anew unless it has answered the nonce of
+    /// its login.
     ///
     /// # Errors
     /// 1043 when the packet does not fit.
@@ -363,6 +367,7 @@ impl Greet {
             zstd_level: response.zstd_level,
             plugin: response.plugin,
             nonce: self.hello.nonce,
+            login_nonce: self.hello.login_nonce,
         };
         self.answer = response.auth;
         self.state = State::NeedAccount;
@@ -408,6 +413,18 @@ impl Greet {
         }
         if !self.again {
             self.hello.nonce = self.offer.switch_nonce;
+            self.hello.login_nonce = self.offer.switch_nonce;
+        }
+        if self.again && began_with == NATIVE && !matches!(answer.as_slice(), [] | [0]) {
+            // Both families judge such an answer by the nonce of the login. One that is wrong,
+            // or to another nonce, is asked for anew.
+            if let Target::Native { stored: Some(stored) } = &target
+                && let Some(stage1) = auth::native_recover(&answer, &self.hello.login_nonce, stored)
+            {
+                self.used_password = true;
+                self.state = State::Over;
+                return Ok(self.done(Credential::Sha1(stage1)));
+            }
         }
         let mut out = Vec::new();
         self.seq = AuthSwitch::encode(&mut out, self.seq, target.plugin(), &self.hello.nonce);

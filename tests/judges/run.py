@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import client_test
 import mtr
 from servers import bootstrap
 
@@ -25,11 +26,12 @@ MTR = {
     "mtr-compress": ["--compress"],
     "mtr-ssl": ["--ssl"],
 }
+JUDGES = [*MTR, "client-test"]
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/judges", description=__doc__)
-    parser.add_argument("name", nargs="*", help=f"judges to run ({', '.join(MTR)}); default: mtr")
+    parser.add_argument("name", nargs="*", help=f"judges to run ({', '.join(JUDGES)}); default: mtr")
     parser.add_argument("--subset", action="store_true", help="the tests of mtr-ci.txt only")
     parser.add_argument("--tests", help="comma-separated tests, or a file with one a line")
     parser.add_argument("--direct", action="store_true", help="directly only: what can be judged")
@@ -53,10 +55,12 @@ def exceptions(judge):
     return found
 
 
-def chosen_tests(chosen):
+def chosen_tests(chosen, judge):
     if chosen.tests:
         named = Path(chosen.tests)
         return mtr.listed(named) if named.exists() else chosen.tests.split(",")
+    if judge not in MTR:
+        return client_test.all_tests()
     return mtr.listed(HERE / ("mtr-ci.txt" if chosen.subset else "mtr-pass.txt"))
 
 
@@ -91,6 +95,34 @@ class Mtr:
         return passed, failed, strays
 
 
+class ClientTest:
+    """The tests of the C API."""
+
+    judge = "client-test"
+
+    def __init__(self, folder, template):
+        self.folder, self.template = folder, template
+        self.rounds = 0
+
+    def run(self, tests, proxied, shard=None):
+        """Runs `tests`; answers those that passed, those that failed, and stray writes."""
+        self.rounds += 1
+        kind = "proxied" if proxied else "direct"
+        begun = time.monotonic()
+        folder = self.folder / f"{self.judge}-{self.rounds}-{kind}"
+        run = client_test.Run(folder, self.template, program() if proxied else None)
+        passed, failed = run.all(tests)
+        where = f", {run.replica_reads:.0f} statements on replicas" if proxied else ""
+        print(
+            f"{self.judge} {kind}: {len(passed)} passed, {len(failed)} failed{where},"
+            f" {time.monotonic() - begun:.0f} s",
+            flush=True,
+        )
+        (folder / "passed").write_text("\n".join(passed) + "\n")
+        (folder / "failed").write_text("\n".join(failed) + "\n")
+        return passed, failed, [note for note in run.notes if "writes on a replica" in note]
+
+
 def judge(suite, tests):
     """Runs one suite; answers what only the proxy fails and what it wrote to replicas."""
     expected = exceptions(suite.judge)
@@ -115,17 +147,21 @@ def judge(suite, tests):
 
 def main():
     chosen = arguments()
-    unknown = [name for name in chosen.name if name not in MTR]
+    unknown = [name for name in chosen.name if name not in JUDGES]
     if unknown:
-        sys.exit(f"no such judge: {', '.join(unknown)}; there are {', '.join(MTR)}")
+        sys.exit(f"no such judge: {', '.join(unknown)}; there are {', '.join(JUDGES)}")
     folder = Path(chosen.keep or tempfile.mkdtemp(prefix="pointsman-judges-")).resolve()
     template = folder / "template" / "data"
     if not template.exists():
         bootstrap(template)
     print(f"logs and lists: {folder}", flush=True)
-    tests, bad = chosen_tests(chosen), []
+    bad = []
     for name in chosen.name or ["mtr"]:
-        suite = Mtr(name, folder, template, chosen.parallel)
+        tests = chosen_tests(chosen, name)
+        if name in MTR:
+            suite = Mtr(name, folder, template, chosen.parallel)
+        else:
+            suite = ClientTest(folder, template)
         if chosen.direct:
             suite.run(tests, False)
         else:

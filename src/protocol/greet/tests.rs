@@ -460,9 +460,11 @@ fn packets_out_of_order_and_out_of_turn_are_refused() {
 #[test]
 fn a_change_of_user_is_challenged_anew() {
     let rsa = Arc::new(RsaKey::generate().unwrap());
-    let previous = Hello { capabilities: CAPS, nonce: NONCE, ..Hello::default() };
+    let other = *b"TSRQPONMLKJIHGFEDCBA";
+    let previous =
+        Hello { capabilities: CAPS, nonce: other, login_nonce: NONCE, ..Hello::default() };
     let fresh = *b"ABCDEFGHIJKLMNOPQRST";
-    let replay = auth::native_token(&auth::stage1(b"secret"), &NONCE).to_vec();
+    let replay = auth::native_token(&auth::stage1(b"secret"), &other).to_vec();
     let user = ChangeUser {
         user: b"other".to_vec(),
         auth: replay.clone(),
@@ -492,6 +494,38 @@ fn a_change_of_user_is_challenged_anew() {
     // A client without plugins can only answer the nonce that it has.
     let mut greet = begin(CAPS.without(Capabilities::PLUGIN_AUTH));
     assert!(matches!(greet.account(native("secret")), Ok(Step::Done { .. })));
+}
+
+#[test]
+fn a_change_of_user_may_answer_the_nonce_of_the_login() {
+    let rsa = Arc::new(RsaKey::generate().unwrap());
+    let previous = Hello { capabilities: CAPS, login_nonce: NONCE, ..Hello::default() };
+    let fresh = *b"ABCDEFGHIJKLMNOPQRST";
+    let begin = |plugin: &[u8]| {
+        let user = ChangeUser {
+            user: b"other".to_vec(),
+            auth: auth::native_token(&auth::stage1(b"secret"), &NONCE).to_vec(),
+            database: None,
+            collation: Some(45),
+            plugin: Some(plugin.to_vec()),
+            attributes: Vec::new(),
+        };
+        let mut raw = Vec::new();
+        user.encode(&mut raw, CAPS);
+        Greet::change_user(offer(NATIVE, &rsa, false), &previous, &raw[5..], fresh).unwrap()
+    };
+    let mut greet = begin(NATIVE);
+    assert!(matches!(greet.account(native("secret")), Ok(Step::Done { .. })));
+    assert!(greet.used_password());
+    for (account, plugin) in [
+        (native("wrong"), NATIVE),
+        (native("secret"), CACHING_SHA2),
+        (Account::Native { double_sha1: None }, NATIVE),
+        (Account::Unknown { plugin: NATIVE.to_vec() }, NATIVE),
+    ] {
+        let step = begin(plugin).account(account);
+        assert!(matches!(step, Ok(Step::Send(_))), "{step:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,107 @@
+"""mariadb-client-test, the 294 tests of the C API, over a trio: direct or through the proxy."""
+
+import re
+import subprocess
+
+from servers import Proxy, Trio, die_with_parent
+
+PROGRAM = "mariadb-client-test"
+BEGUN = re.compile(r"^\d+ of \(1/1\): (?P<name>\w+)")
+LISTED = re.compile(r"^(?P<name>\w+)$")
+
+# What the suite expects of its server. Rows are replicated as such, since some of its statements
+# depend on settings that are not replicated with them.
+OPTIONS = [
+    "--general-log=1",
+    "--log-output=FILE,TABLE",
+    "--max-allowed-packet=32000000",
+    "--proxy-protocol-networks=*",
+    "--binlog-format=ROW",
+]
+
+
+def all_tests():
+    """The names of all tests, in the suite's order."""
+    listed = subprocess.run([PROGRAM, "--no-defaults", "--show-tests"], capture_output=True)
+    names = (LISTED.match(line) for line in listed.stdout.decode().splitlines())
+    return [found["name"] for found in names if found]
+
+
+class Run:
+    """The tests over one kind of connection; `program` is the proxy's, or None for direct."""
+
+    def __init__(self, folder, template, program):
+        self.folder = folder
+        self.template = template
+        self.program = program
+        self.replica_reads = 0.0
+        self.notes = []
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def all(self, tests):
+        """Runs `tests` one after another; answers those that passed, and those that failed."""
+        passed, failed = [], []
+        trio = Trio(self.folder / "trio", self.template, OPTIONS)
+        proxy = None
+        try:
+            trio.start()
+            port = trio.primary.port
+            if self.program:
+                proxy = Proxy(self.program, trio)
+                port = proxy.port
+            left = list(tests)
+            while left:
+                begun, good = self.once(port, left, trio)
+                passed += begun if good else begun[:-1]
+                if not good:
+                    # A failed check ends the program.
+                    failed += begun[-1:] or left[:1]
+                    print(f"  failed: {failed[-1]}", flush=True)
+                left = left[max(len(begun), 1) :]
+            self.examine(trio, proxy)
+        finally:
+            if proxy:
+                proxy.stop()
+            trio.stop()
+        return passed, failed
+
+    def once(self, port, tests, trio):
+        """One call of the program; answers the tests that it began, and whether all was well."""
+        command = [
+            PROGRAM,
+            "--no-defaults",
+            "--host=127.0.0.1",
+            f"--port={port}",
+            "--user=root",
+            "--testcase",
+            f"--vardir={trio.var}",
+            "--getopt-ll-test=25600M",
+            *tests,
+        ]
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=1800,
+            preexec_fn=die_with_parent,
+        )
+        text = done.stdout.decode(errors="replace")
+        with open(self.folder / "out", "a") as out:
+            out.write(text)
+        begun = [found["name"] for found in map(BEGUN.match, text.splitlines()) if found]
+        return begun, done.returncode == 0
+
+    def examine(self, trio, proxy):
+        """Replicas must have served reads, and no write may have begun on one."""
+        for replica in trio.replicas if proxy else ():
+            address = f"127.0.0.1:{replica.port}"
+            self.replica_reads += proxy.metric("pointsman_queries_total", address)
+            why = trio.trouble(replica)
+            if why:
+                self.notes.append(f"{replica.name}: {why}")
+            strays = trio.strays(replica)
+            if strays:
+                self.notes.append(f"writes on a replica: {strays}")
+        for note in self.notes:
+            print(f"  note: {note}", flush=True)
