@@ -100,6 +100,7 @@ impl Stage {
         let topology =
             Topology { nodes: vec![node], primary: Some(NodeId(0)), ..Topology::empty("main") };
         let login = Login {
+            same_user: false,
             capabilities: CAPS,
             mariadb: MARIADB,
             collation: 45,

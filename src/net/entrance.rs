@@ -487,7 +487,9 @@ async fn admit(
     let mut bytes = Vec::new();
     ok.encode(&mut bytes, machine.next_seq(), 0x00, hello.capabilities);
     send(drive, &bytes).await?;
+    let former = drive.seat.identity.borrow().clone();
     let login = Login {
+        same_user: former.is_some_and(|former| former.hello.user == hello.user),
         capabilities: hello.capabilities,
         mariadb: hello.mariadb,
         collation: hello.collation,

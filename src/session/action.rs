@@ -306,6 +306,8 @@ pub struct Login {
     pub status: u16,
     /// It cannot be repeated on another link.
     pub sole: bool,
+    /// The user is the one that the session had before (COM_CHANGE_USER).
+    pub same_user: bool,
 }
 
 /// What a session waits for; the shell polls for exactly these.

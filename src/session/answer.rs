@@ -12,7 +12,7 @@ use crate::session::{Phase, Session};
 use crate::topology::{Flavour, NodeId};
 
 /// The flags that describe the session rather than one statement.
-const LASTING: Status = Status::IN_TRANS
+pub(super) const LASTING: Status = Status::IN_TRANS
     .with(Status::AUTOCOMMIT)
     .with(Status::NO_BACKSLASH_ESCAPES)
     .with(Status::IN_TRANS_READONLY)

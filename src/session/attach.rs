@@ -26,7 +26,10 @@ impl Session {
             // What a ping asks: would a statement find its server now?
             return self.agree(world, out);
         }
-        if (pending.class.kind == Kind::Last && self.last_lost) || self.counts_are_out_of_reach() {
+        if (pending.class.kind == Kind::Last && self.last_lost)
+            || self.found_is_lost()
+            || self.counts_are_out_of_reach()
+        {
             return self.fail(world, &Failure::DiagnosticsLost, 1, out);
         }
         let decision = match pending.decision {
@@ -99,6 +102,10 @@ impl Session {
     /// keeps the replica's link, reads that a move would leave behind.
     fn amend(&mut self, world: &World<'_>, decision: Decision) -> Decision {
         let Target::Replica { node, freshness } = decision.target else { return decision };
+        if freshness == Freshness::AskThenWait && self.is_only_prepared() {
+            // The question would be the previous statement, of which the client may still ask.
+            return Decision { target: Target::Primary, reason: Reason::NotCaughtUp };
+        }
         let session_mode = world.group.consistency == Consistency::Session;
         let Some(reading) = self.reads_from() else { return self.settle(world, decision) };
         if reading.node == node {
@@ -114,6 +121,10 @@ impl Session {
             return Decision { target, reason: decision.reason };
         }
         decision
+    }
+
+    fn is_only_prepared(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| matches!(pending.ask, Ask::Prepare { .. }))
     }
 
     /// Takes over what the policy has concluded from published positions.
@@ -384,6 +395,7 @@ impl Session {
             error: 0,
             wrote: false,
             in_transaction: self.transaction.is_some(),
+            lent: self.is_lent(slot),
             rows: false,
         };
         self.enter(Phase::Exchanging(exchange), world.now);

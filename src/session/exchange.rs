@@ -10,6 +10,7 @@ use crate::protocol::{reply, session_track::Change};
 use crate::router::policy::{Held, Target};
 use crate::router::{Effects, Reason};
 use crate::session::action::{Outbox, Request, Retry, Trouble, World, index};
+use crate::session::answer::LASTING;
 use crate::session::failure::Failure;
 use crate::session::phrase::QUERY_CACHE;
 use crate::session::pin::Pin;
@@ -116,12 +117,16 @@ impl Session {
             Kind::Eof => {
                 self.rows_came();
                 let slot = self.exchange_slot();
+                let at = out.client.len();
+                out.client.extend_from_slice(wire);
                 if let Ok(eof) = reply::Eof::parse(payload, self.client_capabilities()) {
                     self.note_warnings(slot, eof.warnings);
                     self.learn_status(eof.status);
+                    let flags = at + packet::HEADER_LEN + 3..at + packet::HEADER_LEN + 5;
+                    if let Some(place) = out.client.get_mut(flags) {
+                        place.copy_from_slice(&self.own_flags(eof.status).0.to_le_bytes());
+                    }
                 }
-                let at = out.client.len();
-                out.client.extend_from_slice(wire);
                 // The trackers are ours: a client without them is never told of changes, and
                 // an EOF packet carries none.
                 if let Some(high) = out.client.get_mut(at + packet::HEADER_LEN + 4) {
@@ -198,9 +203,19 @@ impl Session {
         }
     }
 
+    /// The flags that the client is to see: those of its session, where the link has others.
+    fn own_flags(&self, status: Status) -> Status {
+        if self.exchange().is_some_and(|exchange| exchange.lent) {
+            return status.without(LASTING).with(self.state.status.and(LASTING));
+        }
+        status
+    }
+
     /// Status flags say where a transaction is open.
     fn learn_status(&mut self, status: Status) {
-        let Some(slot) = self.exchange().map(|exchange| exchange.slot) else { return };
+        let Some(slot) = self.exchange().filter(|e| !e.lent).map(|exchange| exchange.slot) else {
+            return;
+        };
         self.doubtful = false;
         let open = status.has(Status::IN_TRANS);
         if open {
@@ -254,10 +269,11 @@ impl Session {
         let client = self.client_capabilities();
         let wants_tracks = client.has(Capabilities::SESSION_TRACK);
         let warnings = self.count_to_repeat(slot).unwrap_or(ok.warnings);
+        let status = self.own_flags(ok.status);
         let status = match self.shape_to_tell() {
-            Some(true) => ok.status.with(Status::METADATA_CHANGED),
-            Some(false) => ok.status.without(Status::METADATA_CHANGED),
-            None => ok.status,
+            Some(true) => status.with(Status::METADATA_CHANGED),
+            Some(false) => status.without(Status::METADATA_CHANGED),
+            None => status,
         };
         let as_it_is = ok.tracks.is_empty() && warnings == ok.warnings && status.0 == ok.status.0;
         if as_it_is && wants_tracks == caps.has(Capabilities::SESSION_TRACK) {

@@ -332,6 +332,12 @@ impl Session {
                 self.decide_held(slot, Reason::Pinned);
                 self.proceed(world, out);
             }
+            None if self.doubtful && self.transaction.is_some() => {
+                // The flags of the answer are not known here.
+                self.repeat_no_count();
+                self.decide_held(Held::Primary, Reason::Pinned);
+                self.proceed(world, out);
+            }
             None => {
                 self.repeat_no_count();
                 self.agree(world, out);

@@ -23,6 +23,8 @@ pub(super) struct Link {
     /// The versions whose role and schema it has, while it is brought up to `synced`.
     pub(super) role_synced: u32,
     pub(super) schema_synced: u32,
+    /// The version whose system variables it has, likewise.
+    pub(super) charsets_synced: u32,
     /// The replica is known to contain the session's token.
     pub(super) caught_up: bool,
     /// When the session last read there.
@@ -88,6 +90,7 @@ impl Link {
             synced: 0,
             role_synced: 0,
             schema_synced: 0,
+            charsets_synced: 0,
             caught_up: false,
             read_at: None,
             untracked: false,
@@ -154,9 +157,15 @@ impl Session {
     pub(super) fn note_own_warnings(&mut self, step: &Step, slot: Held, reply: &[u8]) {
         let says = matches!(
             step,
-            Step::SetUp | Step::InsertId | Step::Track | Step::Role(_) | Step::Variables(_)
+            Step::SetUp
+                | Step::InsertId
+                | Step::Track
+                | Step::Role(_)
+                | Step::Charsets(_)
+                | Step::Variables(_)
         );
-        let counted = *step == Step::Counts && self.state.dialect.flavour == Flavour::MySql;
+        let counted = matches!(step, Step::Counts | Step::Found);
+        let counted = counted && self.state.dialect.flavour == Flavour::MySql;
         let Some(link) = self.link_mut(slot).filter(|_| says || counted) else { return };
         let payload = reply.get(packet::HEADER_LEN..).unwrap_or_default();
         let ok = reply::Ok::parse(payload, link.facts.capabilities);

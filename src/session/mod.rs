@@ -24,7 +24,7 @@ use crate::session::release::Carried;
 use crate::session::state::State;
 use crate::session::statements::Statements;
 use crate::session::tracking::Tracking;
-use crate::topology::NodeId;
+use crate::topology::{Flavour, NodeId};
 
 pub mod action;
 mod answer;
@@ -210,6 +210,8 @@ struct Exchange {
     wrote: bool,
     /// A transaction was open when the request was sent.
     in_transaction: bool,
+    /// The link is not the one whose flags the client is to see.
+    lent: bool,
     /// The reply carried a result set.
     rows: bool,
 }
@@ -371,7 +373,7 @@ impl Session {
             Event::UserKept => {
                 self.refused_changes = self.refused_changes.saturating_add(1);
                 let schema = self.state.schema().map(<[u8]>::to_vec);
-                let login = Login { schema, ..self.login.clone() };
+                let login = Login { schema, same_user: true, ..self.login.clone() };
                 self.user_changed(world, Some(login));
             }
             Event::Killed(outcome) => self.answer_kill(world, outcome, out),
@@ -514,6 +516,7 @@ impl Session {
             self.floor = self.floor.max(link.read_at);
         }
         let list_lost = self.list_leaves(slot);
+        self.carried.link_gone(slot);
         if self.last == Some(slot) || list_lost {
             self.last = self.last.filter(|last| *last != slot);
             self.last_lost = true;
@@ -549,7 +552,11 @@ impl Session {
         // Pools hand a connection on by this command: who gets it must not read what is older
         // than what was read or written before.
         let token = std::mem::take(&mut self.state.token);
-        self.state = State::new(self.first_dialect, login.schema.clone(), Status(login.status));
+        let state = State::new(self.first_dialect, login.schema.clone(), Status(login.status));
+        let former = std::mem::replace(&mut self.state, state);
+        if login.same_user && self.state.dialect.flavour == Flavour::MariaDb {
+            self.state.inherit_role(&former);
+        }
         self.state.token = token;
         self.login = login;
         self.forget_everything();
@@ -578,5 +585,7 @@ impl Session {
         self.carried = Carried::default();
         self.listed = Listed::default();
         self.settled = true;
+        // Their answers tell of no rows, as a ping's does.
+        self.pinged = true;
     }
 }

@@ -23,7 +23,7 @@ impl Session {
         let some_ran = self.pending.as_ref().is_some_and(|pending| pending.class.multi);
         if exchange.error == 0 {
             self.learn_text(out);
-            self.learn_command(out);
+            self.learn_command(slot, out);
             self.learn_engine(world);
         } else if some_ran {
             self.learn_pins();
@@ -43,10 +43,15 @@ impl Session {
             && pending.ask != Ask::Ping
         {
             let class = pending.class;
-            self.last = Some(slot);
-            self.last_lost = false;
-            self.counts_are_on(slot, &class, exchange.rows);
-            self.pinged = false;
+            // What is only prepared is no statement yet.
+            let prepared = matches!(pending.ask, Ask::Prepare { .. }) && exchange.error == 0;
+            if !prepared {
+                self.last = Some(slot);
+                self.last_lost = false;
+                self.pinged = false;
+                self.counts_are_on(&class, &exchange);
+            }
+            self.ran_on(slot, &class);
         }
         self.forget_counted(slot, out);
         let releases = exchange.error == 0 && self.releases();
@@ -306,7 +311,7 @@ impl Session {
     }
 
     /// What a successful command without text means.
-    fn learn_command(&mut self, out: &mut Outbox) {
+    fn learn_command(&mut self, slot: Held, out: &mut Outbox) {
         let Some(pending) = self.pending.as_ref() else { return };
         match &pending.ask {
             Ask::InitDb(name) => {
@@ -316,7 +321,7 @@ impl Session {
             Ask::SetOption(option) => {
                 self.option = Some(*option);
                 let option = self.option;
-                if let Some(link) = self.link_mut(Held::Primary) {
+                if let Some(link) = self.link_mut(slot) {
                     link.option = option;
                 }
             }

@@ -62,9 +62,14 @@ pub fn setup_statement(facts: &ServerFacts, slot: Held) -> Vec<u8> {
     sql
 }
 
-/// What sets LAST_INSERT_ID on a link and leaves no warnings there. MariaDB forgets those of
-/// before only over a statement that uses a table.
-pub(super) fn insert_id_statement(flavour: Flavour, insert_id: u64, listed: bool) -> Vec<u8> {
+/// What sets LAST_INSERT_ID on a link (`None`: leaves it) and leaves no warnings there. MariaDB
+/// forgets those of before only over a statement that uses a table.
+pub(super) fn insert_id_statement(
+    flavour: Flavour,
+    insert_id: Option<u64>,
+    listed: bool,
+) -> Vec<u8> {
+    let insert_id = insert_id.map_or("@@last_insert_id".to_owned(), |id| id.to_string());
     match flavour {
         Flavour::MariaDb if listed => format!(
             "SET last_insert_id=(SELECT {insert_id} FROM information_schema.CHARACTER_SETS LIMIT 1)"

@@ -11,7 +11,7 @@ use crate::router::{Class, Effects, Kind, Verb, rewrite};
 use crate::session::action::{Outbox, Request, World};
 use crate::session::pin::Pin;
 use crate::session::sync::Step;
-use crate::session::{Phase, Session, single};
+use crate::session::{Exchange, Phase, Session, single};
 use crate::topology::Flavour;
 
 /// What the session's links have told before they went.
@@ -21,6 +21,10 @@ pub(super) struct Carried {
     pub(super) insert_id: u64,
     /// FOUND_ROWS, when no link of the session has it.
     found: Option<u64>,
+    /// The link that has FOUND_ROWS; `None` before any statement has set it.
+    found_on: Option<Held>,
+    /// That link is gone.
+    found_lost: bool,
     /// ROW_COUNT of the previous statement, when its link was given up.
     rows: Option<i64>,
 }
@@ -29,6 +33,23 @@ impl Carried {
     /// The previous statement's ROW_COUNT is known without its link.
     pub(super) fn has_rows(&self) -> bool {
         self.rows.is_some()
+    }
+
+    /// The link that has FOUND_ROWS.
+    pub(super) fn found_on(&self) -> Option<Held> {
+        self.found_on
+    }
+
+    /// A statement on this link has set FOUND_ROWS.
+    fn found_is_on(&mut self, slot: Held) {
+        *self = Self { found: None, found_on: Some(slot), found_lost: false, ..*self };
+    }
+
+    /// A link is gone with what nobody has asked it for.
+    pub(super) fn link_gone(&mut self, slot: Held) {
+        if self.found_on == Some(slot) {
+            *self = Self { found_on: None, found_lost: true, ..*self };
+        }
     }
 
     /// The previous statement's ROW_COUNT is a server's to tell.
@@ -113,8 +134,9 @@ impl Session {
     }
 
     fn must_ask(&self, slot: Held) -> bool {
-        let insert_id = slot == Held::Primary;
-        self.link(slot).is_some_and(|link| link.ran && (insert_id || self.last == Some(slot)))
+        let asked =
+            slot == Held::Primary || self.last == Some(slot) || self.carried.found_on == Some(slot);
+        asked && self.link(slot).is_some_and(|link| link.ran)
     }
 
     /// The question that a link is asked before it goes. MariaDB does not tell of variables that
@@ -160,26 +182,30 @@ impl Session {
                 link.insert_id = insert_id;
             }
         }
+        let found = u64::try_from(found).ok();
+        if self.carried.found_on == Some(slot) {
+            self.carried.found_on = None;
+            self.carried.found = found;
+        }
         if self.last == Some(slot) {
             self.last = None;
             self.carried.rows = i64::try_from(rows).ok();
-            let found = u64::try_from(found).ok();
-            self.carried.found = self.carried.found.or(found);
+            if self.carried.found_on.is_none() {
+                self.carried.found = self.carried.found.or(found);
+            }
         }
     }
 
     /// A statement of the client's is over on this link: which numbers the link has now.
-    pub(super) fn counts_are_on(&mut self, slot: Held, class: &Class, rows_came: bool) {
+    pub(super) fn counts_are_on(&mut self, class: &Class, exchange: &Exchange) {
         self.carried.rows = None;
-        // MariaDB's FOUND_ROWS outlives what is no query; MySQL's only what touches no rows.
-        let writes = matches!(
-            class.verb,
-            Verb::Insert | Verb::Update | Verb::Delete | Verb::Replace | Verb::LoadData
-        );
-        let mysql = self.state.dialect.flavour == Flavour::MySql;
-        if rows_came || class.effects.any(Effects::OPAQUE) || (writes && mysql) {
-            self.carried.found = None;
+        if self.has_set_found(class, exchange) {
+            self.carried.found_is_on(exchange.slot);
         }
+    }
+
+    /// A command of the client's is over on this link.
+    pub(super) fn ran_on(&mut self, slot: Held, class: &Class) {
         if slot == Held::Primary {
             let autocommit = self.state.status.has(Status::AUTOCOMMIT);
             // Without autocommit anything may have begun a transaction that no flag shows.
@@ -195,6 +221,38 @@ impl Session {
             link.used = true;
             link.warned = false;
         }
+    }
+
+    /// Whether the statement that is over has set FOUND_ROWS. MariaDB's outlives what is no
+    /// query; MySQL's only what touches no rows (10.11 and 9.7, measured).
+    fn has_set_found(&self, class: &Class, exchange: &Exchange) -> bool {
+        if exchange.rows || exchange.error != 0 {
+            return exchange.rows;
+        }
+        if class.effects.any(Effects::OPAQUE) {
+            return true;
+        }
+        let writes = matches!(
+            class.verb,
+            Verb::Insert | Verb::Update | Verb::Delete | Verb::Replace | Verb::LoadData
+        );
+        let known = self.carried.found_on == Some(exchange.slot);
+        match (self.state.dialect.flavour, class.verb) {
+            (Flavour::MySql, _) if writes => true,
+            (Flavour::MySql, Verb::Set | Verb::Ddl) => false,
+            _ => !known && (class.multi || self.has_subquery()),
+        }
+    }
+
+    /// Whether the pending request wants FOUND_ROWS, which the session's other link has.
+    pub(super) fn found_is_elsewhere(&self, slot: Held) -> bool {
+        let Some(on) = self.carried.found_on.filter(|on| *on != slot) else { return false };
+        self.link(on).is_some_and(|link| link.ran) && self.asks_for_found()
+    }
+
+    /// Whether the pending request wants FOUND_ROWS, which is gone.
+    pub(super) fn found_is_lost(&self) -> bool {
+        self.carried.found_lost && self.asks_for_found()
     }
 
     /// A COM_PING is a statement to servers: it has changed no rows.

@@ -30,6 +30,7 @@ pub struct State {
     pub version: u32,
     schema: Option<Vec<u8>>,
     schema_at: u32,
+    /// The statement that sets the role, and when it was set.
     role: Option<(Vec<u8>, u32)>,
     variables: Vec<Entry>,
     user_variables: Vec<Entry>,
@@ -137,9 +138,11 @@ impl State {
                 self.variables.retain(|entry| *entry.name != *b"collation_connection");
                 self.charset_at = self.version.wrapping_add(1);
             }
-            b"collation_connection" if are_renamed(&self.dialect) => {
-                // The same place by its other name.
-                self.variables.retain(|entry| *entry.name != *b"character_set_connection");
+            b"collation_connection" => {
+                if are_renamed(&self.dialect) {
+                    // The same place by its other name.
+                    self.variables.retain(|entry| *entry.name != *b"character_set_connection");
+                }
                 self.charset_at = self.version.wrapping_add(1);
             }
             _ => {}
@@ -200,7 +203,25 @@ impl State {
     /// Writes down the role that SET ROLE named, as it was written.
     pub fn set_role(&mut self, text: &[u8]) {
         self.version = self.version.wrapping_add(1);
-        self.role = Some((text.to_vec(), self.version));
+        self.role = Some(([b"SET ROLE ", text].concat(), self.version));
+    }
+
+    /// MariaDB's role outlives a COM_CHANGE_USER unless the account has a default role (10.11,
+    /// measured). It does for other users too, who then have rights that nobody gave them:
+    /// that is not repeated here.
+    pub fn inherit_role(&mut self, former: &Self) {
+        const HEAD: &[u8] = b"EXECUTE IMMEDIATE IF(CURRENT_ROLE() IS NULL, '";
+        let Some((sql, _)) = former.role.as_ref() else { return };
+        let quoted: Vec<u8> = sql
+            .iter()
+            .flat_map(|byte| std::iter::repeat_n(*byte, if *byte == b'\'' { 2 } else { 1 }))
+            .collect();
+        let sql = match sql.starts_with(HEAD) {
+            true => sql.clone(),
+            false => [HEAD, &quoted, b"', 'DO 0')"].concat(),
+        };
+        self.version = self.version.wrapping_add(1);
+        self.role = Some((sql, self.version));
     }
 
     /// Whether a role was set.
@@ -307,16 +328,40 @@ impl State {
         (self.schema_at > since && on_link != Some(schema)).then_some(schema)
     }
 
-    /// The SET ROLE statement that a link synchronised at `since` needs.
+    /// The statement that sets the role, which a link synchronised at `since` needs.
     #[must_use]
     pub fn role_to_send(&self, since: u32) -> Option<Vec<u8>> {
-        let (text, at) = self.role.as_ref()?;
-        (*at > since).then(|| [b"SET ROLE ", text.as_slice()].concat())
+        let (sql, at) = self.role.as_ref()?;
+        (*at > since).then(|| sql.clone())
     }
 
-    /// The SET statement that a link synchronised at `since` needs; `None` when it needs none.
+    /// The SET statement that must be over before user variables can be set by a literal: a
+    /// string takes the collation that the connection has when its statement is read. `None`
+    /// when nothing of that kind is to be set.
     #[must_use]
-    pub fn variables_to_send(&self, since: u32, slot: Held) -> Option<Vec<u8>> {
+    pub fn charsets_to_send(&self, since: u32, synced: u32, slot: Held) -> Option<Vec<u8>> {
+        let strings = self.user_variables.iter().any(|entry| entry.textual && entry.at > synced);
+        let names = self.names.as_ref().is_some_and(|(_, at)| *at > since);
+        let sql = (strings && (names || self.charset_at > since))
+            .then(|| self.system_variables(since, slot));
+        sql.filter(|sql| !sql.is_empty())
+    }
+
+    /// The SET statement that a link needs which has the system variables of `since` and the
+    /// user variables of `synced`; `None` when it needs none.
+    #[must_use]
+    pub fn variables_to_send(&self, since: u32, synced: u32, slot: Held) -> Option<Vec<u8>> {
+        let mut sql = self.system_variables(since, slot);
+        for entry in self.user_variables.iter().filter(|entry| entry.at > synced) {
+            begin_assignment(&mut sql);
+            push_user_variable(&mut sql, &entry.name);
+            sql.push(b'=');
+            sql.extend_from_slice(&entry.value);
+        }
+        (!sql.is_empty()).then_some(sql)
+    }
+
+    fn system_variables(&self, since: u32, slot: Held) -> Vec<u8> {
         let mut sql = Vec::new();
         if let Some((words, _)) = self.names.as_ref().filter(|(_, at)| *at > since) {
             sql.extend_from_slice(b"SET NAMES ");
@@ -331,13 +376,7 @@ impl State {
             sql.push(b'=');
             push_value(&mut sql, &entry.name, &entry.value);
         }
-        for entry in self.user_variables.iter().filter(|entry| entry.at > since) {
-            begin_assignment(&mut sql);
-            push_user_variable(&mut sql, &entry.name);
-            sql.push(b'=');
-            sql.extend_from_slice(&entry.value);
-        }
-        (!sql.is_empty()).then_some(sql)
+        sql
     }
 }
 
@@ -480,6 +519,6 @@ mod tests {
         let mut state = State::new(dialect, None, Status(2));
         let change = Change::Variable { name: b"statement_id", value: b"36" };
         assert_eq!(state.learn(&change, Held::Primary), Learnt::Noted);
-        assert_eq!(state.variables_to_send(0, Held::Replica), None);
+        assert_eq!(state.variables_to_send(0, 0, Held::Replica), None);
     }
 }

@@ -29,6 +29,8 @@ pub(super) enum Step {
     InsertId,
     /// Ask for the numbers that the session must carry when it gives the link up.
     Counts,
+    /// Ask the other link for FOUND_ROWS, which the pending request wants to know.
+    Found,
     /// Switch the trackers on again after a reset.
     Track,
     /// Repeat the client's COM_SET_OPTION.
@@ -37,6 +39,8 @@ pub(super) enum Step {
     Schema(Vec<u8>),
     /// SET ROLE.
     Role(Vec<u8>),
+    /// SET those variables that decide what the literals of others mean.
+    Charsets(Vec<u8>),
     /// SET variables.
     Variables(Vec<u8>),
     /// Prepare a statement that the link does not know.
@@ -67,6 +71,10 @@ impl Step {
         match self {
             Self::EndReplicaTransaction | Self::Wait => Held::Replica,
             Self::AskPosition | Self::ReopenOnPrimary => Held::Primary,
+            Self::Found => match slot {
+                Held::Primary => Held::Replica,
+                Held::Replica => Held::Primary,
+            },
             Self::Reset
             | Self::SetUp
             | Self::InsertId
@@ -75,6 +83,7 @@ impl Step {
             | Self::Option(_)
             | Self::Schema(_)
             | Self::Role(_)
+            | Self::Charsets(_)
             | Self::Variables(_)
             | Self::PrepareCounted(_)
             | Self::ShowTrackers
@@ -128,12 +137,23 @@ impl Session {
         if pending.reopen && slot == Held::Primary {
             return Some(Step::ReopenOnPrimary);
         }
+        if self.found_is_elsewhere(slot) {
+            return Some(Step::Found);
+        }
         let insert_id = slot == Held::Primary && !link.ran && !self.has_insert_id(slot);
-        if insert_id || self.would_tell_our_warnings(link) || self.must_be_silenced(slot) {
+        let neutral = self.would_tell_our_warnings(link)
+            || self.must_be_silenced(slot)
+            || self.must_change_no_rows(slot);
+        if insert_id || neutral {
             return Some(Step::InsertId);
         }
         if let Some((sql, _)) = &pending.whom {
             return Some(Step::Whom(sql.clone()));
+        }
+        if let Ask::ResetStatement { id } = pending.ask
+            && self.prepared_on(slot, id).is_none()
+        {
+            return Some(Step::Prepare(id));
         }
         if let Ask::Execute { id } = pending.ask {
             self.statements.get(id)?;
@@ -147,7 +167,8 @@ impl Session {
         if let Some(sql) = self.untold() {
             return Some(Step::Tell(sql));
         }
-        if self.pinged && pending.class.kind == Where::Last {
+        let prepares = matches!(pending.ask, Ask::Prepare { .. });
+        if self.pinged && pending.class.kind == Where::Last && !prepares {
             return Some(Step::Ping);
         }
         None
@@ -168,7 +189,11 @@ impl Session {
         if let Some(schema) = self.state.schema_to_send(since, on_link) {
             return Some(Step::Schema(schema.to_vec()));
         }
-        self.state.variables_to_send(link.synced, slot).map(Step::Variables)
+        let since = link.synced.max(link.charsets_synced);
+        if let Some(sql) = self.state.charsets_to_send(since, link.synced, slot) {
+            return Some(Step::Charsets(sql));
+        }
+        self.state.variables_to_send(since, link.synced, slot).map(Step::Variables)
     }
 
     fn has_insert_id(&self, slot: Held) -> bool {
@@ -228,14 +253,16 @@ impl Session {
         match step {
             Step::SetUp => self.set_up_again(world, slot),
             Step::InsertId => self.insert_id_statement(slot),
-            Step::Counts => self.counts_question(slot),
+            Step::Counts | Step::Found => self.counts_question(slot),
             Step::Track => match self.server_facts(world, slot).map(TrackerSet::of) {
                 Some(TrackerSet::WithGtids) if !with_gtids => TrackerSet::Plain.statement(),
                 Some(set) => set.statement(),
                 None => TrackerSet::Plain.statement(),
             },
             Step::ShowTrackers => self.tracking.statement(with_gtids),
-            Step::Role(sql) | Step::Variables(sql) | Step::Tell(sql) => sql.clone(),
+            Step::Role(sql) | Step::Charsets(sql) | Step::Variables(sql) | Step::Tell(sql) => {
+                sql.clone()
+            }
             Step::Whom(sql) => sql.to_vec(),
             Step::AskPosition => position_query(flavour).to_vec(),
             Step::Wait => {
@@ -338,6 +365,7 @@ impl Session {
                 self.counts_known(own.slot, &own.reply);
                 return self.release(world, out);
             }
+            Step::Found => self.counts_known(own.slot, &own.reply),
             Step::Track => self.on_link(own.slot, |link| link.untracked = false),
             Step::Option(option) => self.on_link(own.slot, |link| link.option = Some(option)),
             Step::Schema(_) => {
@@ -347,6 +375,10 @@ impl Session {
             Step::Role(_) => {
                 let version = self.state.version;
                 self.on_link(own.slot, |link| link.role_synced = version);
+            }
+            Step::Charsets(_) => {
+                let version = self.state.version;
+                self.on_link(own.slot, |link| link.charsets_synced = version);
             }
             Step::Variables(_) => {
                 let version = self.state.version;
@@ -386,7 +418,7 @@ impl Session {
         let insert_id = self.carried.insert_id;
         self.on_link(slot, |link| {
             link.bare = false;
-            if slot == Held::Primary {
+            if slot == Held::Primary && !link.ran {
                 link.insert_id = insert_id;
             }
         });
@@ -474,7 +506,9 @@ impl Session {
         self.transaction = None;
         self.floor = self.floor.max(Some(world.now));
         let Some(pending) = self.pending.as_mut() else { return };
-        let implicit_commit = ends_transaction(pending.class.verb, pending.class.effects);
+        // Of several statements the first may still belong to it.
+        let class = pending.class;
+        let implicit_commit = ends_transaction(class.verb, class.effects) && !class.multi;
         pending.decision = None;
         // MySQL 9.7: a BEGIN inside a read-only transaction begins a read-only one.
         let inherits = self.state.dialect.flavour == Flavour::MySql
@@ -496,7 +530,7 @@ impl Session {
         error: Vec<u8>,
         out: &mut Outbox,
     ) {
-        if matches!(step, Step::Counts) {
+        if matches!(step, Step::Counts | Step::Found) {
             self.drop_link(slot, out);
             return self.proceed(world, out);
         }
@@ -541,12 +575,14 @@ impl Session {
             | Step::SetUp
             | Step::InsertId
             | Step::Counts
+            | Step::Found
             | Step::Tell(_)
             | Step::Ping
             | Step::Track
             | Step::Option(_)
             | Step::Schema(_)
             | Step::Role(_)
+            | Step::Charsets(_)
             | Step::Variables(_)
             | Step::Wait
             | Step::EndReplicaTransaction
@@ -562,7 +598,7 @@ impl Session {
 
 /// Whether a step brings the link closer to the session's state.
 fn is_state(step: &Step) -> bool {
-    matches!(step, Step::Schema(_) | Step::Role(_) | Step::Variables(_))
+    matches!(step, Step::Schema(_) | Step::Role(_) | Step::Charsets(_) | Step::Variables(_))
 }
 
 /// Whether a statement inside a replica's read-only transaction must go to the primary.

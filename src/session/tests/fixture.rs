@@ -69,6 +69,7 @@ impl Rig {
             schema: None,
             status: AUTO.0,
             sole: false,
+            same_user: false,
         };
         let now = Instant::now();
         let dialect = state::initial_dialect(&facts(), 45, false);

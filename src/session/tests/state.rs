@@ -334,6 +334,7 @@ fn a_change_of_user_drops_the_links_and_starts_anew() {
         schema: Some(b"app".to_vec()),
         status: AUTO.0,
         sole: false,
+        same_user: false,
     };
     rig.event(Event::UserChanged(Some(login)));
     assert!(rig.session.pins().is_empty());

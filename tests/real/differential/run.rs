@@ -362,10 +362,10 @@ impl Run<'_> {
                 client.send(&[b"\x1B".as_slice(), &option.to_le_bytes()].concat());
                 let mut reply = client.receive(Expect::Simple, b"");
                 // It repeats how many warnings the statement before had on its server.
-                if let Some((_, [0xFE, warnings @ .., _, _])) =
-                    reply.packets.last_mut().map(|(seq, payload)| (seq, payload.as_mut_slice()))
-                {
-                    warnings.fill(0);
+                match reply.packets.last_mut().map(|(_, payload)| payload.as_mut_slice()) {
+                    Some([0xFE, warnings @ .., _, _]) if warnings.len() == 2 => warnings.fill(0),
+                    Some([0xFE, _, _, _, _, warnings @ ..]) => warnings.fill(0),
+                    _ => {}
                 }
                 return reply;
             }
