@@ -60,6 +60,29 @@ pub fn names_query_cost(sql: &[u8], dialect: &Dialect) -> bool {
     })
 }
 
+/// The names, in lower case, of the user variables before an `=` in the text. One that would have
+/// to be quoted with care is left out.
+#[must_use]
+pub fn assigned_variables(sql: &[u8], dialect: &Dialect) -> Vec<Vec<u8>> {
+    let mut lexer = Lexer::new(sql, dialect, Gate::Server);
+    let mut names = Vec::new();
+    let mut variable: Option<Vec<u8>> = None;
+    while let Some(token) = lexer.token() {
+        if token.is_punct(b'=') {
+            names.extend(variable.take());
+        }
+        variable = None;
+        if token.kind == TokenKind::UserVar {
+            let name = token.bytes(sql).strip_prefix(b"@").unwrap_or_default();
+            let name = name.strip_prefix(b"`").and_then(|n| n.strip_suffix(b"`")).unwrap_or(name);
+            let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.$".contains(byte);
+            variable =
+                (!name.is_empty() && name.iter().all(plain)).then(|| name.to_ascii_lowercase());
+        }
+    }
+    names
+}
+
 fn rewrite(sql: &[u8], dialect: &Dialect, put: Put) -> Option<Vec<u8>> {
     if sql.len() > SCAN_LIMIT {
         return None;

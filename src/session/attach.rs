@@ -381,6 +381,7 @@ impl Session {
             Some(Ask::Execute { id }) => self.may_have_another_shape(slot, *id),
             _ => false,
         };
+        let lent = self.is_lent(slot);
         let Some(pending) = self.pending.as_mut() else { return };
         if pending.ask == Ask::Tunnel {
             self.pins.add(Pin::Tunnel);
@@ -390,12 +391,12 @@ impl Session {
         let exchange = Exchange {
             slot,
             node,
-            walker: ReplyWalker::new(pending.expect, caps, mariadb).watching(watching),
+            walker: ReplyWalker::new(pending.expect, caps, mariadb).watching(watching || lent),
             forwarded: false,
             error: 0,
             wrote: false,
             in_transaction: self.transaction.is_some(),
-            lent: self.is_lent(slot),
+            lent,
             rows: false,
         };
         self.enter(Phase::Exchanging(exchange), world.now);

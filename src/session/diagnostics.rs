@@ -56,6 +56,14 @@ impl Session {
         self.list_is_on(slot, warnings);
     }
 
+    /// The link that has the list, or may have it without anyone noticing.
+    pub(super) fn list_is_where(&self) -> Option<Held> {
+        let here = |slot: &Held| self.link(*slot).is_some();
+        let untold = self.listed.untold.is_some();
+        let pinned = !self.binding_pins().is_empty() && self.listed.on != Some(Held::Primary);
+        self.listed.on.filter(here).filter(|_| !untold && !pinned)
+    }
+
     fn nothing_is_listed(&self) -> bool {
         self.listed.count == 0 && !self.links.iter().flatten().any(|link| link.listed)
     }
@@ -64,7 +72,7 @@ impl Session {
     pub(super) fn note_error(&mut self, slot: Held) {
         let Listed { count, repeated, on, .. } = self.listed;
         self.list_is_on(slot, 1);
-        if self.repeats_count() {
+        if self.lists_behind() {
             // It stands behind what was listed there.
             self.listed.count = if on == Some(slot) { count.saturating_add(1) } else { 1 };
             self.listed.repeated = repeated.saturating_add(1);
@@ -209,7 +217,7 @@ impl Session {
         let stale = self.listed.on != Some(slot) && self.link(slot).is_some_and(|l| l.listed);
         let asks = pending.class.kind == Kind::Last;
         asks && self.carried.has_rows() && !self.is_listed_on(slot)
-            || stale && (self.asks_for_list() || self.repeats_count())
+            || stale && (self.asks_for_list() || self.lists_behind())
     }
 
     /// Whether the pending request is answered with a number of rows that the statement before
@@ -221,7 +229,7 @@ impl Session {
             && self.state.dialect.flavour == Flavour::MySql
             && !pending.silenced
             && !matches!(pending.ask, Ask::Prepare { .. })
-            && (self.last != Some(slot) || self.pinged)
+            && (self.last != Some(slot) || self.pinged || self.listed.untold.is_some())
     }
 
     /// What sets LAST_INSERT_ID on the link and leaves nothing listed there.
@@ -246,6 +254,15 @@ impl Session {
         let pending = self.pending.as_ref();
         self.state.dialect.flavour == Flavour::MySql
             && pending.is_some_and(|p| matches!(p.ask, Ask::InitDb(_) | Ask::SetOption(_)))
+    }
+
+    /// Whether an error of the pending request is listed behind those that are there: MySQL
+    /// empties the list with a statement's text only (9.7, measured).
+    fn lists_behind(&self) -> bool {
+        let pending = self.pending.as_ref();
+        self.repeats_count()
+            || self.state.dialect.flavour == Flavour::MySql
+                && pending.is_some_and(|p| p.ask == Ask::Other)
     }
 
     /// MySQL empties the list with the next statement that is not about it, MariaDB with the
@@ -317,7 +334,14 @@ impl Session {
 
     /// Whether the pending text may have a query in it.
     pub(super) fn has_subquery(&self) -> bool {
-        memchr::memmem::find(&self.lower_text(), b"select").is_some()
+        let Some(pending) = self.pending.as_ref() else { return false };
+        let text = match pending.ask {
+            Ask::Execute { id } => self.statements.get(id).map(|s| s.text.as_slice()),
+            _ => pending.wire.get(pending.text_at..),
+        };
+        let text = text.unwrap_or_default();
+        memchr::memchr2_iter(b's', b'S', text)
+            .any(|at| text.get(at..at + 6).is_some_and(|word| word.eq_ignore_ascii_case(b"select")))
     }
 
     /// The pending text, the prepared one's included, in lower case.

@@ -39,11 +39,13 @@ mod options;
 mod outcome;
 mod phrase;
 pub mod pin;
+mod refused;
 mod release;
 pub mod retry;
 mod single;
 pub mod state;
 pub mod statements;
+mod stray;
 mod sync;
 
 pub mod tracking;
@@ -70,6 +72,8 @@ pub struct Session {
     links: [Option<Link>; 2],
     /// Counts the session's links.
     link_serial: u32,
+    /// User variables that only the replica's link has.
+    strays: Option<Box<stray::Strays>>,
     /// Counts resets and changes of user: a link given up before one knows nothing of now.
     epoch: u32,
     /// The replica whose link was given up.
@@ -249,6 +253,7 @@ impl Session {
             pins: Pins::default(),
             links: [None, None],
             link_serial: 0,
+            strays: None,
             epoch: 0,
             reading: None,
             carried: Carried::default(),
@@ -517,6 +522,7 @@ impl Session {
         }
         let list_lost = self.list_leaves(slot);
         self.carried.link_gone(slot);
+        self.strays_lost(slot, link);
         if self.last == Some(slot) || list_lost {
             self.last = self.last.filter(|last| *last != slot);
             self.last_lost = true;
@@ -579,6 +585,7 @@ impl Session {
         self.transaction = None;
         self.doubtful = false;
         self.lost = None;
+        self.strays = None;
         self.last = None;
         self.last_lost = false;
         self.epoch = self.epoch.wrapping_add(1);

@@ -23,6 +23,7 @@ impl Session {
         let some_ran = self.pending.as_ref().is_some_and(|pending| pending.class.multi);
         if exchange.error == 0 {
             self.learn_text(out);
+            self.note_strays(slot);
             self.learn_command(slot, out);
             self.learn_engine(world);
         } else if some_ran {

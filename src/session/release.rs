@@ -124,6 +124,7 @@ impl Session {
         let unfinished = slot == Held::Primary && !self.settled;
         // A login that cannot be made again ends with its link.
         self.link(slot).is_some()
+            && (self.strays.is_none() || slot == Held::Primary)
             && !self.login.sole
             && !pinned
             && !unfinished

@@ -97,6 +97,13 @@ impl Statements {
         self.by_id.get_mut(&id)
     }
 
+    /// Whether a link knows a statement by this id.
+    #[must_use]
+    pub fn is_used_on(&self, slot: Held, id: u32) -> bool {
+        let on = |statement: &Statement| statement.on_links.get(index(slot)).copied().flatten();
+        self.by_id.values().any(|statement| on(statement).is_some_and(|known| known.id == id))
+    }
+
     /// Forgets a statement and gives it back.
     pub fn remove(&mut self, id: u32) -> Option<Statement> {
         let statement = self.by_id.remove(&id)?;

@@ -31,6 +31,10 @@ pub(super) enum Step {
     Counts,
     /// Ask the other link for FOUND_ROWS, which the pending request wants to know.
     Found,
+    /// Ask the replica for user variables that only its link has.
+    AskStrays,
+    /// Set them.
+    SetStrays(Vec<u8>),
     /// Switch the trackers on again after a reset.
     Track,
     /// Repeat the client's COM_SET_OPTION.
@@ -69,7 +73,7 @@ impl Step {
     /// The link that a step concerns when the request is for `slot`.
     pub(super) fn slot(&self, slot: Held) -> Held {
         match self {
-            Self::EndReplicaTransaction | Self::Wait => Held::Replica,
+            Self::EndReplicaTransaction | Self::Wait | Self::AskStrays => Held::Replica,
             Self::AskPosition | Self::ReopenOnPrimary => Held::Primary,
             Self::Found => match slot {
                 Held::Primary => Held::Replica,
@@ -79,6 +83,7 @@ impl Step {
             | Self::SetUp
             | Self::InsertId
             | Self::Counts
+            | Self::SetStrays(_)
             | Self::Track
             | Self::Option(_)
             | Self::Schema(_)
@@ -131,7 +136,7 @@ impl Session {
         {
             return Some(Step::Option(option));
         }
-        if let Some(step) = self.state_step(slot) {
+        if let Some(step) = self.state_step(slot).or_else(|| self.stray_step(slot)) {
             return Some(step);
         }
         if pending.reopen && slot == Held::Primary {
@@ -150,19 +155,8 @@ impl Session {
         if let Some((sql, _)) = &pending.whom {
             return Some(Step::Whom(sql.clone()));
         }
-        if let Ask::ResetStatement { id } = pending.ask
-            && self.prepared_on(slot, id).is_none()
-        {
-            return Some(Step::Prepare(id));
-        }
-        if let Ask::Execute { id } = pending.ask {
-            self.statements.get(id)?;
-            if self.asks_carried() && !pending.counted {
-                return Some(Step::PrepareCounted(id));
-            }
-            if self.must_be_prepared(slot, id) {
-                return Some(Step::Prepare(id));
-            }
+        if let Some(step) = self.prepared_step(slot) {
+            return Some(step);
         }
         if let Some(sql) = self.untold() {
             return Some(Step::Tell(sql));
@@ -172,6 +166,24 @@ impl Session {
             return Some(Step::Ping);
         }
         None
+    }
+
+    /// What the link lacks of the prepared statement that the pending request is about.
+    fn prepared_step(&self, slot: Held) -> Option<Step> {
+        let pending = self.pending.as_ref()?;
+        match pending.ask {
+            Ask::ResetStatement { id } if self.prepared_on(slot, id).is_none() => {
+                Some(Step::Prepare(id))
+            }
+            Ask::Execute { id } => {
+                self.statements.get(id)?;
+                if self.asks_carried() && !pending.counted {
+                    return Some(Step::PrepareCounted(id));
+                }
+                self.must_be_prepared(slot, id).then_some(Step::Prepare(id))
+            }
+            _ => None,
+        }
     }
 
     /// What the link lacks of the schema, the role and the variables.
@@ -260,9 +272,12 @@ impl Session {
                 None => TrackerSet::Plain.statement(),
             },
             Step::ShowTrackers => self.tracking.statement(with_gtids),
-            Step::Role(sql) | Step::Charsets(sql) | Step::Variables(sql) | Step::Tell(sql) => {
-                sql.clone()
-            }
+            Step::Role(sql)
+            | Step::Charsets(sql)
+            | Step::Variables(sql)
+            | Step::SetStrays(sql)
+            | Step::Tell(sql) => sql.clone(),
+            Step::AskStrays => self.strays_question(),
             Step::Whom(sql) => sql.to_vec(),
             Step::AskPosition => position_query(flavour).to_vec(),
             Step::Wait => {
@@ -366,6 +381,8 @@ impl Session {
                 return self.release(world, out);
             }
             Step::Found => self.counts_known(own.slot, &own.reply),
+            Step::AskStrays => self.strays_known(&own.reply),
+            Step::SetStrays(_) => self.strays = None,
             Step::Track => self.on_link(own.slot, |link| link.untracked = false),
             Step::Option(option) => self.on_link(own.slot, |link| link.option = Some(option)),
             Step::Schema(_) => {
@@ -452,7 +469,7 @@ impl Session {
         }
     }
 
-    fn trackers_shown(&mut self, slot: Held) {
+    pub(super) fn trackers_shown(&mut self, slot: Held) {
         self.on_link(slot, |link| link.untracked = true);
         if let Some(pending) = self.pending.as_mut() {
             pending.trackers = Trackers::Shown;
@@ -518,80 +535,6 @@ impl Session {
             pending.decision =
                 Some(Decision { target: Target::Primary, reason: Reason::ReadOnlyTransaction });
             pending.reopen = true;
-        }
-    }
-
-    /// A server refused one of our own commands: nothing of the client's has been sent.
-    fn own_refused(
-        &mut self,
-        world: &mut World<'_>,
-        slot: Held,
-        step: &Step,
-        error: Vec<u8>,
-        out: &mut Outbox,
-    ) {
-        if matches!(step, Step::Counts | Step::Found) {
-            self.drop_link(slot, out);
-            return self.proceed(world, out);
-        }
-        if matches!(step, Step::Tell(_)) {
-            // That is how a SIGNAL succeeds.
-            self.was_told(slot);
-            return self.proceed(world, out);
-        }
-        if matches!(step, Step::Reset | Step::SetUp) {
-            // It is not fit to be handed over; another one will do.
-            self.drop_link(slot, out);
-            return self.proceed(world, out);
-        }
-        if slot == Held::Replica {
-            // It may lag behind a schema or a grant: another place will do.
-            if let (Some(link), Some(pending)) =
-                (self.links[index(slot)].as_ref(), self.pending.as_mut())
-            {
-                pending.avoid |= link.facts.node.bit();
-            }
-            if !matches!(step, Step::Prepare(_) | Step::PrepareCounted(_)) {
-                self.drop_link(Held::Replica, out);
-            }
-            self.fall_to_primary(Reason::NotCaughtUp);
-            return self.proceed(world, out);
-        }
-        match step {
-            Step::Prepare(_) | Step::PrepareCounted(_) | Step::Whom(_) => {
-                // As on a direct connection where the table is gone at the execution.
-                packet::write(&mut out.client, 1, &error);
-                self.finished_here(world, reply::Err::code_of(&error), out);
-            }
-            Step::AskPosition => {
-                self.fall_to_primary(Reason::NotCaughtUp);
-                self.proceed(world, out);
-            }
-            Step::ShowTrackers => {
-                self.trackers_shown(slot);
-                self.proceed(world, out);
-            }
-            Step::Reset
-            | Step::SetUp
-            | Step::InsertId
-            | Step::Counts
-            | Step::Found
-            | Step::Tell(_)
-            | Step::Ping
-            | Step::Track
-            | Step::Option(_)
-            | Step::Schema(_)
-            | Step::Role(_)
-            | Step::Charsets(_)
-            | Step::Variables(_)
-            | Step::Wait
-            | Step::EndReplicaTransaction
-            | Step::ReopenOnPrimary => {
-                // The state cannot be set up here: say so with the server's own words.
-                packet::write(&mut out.client, 1, &error);
-                self.finished_here(world, reply::Err::code_of(&error), out);
-                self.close(world.now, out);
-            }
         }
     }
 }

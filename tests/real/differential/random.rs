@@ -239,23 +239,28 @@ fn settle(reply: &mut Reply, capabilities: Capabilities) {
             let status = Status(u16::from_le_bytes([*low, *high])).without(OWN_FLAGS);
             [*low, *high] = status.0.to_le_bytes();
         } else if header == Some(0xFE) && deprecates && payload.len() >= 7 {
-            settle_ok(payload, capabilities);
+            settle_ok(payload);
         } else if header == Some(0) && (n == 0 || n == last) {
             // Rows may begin with this byte too.
-            settle_ok(payload, capabilities);
+            settle_ok(payload);
         }
     }
 }
 
-fn settle_ok(payload: &mut Vec<u8>, capabilities: Capabilities) {
-    let Ok(ok) = reply::Ok::parse(payload, capabilities) else { return };
-    if ok.status.and(OWN_FLAGS).0 == 0 {
-        return;
+fn settle_ok(payload: &mut [u8]) {
+    let length = |first: Option<&u8>| match first {
+        Some(0xFC) => 3,
+        Some(0xFD) => 4,
+        Some(0xFE) => 9,
+        _ => 1,
+    };
+    // The header, the rows affected, the insert id, the flags.
+    let at = 1 + length(payload.get(1));
+    let at = at + length(payload.get(at));
+    if let Some([low, high]) = payload.get_mut(at..at + 2) {
+        let status = Status(u16::from_le_bytes([*low, *high])).without(OWN_FLAGS);
+        [*low, *high] = status.0.to_le_bytes();
     }
-    let mut packet = Vec::new();
-    let settled = reply::Ok { status: ok.status.without(OWN_FLAGS), ..ok };
-    settled.encode(&mut packet, 0, payload[0], capabilities);
-    *payload = packet.split_off(4);
 }
 
 /// Before which steps the replies' flags spoke of a read-only transaction.

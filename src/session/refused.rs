@@ -1,0 +1,99 @@
+//! A server has refused one of our own commands: where the pending request goes instead, or what
+//! the client is told.
+
+use crate::protocol::packet;
+use crate::protocol::reply;
+use crate::router::Reason;
+use crate::router::policy::Held;
+use crate::session::Session;
+use crate::session::action::{Outbox, World, index};
+use crate::session::sync::Step;
+
+impl Session {
+    /// A server refused one of our own commands: nothing of the client's has been sent.
+    pub(super) fn own_refused(
+        &mut self,
+        world: &mut World<'_>,
+        slot: Held,
+        step: &Step,
+        error: Vec<u8>,
+        out: &mut Outbox,
+    ) {
+        if matches!(step, Step::Counts | Step::Found) {
+            self.drop_link(slot, out);
+            return self.proceed(world, out);
+        }
+        if matches!(step, Step::Tell(_)) {
+            // That is how a SIGNAL succeeds.
+            self.was_told(slot);
+            return self.proceed(world, out);
+        }
+        if matches!(step, Step::Reset | Step::SetUp) {
+            // It is not fit to be handed over; another one will do.
+            self.drop_link(slot, out);
+            return self.proceed(world, out);
+        }
+        if slot == Held::Replica {
+            // It may lag behind a schema or a grant: another place will do.
+            if let (Some(link), Some(pending)) =
+                (self.links[index(slot)].as_ref(), self.pending.as_mut())
+            {
+                pending.avoid |= link.facts.node.bit();
+            }
+            if !matches!(step, Step::Prepare(_) | Step::PrepareCounted(_)) {
+                self.drop_link(Held::Replica, out);
+            }
+            self.fall_to_primary(Reason::NotCaughtUp);
+            return self.proceed(world, out);
+        }
+        self.refused_on_primary(world, slot, step, &error, out);
+    }
+
+    fn refused_on_primary(
+        &mut self,
+        world: &mut World<'_>,
+        slot: Held,
+        step: &Step,
+        error: &[u8],
+        out: &mut Outbox,
+    ) {
+        match step {
+            Step::Prepare(_) | Step::PrepareCounted(_) | Step::Whom(_) => {
+                // As on a direct connection where the table is gone at the execution.
+                packet::write(&mut out.client, 1, error);
+                self.finished_here(world, reply::Err::code_of(error), out);
+            }
+            Step::AskPosition => {
+                self.fall_to_primary(Reason::NotCaughtUp);
+                self.proceed(world, out);
+            }
+            Step::ShowTrackers => {
+                self.trackers_shown(slot);
+                self.proceed(world, out);
+            }
+            Step::Reset
+            | Step::SetUp
+            | Step::InsertId
+            | Step::Counts
+            | Step::Found
+            | Step::AskStrays
+            | Step::SetStrays(_)
+            | Step::Tell(_)
+            | Step::Ping
+            | Step::Track
+            | Step::Option(_)
+            | Step::Schema(_)
+            | Step::Role(_)
+            | Step::Charsets(_)
+            | Step::Variables(_)
+            | Step::Wait
+            | Step::EndReplicaTransaction
+            | Step::ReopenOnPrimary => {
+                // The state cannot be set up here: say so with the server's own words.
+                packet::write(&mut out.client, 1, error);
+                self.finished_here(world, reply::Err::code_of(error), out);
+                self.close(world.now, out);
+            }
+        }
+    }
+}
