@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use crate::health::SignalKind;
 use crate::metrics::Bytes;
+use crate::net::group::Admission;
 use crate::net::link::LinkSocket;
 use crate::net::seat::{Ring, Seat};
 use crate::net::worker::{Current, Worker};
@@ -65,8 +66,8 @@ enum Left {
 pub(super) struct Gone;
 
 impl Drive {
-    /// Drives the session until its client leaves.
-    pub(super) async fn run(mut self) {
+    /// Drives the session until its client leaves, and gives up its place.
+    pub(super) async fn run(mut self, admission: Admission) {
         let mut draining = false;
         loop {
             let (left, mut out) = poll_fn(|cx| self.poll_turns(draining, cx)).await;
@@ -85,6 +86,7 @@ impl Drive {
         }
         self.seat.count_load(None);
         self.leave();
+        self.worker.left(self.seat.id, admission.group());
     }
 
     /// Takes inputs as long as all that comes of them can be performed without waiting, which

@@ -478,7 +478,7 @@ impl Worker {
         self.spawn(async move {
             match entrance::enter(drive, proxied).await {
                 // A task of its own: the login's state is large, and gone with its task.
-                Some(drive) => worker.clone().spawn(worker.serve(drive, admission)),
+                Some(drive) => worker.spawn(drive.run(admission)),
                 None => worker.left(id, admission.group()),
             }
         });
@@ -493,14 +493,8 @@ impl Worker {
         }
     }
 
-    /// Serves a client that has logged in, until it leaves.
-    async fn serve(self: Rc<Self>, drive: Drive, admission: Admission) {
-        let id = drive.seat.id;
-        drive.run().await;
-        self.left(id, admission.group());
-    }
-
-    fn left(&self, id: u32, group: &Arc<GroupHandle>) {
+    /// A client is gone.
+    pub(super) fn left(&self, id: u32, group: &Arc<GroupHandle>) {
         self.seats.borrow_mut().remove(&id);
         self.clients.fetch_sub(1, Ordering::Relaxed);
         self.metrics(group).client_closed();
@@ -572,14 +566,14 @@ impl Worker {
 mod tests {
     use super::*;
 
-    /// The size of what an `async fn` of three arguments returns.
-    fn size_of_future<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
+    /// The size of what an `async fn` of two arguments returns.
+    fn size_of_future<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn an_idle_client_takes_little_memory() {
-        let task = size_of_future(Worker::serve);
+        let task = size_of_future(Drive::run);
         let (session, seat) = (size_of::<Session>(), size_of::<Seat>());
         // The rest of the 6 KB is the reactor's, the allocator's, and what the login told.
         assert!(task <= 2048, "the task of a client: {task} bytes");

@@ -69,7 +69,7 @@ pub(super) fn insert_id_statement(
     insert_id: Option<u64>,
     listed: bool,
 ) -> Vec<u8> {
-    let insert_id = insert_id.map_or("@@last_insert_id".to_owned(), |id| id.to_string());
+    let insert_id = insert_id.map_or_else(|| "@@last_insert_id".to_owned(), |id| id.to_string());
     match flavour {
         Flavour::MariaDb if listed => format!(
             "SET last_insert_id=(SELECT {insert_id} FROM information_schema.CHARACTER_SETS LIMIT 1)"

@@ -397,14 +397,7 @@ impl Session {
                 let version = self.state.version;
                 self.on_link(own.slot, |link| link.charsets_synced = version);
             }
-            Step::Variables(_) => {
-                let version = self.state.version;
-                let cached = self.state.variable(QUERY_CACHE).is_some();
-                self.on_link(own.slot, |link| {
-                    link.synced = version;
-                    link.untracked |= cached;
-                });
-            }
+            Step::Variables(_) => self.variables_sent(own.slot),
             Step::Prepare(id) => self.own_prepared(own.slot, id, &own.reply),
             Step::PrepareCounted(id) => {
                 self.own_prepared(own.slot, id, &own.reply);
@@ -429,6 +422,15 @@ impl Session {
             self.mark_if_synced(own.slot);
         }
         self.proceed(world, out);
+    }
+
+    fn variables_sent(&mut self, slot: Held) {
+        let version = self.state.version;
+        let cached = self.state.variable(QUERY_CACHE).is_some();
+        self.on_link(slot, |link| {
+            link.synced = version;
+            link.untracked |= cached;
+        });
     }
 
     fn was_set_up(&mut self, slot: Held) {

@@ -44,8 +44,8 @@ const ENOUGH: usize = 12;
 fn seeds() -> Vec<u64> {
     let text = |name| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
     let number = |text: &str| text.parse::<u64>().expect("a number");
-    let seeds: Vec<u64> =
-        text("POINTSMAN_SEED").map_or(vec![1], |text| text.split(',').map(number).collect());
+    let seeds: Vec<u64> = text("POINTSMAN_SEED")
+        .map_or_else(|| vec![1], |text| text.split(',').map(number).collect());
     match seeds.as_slice() {
         [first] => {
             let statements = text("POINTSMAN_STATEMENTS").map_or(20_000, |text| number(&text));
