@@ -60,16 +60,18 @@ pub fn names_query_cost(sql: &[u8], dialect: &Dialect) -> bool {
     })
 }
 
-/// The names, in lower case, of the user variables before an `=` in the text. One that would have
-/// to be quoted with care is left out.
+/// The names, in lower case, of the user variables before an `=` in the text, and the word behind
+/// it. A name that would have to be quoted with care is left out.
 #[must_use]
-pub fn assigned_variables(sql: &[u8], dialect: &Dialect) -> Vec<Vec<u8>> {
+pub fn assigned_variables(sql: &[u8], dialect: &Dialect) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut lexer = Lexer::new(sql, dialect, Gate::Server);
     let mut names = Vec::new();
     let mut variable: Option<Vec<u8>> = None;
     while let Some(token) = lexer.token() {
         if token.is_punct(b'=') {
-            names.extend(variable.take());
+            let item = lexer.token().map(|item| item.bytes(sql).to_ascii_uppercase());
+            names.extend(variable.take().zip(item));
+            continue;
         }
         variable = None;
         if token.kind == TokenKind::UserVar {

@@ -56,12 +56,10 @@ impl Session {
         self.list_is_on(slot, warnings);
     }
 
-    /// The link that has the list, or may have it without anyone noticing.
-    pub(super) fn list_is_where(&self) -> Option<Held> {
+    /// The link that has the list, or the one that may have the next.
+    pub(super) fn list_is_where(&self) -> Held {
         let here = |slot: &Held| self.link(*slot).is_some();
-        let untold = self.listed.untold.is_some();
-        let pinned = !self.binding_pins().is_empty() && self.listed.on != Some(Held::Primary);
-        self.listed.on.filter(here).filter(|_| !untold && !pinned)
+        self.listed.on.filter(here).unwrap_or(Held::Primary)
     }
 
     fn nothing_is_listed(&self) -> bool {
@@ -137,7 +135,7 @@ impl Session {
         let pending = self.pending.as_ref()?;
         let asks = pending.class.kind == Kind::Last && !matches!(pending.ask, Ask::Prepare { .. });
         // MySQL: an error of its own would be listed behind what is there.
-        if !asks && !self.repeats_count() {
+        if !asks && !self.lists_behind() {
             return None;
         }
         let state = String::from_utf8_lossy(&error.state).into_owned();

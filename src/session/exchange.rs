@@ -171,7 +171,8 @@ impl Session {
         else {
             return None;
         };
-        Some(walker.columns()? != self.statements.get(id)?.columns)
+        let told = self.statements.get(id)?.columns;
+        (told > 0).then_some(walker.columns()? != told)
     }
 
     /// Whether the client was told of a statement by another link than this one.

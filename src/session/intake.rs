@@ -395,7 +395,7 @@ impl Session {
     /// The link whose server is to say that it does not know a statement: MySQL's lists the error
     /// behind what it lists already (9.7, measured).
     fn where_unknown(&self, id: u32) -> Option<Held> {
-        let slot = self.list_is_where()?;
+        let slot = self.list_is_where();
         let mysql = self.state.dialect.flavour == Flavour::MySql;
         (mysql && !self.statements.is_used_on(slot, id)).then_some(slot)
     }

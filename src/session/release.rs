@@ -295,7 +295,8 @@ impl Session {
     /// A link on which the session has had warnings is reset before a request that asks for
     /// warnings of a statement that ran elsewhere, and left none.
     pub(super) fn silence(&mut self, slot: Held) {
-        let used = self.link(slot).is_some_and(|link| link.used);
+        // Its LAST_INSERT_ID would be lost if it had not been asked for.
+        let used = self.link(slot).is_some_and(|link| link.used && !link.ran);
         if used && self.must_be_silenced(slot) && self.is_free(slot) {
             self.make_foreign(slot);
         }

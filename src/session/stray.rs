@@ -13,7 +13,8 @@ use crate::session::{Session, single};
 /// Variables that only the replica's link has.
 #[derive(Debug, Default)]
 pub(super) struct Strays {
-    names: Vec<Vec<u8>>,
+    /// Their names, and what of the diagnostics each was set to.
+    names: Vec<(Vec<u8>, Vec<u8>)>,
     /// The statement that sets them elsewhere, as soon as the replica was asked for it.
     sql: Option<Vec<u8>>,
 }
@@ -32,10 +33,9 @@ impl Session {
         let text = pending.wire.get(pending.text_at..).unwrap_or_default();
         let names = rewrite::assigned_variables(text, &self.state.dialect);
         let strays = self.strays.get_or_insert_default();
-        for name in names {
-            if !strays.names.contains(&name) {
-                strays.names.push(name);
-            }
+        for (name, item) in names {
+            strays.names.retain(|(known, _)| *known != name);
+            strays.names.push((name, item));
         }
     }
 
@@ -48,31 +48,22 @@ impl Session {
         })
     }
 
-    /// The question for the text that sets the variables: numbers as they are, strings in their
-    /// own character set and collation.
+    /// The question for the text that sets the variables: numbers with the signs that the
+    /// servers give them, strings in their own character set and collation.
     pub(super) fn strays_question(&self) -> Vec<u8> {
         let mut sql = b"SELECT CONCAT_WS(', '".to_vec();
-        for name in self.strays.iter().flat_map(|strays| &strays.names) {
-            let v = [b"@`".as_slice(), name, b"`"].concat();
-            for part in [
-                b", CONCAT('".as_slice(),
-                &v,
-                b"=', IF(",
-                &v,
-                b" IS NULL, 'NULL', IF(COERCIBILITY(",
-                &v,
-                b")=5, ",
-                &v,
-                b", CONCAT('_', CHARSET(",
-                &v,
-                b"), ' X''', HEX(",
-                &v,
-                b"), ''' COLLATE ', COLLATION(",
-                &v,
-                b")))))",
-            ] {
-                sql.extend_from_slice(part);
-            }
+        for (name, item) in self.strays.iter().flat_map(|strays| &strays.names) {
+            let v = String::from_utf8_lossy(name);
+            let value = match item.as_slice() {
+                b"NUMBER" | b"MYSQL_ERRNO" => format!("CONCAT('CAST(', @`{v}`, ' AS UNSIGNED)')"),
+                b"ROW_COUNT" => format!("@`{v}`"),
+                _ => format!(
+                    "CONCAT('_', CHARSET(@`{v}`), ' X''', HEX(@`{v}`), ''' COLLATE ', \
+                     COLLATION(@`{v}`))"
+                ),
+            };
+            let assignment = format!(", CONCAT('@`{v}`=', IFNULL({value}, 'NULL'))");
+            sql.extend_from_slice(assignment.as_bytes());
         }
         sql.push(b')');
         sql

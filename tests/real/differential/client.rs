@@ -227,8 +227,9 @@ impl Client {
         self.buffer.is_empty() && matches!(self.stream.read(&mut [0; 1]), Ok(0) | Err(_))
     }
 
-    /// Keeps the id that the reply to COM_STMT_PREPARE gave.
+    /// Keeps the id that the reply to COM_STMT_PREPARE gave; none when it was refused.
     pub(super) fn keep_statement(&mut self, name: &str, reply: &Reply) {
+        self.statements.remove(name);
         if let Some((_, payload)) = reply.packets.first()
             && let Some(id) = payload.get(1..5).filter(|_| payload.first() == Some(&0))
         {

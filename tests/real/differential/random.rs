@@ -4,13 +4,14 @@
 //! `POINTSMAN_STATEMENTS` says how many statements (20,000 unless told), `POINTSMAN_SEED` with
 //! which number to begin, or which numbers to run (`1017,1059`). A script that fails is made as
 //! short as it goes and printed in the form of the tables, with the seed that makes it again.
-//! With `POINTSMAN_BOTH=direct` both sides are the server itself: what differs then is the
+//! `POINTSMAN_LENGTH` makes each script longer than 200 statements, and others than those are;
+//! after `POINTSMAN_SECONDS` no further ones are begun. With `POINTSMAN_BOTH=direct` both sides are the server itself: what differs then is the
 //! judge's own noise.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pointsman::protocol::flags::{Capabilities, Status};
 use pointsman::protocol::reply;
@@ -27,8 +28,8 @@ use crate::logs::Tail;
 use crate::proxy::Proxy;
 use crate::servers;
 
-/// Statements of one script, those that make its tables aside.
-const LENGTH: usize = 200;
+/// Statements of one script unless told, those that make its tables aside.
+const LENGTH: u64 = 200;
 /// Scripts that run at the same time.
 const THREADS: usize = 4;
 /// Scripts between two looks into the replicas' logs.
@@ -40,23 +41,45 @@ const SHORTENED: usize = 6;
 /// Failing scripts after which a run ends.
 const ENOUGH: usize = 12;
 
-/// The scripts to run: as many as it takes, or those that are named.
-fn seeds() -> Vec<u64> {
-    let text = |name| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
-    let number = |text: &str| text.parse::<u64>().expect("a number");
-    let seeds: Vec<u64> = text("POINTSMAN_SEED")
-        .map_or_else(|| vec![1], |text| text.split(',').map(number).collect());
-    match seeds.as_slice() {
-        [first] => {
-            let statements = text("POINTSMAN_STATEMENTS").map_or(20_000, |text| number(&text));
-            (*first..*first + statements.div_ceil(LENGTH as u64)).collect()
+/// What the environment asks for.
+struct Wanted {
+    /// The scripts: as many as it takes, or those that are named.
+    seeds: Vec<u64>,
+    length: u64,
+    /// When to begin no further ones.
+    until: Option<Instant>,
+    both_direct: bool,
+}
+
+impl Wanted {
+    fn read() -> Self {
+        let text = |name| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
+        let number = |text: &str| text.parse::<u64>().expect("a number");
+        let numbers = |name, otherwise| text(name).map_or(otherwise, |text| number(&text));
+        let length = numbers("POINTSMAN_LENGTH", LENGTH);
+        let mut seeds: Vec<u64> =
+            text("POINTSMAN_SEED").map_or(vec![1], |text| text.split(',').map(number).collect());
+        if let [first] = *seeds.as_slice() {
+            let scripts = numbers("POINTSMAN_STATEMENTS", 20_000).div_ceil(length);
+            seeds = (first..first + scripts).collect();
         }
-        _ => seeds,
+        let seconds = text("POINTSMAN_SECONDS").map(|text| number(&text));
+        Self {
+            seeds,
+            length,
+            until: seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+            both_direct: text("POINTSMAN_BOTH").is_some_and(|both| both == "direct"),
+        }
+    }
+
+    fn is_enough(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
     }
 }
 
 struct World<'a> {
     flavour: Flavour,
+    length: usize,
     direct: u16,
     proxied: u16,
     /// Numbers for markers.
@@ -112,11 +135,7 @@ impl World<'_> {
 
     fn one(&self, seed: u64, slot: usize) -> Report {
         let manner = manners()[usize::try_from(seed % 2).expect("small")];
-        let mut script = generate::script(seed, LENGTH, self.flavour);
-        if std::env::var_os("POINTSMAN_PRINT").is_some() {
-            let lines: Vec<String> = script.case.steps.iter().map(line).collect();
-            println!("seed {seed}, whole:\n{}\n", lines.join("\n"));
-        }
+        let mut script = generate::script(seed, self.length, self.flavour);
         let both = self.both(&mut script, slot, manner);
         let read_only = read_only(&script, &both[1], manner.capabilities);
         let failure = Self::first_difference(&script, &both).map(|(at, what)| {
@@ -160,7 +179,11 @@ impl World<'_> {
                 let mut candidate = script.only(&fewer);
                 let both = self.both(&mut candidate, slot, manner);
                 match Self::first_difference(&candidate, &both) {
-                    Some((last, what)) if line(&candidate.case.steps[last]) == failing => {
+                    // What a server itself does not answer is another failure.
+                    Some((last, what))
+                        if line(&candidate.case.steps[last]) == failing
+                            && !both[0][last].reply.broken =>
+                    {
                         fewer.truncate(last + 1);
                         candidate = candidate.only(&(0..=last).collect::<Vec<_>>());
                         keep = fewer;
@@ -349,21 +372,24 @@ async fn ask(server: &Server, sql: &str) -> String {
 }
 
 async fn sessions(flavour: Flavour) {
-    let seeds = seeds();
+    let wanted = Wanted::read();
+    let seeds = &wanted.seeds;
     let options: &[&str] = match flavour {
-        Flavour::Mariadb => &["--innodb-lock-wait-timeout=2"],
+        // What FOUND_ROWS() says at first is what the last session has left that had the same
+        // thread, if that was kept (10.11, measured).
+        Flavour::Mariadb => &["--innodb-lock-wait-timeout=2", "--thread-cache-size=0"],
         Flavour::Mysql => &["--log-raw=1", "--innodb-lock-wait-timeout=2"],
     };
     let cluster = servers::own_with(flavour, 2, options).await;
     let primary = cluster.primary().expect("a primary");
     let proxy = Proxy::start(&cluster, "replica_wait = \"20s\"").await;
-    let both_direct = std::env::var_os("POINTSMAN_BOTH").is_some_and(|both| both == "direct");
     let replicas = cluster.replicas().expect("replicas");
     let mut tails: Vec<Tail> = replicas.iter().map(|server| Tail::new(server)).collect();
     let world = World {
         flavour,
         direct: primary.port,
-        proxied: if both_direct { primary.port } else { proxy.port },
+        length: usize::try_from(wanted.length).expect("small"),
+        proxied: if wanted.both_direct { primary.port } else { proxy.port },
         next: AtomicUsize::new(1),
         patience: AtomicUsize::new(SHORTENED),
         cluster: &cluster,
@@ -382,10 +408,12 @@ async fn sessions(flavour: Flavour) {
         failures.extend(routed);
         failures.extend(reports.iter().filter_map(|report| report.failure.clone()));
         done += batch.len();
-        if done % (25 * BATCH) == 0 {
-            println!("{flavour:?}: {} statements, {} failures", done * LENGTH, failures.len());
+        if done % (5 * BATCH) == 0 {
+            let seconds = begun.elapsed().as_secs();
+            let statements = done as u64 * wanted.length;
+            println!("{flavour:?}: {statements} in {seconds} s, {} failures", failures.len());
         }
-        if failures.len() >= ENOUGH {
+        if failures.len() >= ENOUGH || wanted.is_enough() {
             break;
         }
     }
@@ -399,7 +427,7 @@ async fn sessions(flavour: Flavour) {
     let reads = proxy.metric("pointsman_route_total", &["reason=\"plain_read\""]);
     println!(
         "{flavour:?}: {} statements from seed {} in {} s, {reads} on replicas, {} failures",
-        done * LENGTH,
+        done as u64 * wanted.length,
         seeds.first().expect("a seed"),
         begun.elapsed().as_secs(),
         failures.len()
