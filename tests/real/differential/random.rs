@@ -5,8 +5,8 @@
 //! which number to begin, or which numbers to run (`1017,1059`). A script that fails is made as
 //! short as it goes and printed in the form of the tables, with the seed that makes it again.
 //! `POINTSMAN_LENGTH` makes each script longer than 200 statements, and others than those are;
-//! after `POINTSMAN_SECONDS` no further ones are begun. With `POINTSMAN_BOTH=direct` both sides are the server itself: what differs then is the
-//! judge's own noise.
+//! after `POINTSMAN_SECONDS` no further ones are begun. With `POINTSMAN_BOTH=direct` both sides
+//! are the server itself: what differs then is the judge's own noise.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -57,8 +57,8 @@ impl Wanted {
         let number = |text: &str| text.parse::<u64>().expect("a number");
         let numbers = |name, otherwise| text(name).map_or(otherwise, |text| number(&text));
         let length = numbers("POINTSMAN_LENGTH", LENGTH);
-        let mut seeds: Vec<u64> =
-            text("POINTSMAN_SEED").map_or(vec![1], |text| text.split(',').map(number).collect());
+        let mut seeds: Vec<u64> = text("POINTSMAN_SEED")
+            .map_or_else(|| vec![1], |text| text.split(',').map(number).collect());
         if let [first] = *seeds.as_slice() {
             let scripts = numbers("POINTSMAN_STATEMENTS", 20_000).div_ceil(length);
             seeds = (first..first + scripts).collect();
