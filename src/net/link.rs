@@ -186,6 +186,19 @@ impl Opening<'_> {
     }
 }
 
+/// COM_QUIT on the wire.
+const QUIT: [u8; 5] = [1, 0, 0, 0, 1];
+
+impl Drop for LinkSocket {
+    /// A server counts and logs a connection that ends without a word (Aborted_clients). In the
+    /// pool a link is at rest; elsewhere it may be in the middle of a command.
+    fn drop(&mut self) {
+        if self.parked.is_some() {
+            let _ = self.stream.try_write(&QUIT);
+        }
+    }
+}
+
 impl ParkedCount {
     pub(super) fn new(served: &Served, node: NodeId) -> Self {
         served.metrics.link_parked(node);

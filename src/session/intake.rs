@@ -71,6 +71,7 @@ impl Session {
         match command {
             Command::Quit => {
                 self.leave(out);
+                self.take_leave_of_servers(out);
                 return self.close(world.now, out);
             }
             Command::StmtClose { id } => return self.close_statement(id, out),
@@ -139,6 +140,7 @@ impl Session {
                 return self.refuse(world, SqlError::unknown_command(), out);
             }
             Command::ChangeUser { .. } => {
+                self.take_leave_of_servers(out);
                 self.drop_link(Held::Primary, out);
                 self.drop_link(Held::Replica, out);
                 self.enter(Phase::ChangingUser, world.now);

@@ -6,9 +6,10 @@
 //! which cannot be set anywhere else, a session keeps the link.
 
 use crate::protocol::flags::Status;
+use crate::protocol::packet;
 use crate::router::policy::Held;
 use crate::router::{Class, Effects, Kind, Verb, rewrite};
-use crate::session::action::{Outbox, Request, World};
+use crate::session::action::{Outbox, Request, World, index};
 use crate::session::pin::Pin;
 use crate::session::sync::Step;
 use crate::session::{Exchange, Phase, Session, single};
@@ -104,6 +105,16 @@ impl Session {
         for slot in [Held::Replica, Held::Primary] {
             if matches!(self.phase, Phase::Idle) && self.is_free(slot) {
                 self.give_up(slot, out);
+            }
+        }
+    }
+
+    /// Says COM_QUIT on the links that are at rest and are about to be closed: servers count and
+    /// log those that end without a word.
+    pub(super) fn take_leave_of_servers(&self, out: &mut Outbox) {
+        for slot in [Held::Replica, Held::Primary] {
+            if matches!(self.phase, Phase::Idle) && self.link(slot).is_some() {
+                packet::write(&mut out.links[index(slot)], 0, &[0x01]);
             }
         }
     }

@@ -10,7 +10,7 @@ use pointsman::provider::Flavour;
 use pointsman::provider::replication::APP;
 
 use crate::proxy::Proxy;
-use crate::{raw, servers};
+use crate::{raw, servers, wait};
 
 /// Clients, hand-overs, links by server.
 const SMALL: [usize; 3] = [1000, 20_000, 12];
@@ -249,5 +249,39 @@ async fn neither_schema_nor_role_nor_user_survives_a_hand_over() {
         }
         drop((lender, next, other, proxy));
         cluster.down().await.expect("taken down");
+    }
+}
+
+/// Servers count and log connections that end without a word: neither links that were idle for
+/// too long nor those of clients that have left are such.
+#[tokio::test]
+async fn servers_count_no_link_as_aborted() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own(flavour, 0).await;
+        let primary = cluster.primary().expect("a primary");
+        let group = "link_idle_timeout = \"1s\"\nkeep_links = 0";
+        let proxy = Proxy::start(&cluster, group).await;
+        for sql in ["DO 1", "SET @a = 1", "BEGIN"] {
+            let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).expect("a connection");
+            raw::login(&mut stream, APP, Some("app")).expect("a login");
+            raw::ask(&mut stream, sql).expect("an answer");
+            std::io::Write::write_all(&mut stream, &[1, 0, 0, 0, 1]).expect("a goodbye");
+            // The end of the connection: the links are settled by then.
+            assert!(raw::read_packet(&mut stream).is_none(), "{flavour:?}");
+        }
+        wait::until("the end of all links", || async {
+            let open = proxy.metric("pointsman_server_links", &[]);
+            (open == 0.0).then_some(())
+        })
+        .await;
+        let tables = match flavour {
+            Flavour::Mariadb => "information_schema",
+            Flavour::Mysql => "performance_schema",
+        };
+        let sql = format!(
+            "SELECT variable_value FROM {tables}.global_status \
+             WHERE variable_name = 'Aborted_clients'"
+        );
+        assert_eq!(primary.ask(&sql).await.expect("a status"), "0", "{flavour:?}");
     }
 }
