@@ -76,6 +76,16 @@ impl SqlError {
         Self::new(1094, b"HY000", format!("Unknown thread id: {id}"))
     }
 
+    /// 1105: data sent ahead for a parameter is longer than the server's `variable` allows.
+    #[must_use]
+    pub fn long_data_too_long(variable: &str) -> Self {
+        let text = format!(
+            "Parameter of prepared statement which is set through mysql_send_long_data() is \
+             longer than '{variable}' bytes"
+        );
+        Self::new(1105, b"HY000", text)
+    }
+
     /// 1105 with HY000: anything else that is ours.
     #[must_use]
     pub fn general(message: impl Into<String>) -> Self {

@@ -397,6 +397,8 @@ impl Session {
             types: None,
             on_links,
             long_data: Vec::new(),
+            long_sizes: Vec::new(),
+            overlong: false,
             cursor: None,
         };
         self.statements.insert(id, statement);

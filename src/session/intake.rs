@@ -278,6 +278,14 @@ impl Session {
         let Some(statement) = self.statements.get(id) else {
             return self.unknown_statement(world, id, "mysqld_stmt_execute", wire, out);
         };
+        if statement.overlong {
+            self.pend(world, Ask::Other, plain(Reason::Command), expect, wire);
+            let error = SqlError::long_data_too_long(match self.state.dialect.flavour {
+                Flavour::MariaDb => "max_long_data_size",
+                Flavour::MySql => "max_allowed_packet",
+            });
+            return self.refuse(world, error, out);
+        }
         let mut class = statement.class;
         if expect == Expect::Bulk {
             class.kind = Kind::Primary;

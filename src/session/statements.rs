@@ -10,6 +10,12 @@ use crate::session::action::index;
 /// Most statements to be closed later.
 const CLOSED_MAX: usize = 256;
 
+/// What stands before the data in COM_STMT_SEND_LONG_DATA, bytes.
+const LONG_DATA_HEAD: usize = 7;
+
+/// How many parameters of the longest kind are kept for a session.
+const LONG_PARAMETERS_MAX: usize = 8;
+
 /// All prepared statements of a session.
 #[derive(Debug, Default)]
 pub struct Statements {
@@ -37,6 +43,10 @@ pub struct Statement {
     pub on_links: [Option<OnLink>; 2],
     /// Parameters sent ahead by COM_STMT_SEND_LONG_DATA, as whole command payloads.
     pub long_data: Vec<Vec<u8>>,
+    /// How many bytes were sent ahead for which parameter.
+    pub long_sizes: Vec<(u16, usize)>,
+    /// One of them was longer than the server takes: an execution says so, until a reset.
+    pub overlong: bool,
     /// The link on which a cursor is open.
     pub cursor: Option<Held>,
 }
@@ -129,15 +139,32 @@ impl Statements {
         ids
     }
 
-    /// Buffers a parameter sent ahead; false when that would exceed `limit` bytes in all.
+    /// Buffers a parameter sent ahead, of `limit` bytes at most; false when the session sends
+    /// more in all than is kept for it.
     #[must_use]
     pub fn push_long_data(&mut self, id: u32, payload: &[u8], limit: usize) -> bool {
         let Some(statement) = self.by_id.get_mut(&id) else {
             // The server ignores data for unknown statements too: the command has no answer.
             return true;
         };
+        let parameter = match payload {
+            [_, _, _, _, _, low, high, ..] => u16::from_le_bytes([*low, *high]),
+            _ => 0,
+        };
+        let sizes = &mut statement.long_sizes;
+        let at = sizes.iter().position(|(at, _)| *at == parameter).unwrap_or_else(|| {
+            sizes.push((parameter, 0));
+            sizes.len().saturating_sub(1)
+        });
+        if let Some((_, size)) = sizes.get_mut(at) {
+            *size = size.saturating_add(payload.len().saturating_sub(LONG_DATA_HEAD));
+            statement.overlong |= *size > limit;
+        }
+        if statement.overlong {
+            return true;
+        }
         let total = self.long_data_bytes.saturating_add(payload.len());
-        if total > limit {
+        if total > limit.saturating_mul(LONG_PARAMETERS_MAX) {
             return false;
         }
         self.long_data_bytes = total;
@@ -151,6 +178,8 @@ impl Statements {
             let freed: usize = statement.long_data.iter().map(Vec::len).sum();
             self.long_data_bytes = self.long_data_bytes.saturating_sub(freed);
             statement.long_data = Vec::new();
+            statement.long_sizes = Vec::new();
+            statement.overlong = false;
         }
     }
 

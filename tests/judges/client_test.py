@@ -54,16 +54,34 @@ class Run:
                 begun, good = self.once(port, left, trio)
                 passed += begun if good else begun[:-1]
                 if not good:
-                    # A failed check ends the program.
+                    # A failed check ends the program; what it has left behind must go.
                     failed += begun[-1:] or left[:1]
                     print(f"  failed: {failed[-1]}", flush=True)
-                left = left[max(len(begun), 1) :]
+                    self.tidy(trio)
+                # It runs them in an order of its own, and lists some that it never runs.
+                done = {*begun, *failed}
+                left = [test for test in left if test not in done] if not good else []
             self.examine(trio, proxy)
         finally:
             if proxy:
                 proxy.stop()
             trio.stop()
         return passed, failed
+
+    def tidy(self, trio):
+        """Drops the accounts and schemas of a test that was cut short."""
+        users = trio.primary.ask(
+            "SELECT CONCAT(QUOTE(user), '@', QUOTE(host)) FROM mysql.user"
+            " WHERE user NOT IN ('root', 'mariadb.sys')"
+        ).splitlines()
+        kept = "'mysql', 'information_schema', 'performance_schema', 'sys', 'test', 'mtr'"
+        schemas = trio.primary.ask(
+            f"SELECT schema_name FROM information_schema.schemata WHERE schema_name NOT IN ({kept})"
+        ).splitlines()
+        statements = [f"DROP USER {user}" for user in users]
+        statements += [f"DROP DATABASE `{schema}`" for schema in schemas]
+        if statements:
+            trio.primary.ask(";".join(statements))
 
     def once(self, port, tests, trio):
         """One call of the program; answers the tests that it began, and whether all was well."""

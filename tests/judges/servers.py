@@ -283,7 +283,8 @@ class Proxy:
             f'admin = "127.0.0.1:{self.admin}"\n'
             f'http = "127.0.0.1:{self.http}"\n'
             f'state_dir = "{self.dir}"\n'
-            '[monitor]\nuser = "root"\npassword = ""\ninterval = "100ms"\n'
+            # A busy machine must not pass for a dead server.
+            '[monitor]\nuser = "root"\npassword = ""\ninterval = "100ms"\ntimeout = "30s"\n'
             f'[groups.main]\nlisten = ["127.0.0.1:{self.port}", "{self.socket}"]\n'
             f'seeds = ["127.0.0.1:{trio.primary.port}"]\n'
             # Tests count the server's connections and wait until those of before have gone.

@@ -109,13 +109,35 @@ fn long_data_is_kept_and_replayed_on_the_link_that_executes() {
 }
 
 #[test]
-fn long_data_beyond_the_servers_limit_ends_the_session() {
+fn long_data_beyond_the_servers_limit_is_an_error_of_the_execution() {
     let mut rig = Rig::new();
     let id = prepared_on(&mut rig, Replica, "SELECT a FROM t WHERE a = ?", 40, 1);
-    let data = [b"\x18", &id.to_le_bytes()[..], b"\0\0", &vec![b'x'; 9 << 20]].concat();
-    rig.client(&command(&data));
-    assert!(!rig.closed());
-    rig.client(&command(&data));
+    let head = [b"\x18", &id.to_le_bytes()[..]].concat();
+    let data = |parameter: u8| [&head, &[parameter, 0][..], &vec![b'x'; 9 << 20]].concat();
+    // Each parameter has the limit for itself.
+    rig.client(&command(&data(0)));
+    rig.client(&command(&data(1)));
+    rig.client(&command(&data(1)));
+    for _ in 0..2 {
+        rig.client(&execute(id, 0));
+        assert_eq!(rig.told_error().0, 1105);
+    }
+    rig.client(&command(&[b"\x1a", &id.to_le_bytes()[..]].concat()));
+    rig.told();
+    rig.client(&execute(id, 0));
+    assert_eq!(rig.sent_raw(Replica), execute(40, 0));
+}
+
+#[test]
+fn long_data_without_end_ends_the_session() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Replica, "SELECT a FROM t WHERE a = ?", 40, 1);
+    let head = [b"\x18", &id.to_le_bytes()[..]].concat();
+    for parameter in 0..8 {
+        assert!(!rig.closed(), "{parameter}");
+        rig.client(&command(&[&head, &[parameter, 0][..], &vec![b'x'; 15 << 20]].concat()));
+    }
+    rig.client(&command(&[&head, &[8, 0][..], &vec![b'x'; 15 << 20]].concat()));
     assert_eq!(rig.told_error().0, 1153);
     assert!(rig.closed());
 }
