@@ -2,7 +2,6 @@
 
 use crate::protocol::command::{self, Command};
 use crate::protocol::errno::SqlError;
-use crate::protocol::execute;
 use crate::protocol::packet::{self, Body, Frame};
 use crate::protocol::walker::Expect;
 use crate::router::kill::Kill;
@@ -12,7 +11,6 @@ use crate::session::action::{Outbox, Request, Spent, World, index};
 use crate::session::failure::Failure;
 use crate::session::pin::Pin;
 use crate::session::{Ask, Pending, Phase, Session, Trackers, tracking};
-use crate::topology::Flavour;
 
 /// The part of a streamed command that is looked at, bytes.
 const PREFIX: usize = 64 * 1024;
@@ -53,12 +51,12 @@ impl Session {
         }
     }
 
-    fn largest_packet(&self, world: &World<'_>) -> usize {
+    pub(super) fn largest_packet(&self, world: &World<'_>) -> usize {
         let server = world.topology.facts().map_or(64 << 20, |facts| facts.max_allowed_packet);
         usize::try_from(server).unwrap_or(1 << 30)
     }
 
-    fn protocol_error(&mut self, world: &World<'_>, error: SqlError, out: &mut Outbox) {
+    pub(super) fn protocol_error(&mut self, world: &World<'_>, error: SqlError, out: &mut Outbox) {
         out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
         self.close(world.now, out);
     }
@@ -186,7 +184,13 @@ impl Session {
 
     /// What the class alone does not tell of the pending request's text: whom it kills, and
     /// whether it shows how the trackers are set.
-    fn look_closer(&mut self, world: &mut World<'_>, class: Class, sql: &[u8], out: &mut Outbox) {
+    pub(super) fn look_closer(
+        &mut self,
+        world: &mut World<'_>,
+        class: Class,
+        sql: &[u8],
+        out: &mut Outbox,
+    ) {
         self.look_for_trackers(class, sql);
         if class.effects.any(Effects::KILL) {
             match kill::parse(sql, &self.state.dialect) {
@@ -202,7 +206,7 @@ impl Session {
         self.proceed(world, out);
     }
 
-    fn look_for_trackers(&mut self, class: Class, sql: &[u8]) {
+    pub(super) fn look_for_trackers(&mut self, class: Class, sql: &[u8]) {
         if class.reason == Reason::HostLocal
             && tracking::are_shown_by(sql)
             && let Some(pending) = self.pending.as_mut()
@@ -239,122 +243,6 @@ impl Session {
         out.requests.push(Request::Kill { id, connection });
     }
 
-    fn take_prepare(&mut self, world: &mut World<'_>, sql: &[u8], wire: &[u8], out: &mut Outbox) {
-        let class = world.classes.classify(sql, &self.state.dialect);
-        let id = self.statements.next_id();
-        // Wherever it is prepared, it must speak of this session.
-        let own = if class.effects.any(Effects::VIRTUAL) {
-            rewrite::virtualise(sql, &self.state.dialect, self.connection_id)
-        } else {
-            None
-        };
-        let rewritten = own.as_ref().map(|sql| {
-            let mut wire = Vec::new();
-            packet::write(&mut wire, 0, &[b"\x16", sql.as_slice()].concat());
-            wire
-        });
-        let (sql, wire) = match (&own, &rewritten) {
-            (Some(sql), Some(wire)) => (sql.as_slice(), wire.as_slice()),
-            _ => (sql, wire),
-        };
-        self.pend(world, Ask::Prepare { id }, class, Expect::Prepare, wire);
-        if let Some(pending) = self.pending.as_mut() {
-            pending.text_at = wire.len().saturating_sub(sql.len());
-        }
-        self.look_for_trackers(class, sql);
-        self.proceed(world, out);
-    }
-
-    fn take_execution(
-        &mut self,
-        world: &mut World<'_>,
-        id: u32,
-        expect: Expect,
-        wire: &[u8],
-        out: &mut Outbox,
-    ) {
-        // MariaDB: this id stands for the statement prepared last.
-        let id = if id == u32::MAX { self.statements.last_id() } else { id };
-        let Some(statement) = self.statements.get(id) else {
-            return self.unknown_statement(world, id, "mysqld_stmt_execute", wire, out);
-        };
-        if statement.overlong {
-            self.pend(world, Ask::Other, plain(Reason::Command), expect, wire);
-            let error = SqlError::long_data_too_long(match self.state.dialect.flavour {
-                Flavour::MariaDb => "max_long_data_size",
-                Flavour::MySql => "max_allowed_packet",
-            });
-            return self.refuse(world, error, out);
-        }
-        let mut class = statement.class;
-        if expect == Expect::Bulk {
-            class.kind = Kind::Primary;
-        }
-        // Few statements need more of their text than its class.
-        let text = if class.effects.any(Effects::KILL) {
-            let payload = packet::payload(wire, wire.len());
-            kill::with_number(&statement.text, execute::only_integer(&payload))
-        } else if class.reason == Reason::HostLocal {
-            statement.text.clone()
-        } else {
-            Vec::new()
-        };
-        self.pend(world, Ask::Execute { id }, class, expect, wire);
-        self.look_closer(world, class, &text, out);
-    }
-
-    fn take_fetch(&mut self, world: &mut World<'_>, id: u32, wire: &[u8], out: &mut Outbox) {
-        let id = if id == u32::MAX { self.statements.last_id() } else { id };
-        let Some(statement) = self.statements.get(id) else {
-            return self.unknown_statement(world, id, "mysqld_stmt_fetch", wire, out);
-        };
-        let cursor = statement.cursor;
-        self.pend(world, Ask::Fetch { id }, plain(Reason::Pinned), Expect::Fetch, wire);
-        let Some(slot) = cursor else {
-            // The families differ by a full stop.
-            let end = match self.state.dialect.flavour {
-                Flavour::MariaDb => "",
-                Flavour::MySql => ".",
-            };
-            let text = format!("The statement ({id}) has no open cursor{end}");
-            let error = SqlError::new(1421, b"HY000", text);
-            return self.refuse(world, error, out);
-        };
-        self.decide_held(slot, Reason::Pinned);
-        self.proceed(world, out);
-    }
-
-    fn take_statement_reset(
-        &mut self,
-        world: &mut World<'_>,
-        id: u32,
-        wire: &[u8],
-        out: &mut Outbox,
-    ) {
-        let Some(statement) = self.statements.get(id) else {
-            return self.unknown_statement(world, id, "mysqld_stmt_reset", wire, out);
-        };
-        let cursor = statement.cursor;
-        self.statements.clear_long_data(id);
-        self.pend(world, Ask::ResetStatement { id }, plain(Reason::Pinned), Expect::Simple, wire);
-        match cursor {
-            Some(slot) => {
-                self.decide_held(slot, Reason::Pinned);
-                self.proceed(world, out);
-            }
-            None if self.doubtful && self.transaction.is_some() => {
-                // The flags of the answer are not known here.
-                self.repeat_no_count();
-                self.decide_held(Held::Primary, Reason::Pinned);
-                self.proceed(world, out);
-            }
-            None => {
-                self.repeat_no_count();
-                self.agree(world, out);
-            }
-        }
-    }
-
     fn take_reset(&mut self, world: &mut World<'_>, wire: &[u8], out: &mut Outbox) {
         self.drop_link(Held::Replica, out);
         self.pend(world, Ask::ResetConnection, plain(Reason::Command), Expect::Simple, wire);
@@ -378,73 +266,6 @@ impl Session {
         };
         self.state.reset(self.first_dialect);
         self.forget_everything();
-    }
-
-    fn unknown_statement(
-        &mut self,
-        world: &mut World<'_>,
-        id: u32,
-        command: &str,
-        wire: &[u8],
-        out: &mut Outbox,
-    ) {
-        self.pend(world, Ask::Other, plain(Reason::Command), Expect::Simple, wire);
-        if let Some(slot) = self.where_unknown(id) {
-            self.decide_held(slot, Reason::Command);
-            return self.proceed(world, out);
-        }
-        let command = match self.state.dialect.flavour {
-            Flavour::MariaDb => command,
-            // Whatever the command is.
-            Flavour::MySql => "mysql_stmt_precheck",
-        };
-        let error = SqlError::unknown_statement(id, command);
-        self.refuse(world, error, out);
-    }
-
-    /// The link whose server is to say that it does not know a statement: MySQL's lists the error
-    /// behind what it lists already (9.7, measured).
-    fn where_unknown(&self, id: u32) -> Option<Held> {
-        let slot = self.list_is_where();
-        let mysql = self.state.dialect.flavour == Flavour::MySql;
-        (mysql && !self.statements.is_used_on(slot, id)).then_some(slot)
-    }
-
-    /// COM_STMT_CLOSE has no answer: it is passed to each link that knows the statement.
-    fn close_statement(&mut self, id: u32, out: &mut Outbox) {
-        let id = if id == u32::MAX { self.statements.last_id() } else { id };
-        let Some(statement) = self.statements.remove(id) else { return };
-        for slot in [Held::Primary, Held::Replica] {
-            let Some(on_link) = statement.on_links[index(slot)] else { continue };
-            match self.link(slot) {
-                Some(link) if link.serial == on_link.serial => {
-                    close_on_link(on_link.id, slot, out);
-                }
-                Some(_) => {}
-                // Told when the session gets its own link back.
-                None => self.statements.close_later(slot, on_link),
-            }
-        }
-        if !self.statements.any_cursor() {
-            self.pins.remove(Pin::Cursor);
-        }
-    }
-
-    /// The statements that the client has closed while the link was in the pool.
-    pub(super) fn close_forgotten(&mut self, slot: Held, out: &mut Outbox) {
-        let serial = self.link(slot).map_or(0, |link| link.serial);
-        for id in self.statements.take_closed(slot, serial) {
-            close_on_link(id, slot, out);
-        }
-    }
-
-    /// COM_STMT_SEND_LONG_DATA has no answer: it is kept until the execution that uses it.
-    fn keep_long_data(&mut self, world: &mut World<'_>, id: u32, payload: &[u8], out: &mut Outbox) {
-        let limit = self.largest_packet(world);
-        let id = if id == u32::MAX { self.statements.last_id() } else { id };
-        if !self.statements.push_long_data(id, payload, limit) {
-            self.protocol_error(world, SqlError::packet_too_large(), out);
-        }
     }
 
     /// A command beyond the inspection limit: its head is looked at, the rest is streamed to
@@ -591,13 +412,8 @@ impl Session {
     }
 }
 
-pub(super) fn close_on_link(id: u32, slot: Held, out: &mut Outbox) {
-    let [a, b, c, d] = id.to_le_bytes();
-    packet::write(&mut out.links[index(slot)], 0, &[0x19, a, b, c, d]);
-}
-
 /// The class of a command that has no text.
-fn plain(reason: Reason) -> Class {
+pub(super) fn plain(reason: Reason) -> Class {
     Class {
         kind: Kind::Primary,
         verb: Verb::Other,

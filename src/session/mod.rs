@@ -39,6 +39,7 @@ mod options;
 mod outcome;
 mod phrase;
 pub mod pin;
+mod prepared;
 mod refused;
 mod release;
 pub mod retry;
