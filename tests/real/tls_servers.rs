@@ -222,11 +222,12 @@ async fn a_reload_judges_the_servers_anew() {
     })
     .await;
     let idle = ["server=\"127.0.0.1"];
+    // Whoever asks for counters, as for the cipher, shares no link; this one leaves it behind.
+    let mut stream = connect(proxy.port);
+    raw::login(&mut stream, APP, None).expect("a login");
+    raw::ask(&mut stream, "DO 1").expect("an answer");
+    drop(stream);
     wait::until("a link in the pool", || async {
-        // Whoever asks for counters, as for the cipher, shares no link.
-        let mut stream = connect(proxy.port);
-        raw::login(&mut stream, APP, None).expect("a login");
-        raw::ask(&mut stream, "DO 1").expect("an answer");
         (proxy.metric("pointsman_server_links_idle", &idle) > 0.0).then_some(())
     })
     .await;
