@@ -70,6 +70,9 @@ impl Worker {
             // It may come late: whoever has the link next must not be hit.
             if let Some(session) = victim.session.borrow_mut().as_mut() {
                 session.link_is_shot_at();
+                if connection {
+                    session.doom();
+                }
             }
             self.kill_thread(&victim, &identity, node, thread, connection).await;
         }

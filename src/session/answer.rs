@@ -6,7 +6,7 @@ use crate::protocol::errno::SqlError;
 use crate::protocol::flags::Status;
 use crate::protocol::reply;
 use crate::router::policy::Held;
-use crate::session::action::{Finished, KillOutcome, Outbox, Request, Spent, World};
+use crate::session::action::{Finished, KillOutcome, Login, Outbox, Request, Spent, World};
 use crate::session::failure::Failure;
 use crate::session::{Phase, Session};
 use crate::topology::{Flavour, NodeId};
@@ -91,6 +91,14 @@ impl Session {
         if connection {
             self.close(world.now, out);
         }
+    }
+
+    /// A refused change of user: the client is who it was, and begins anew all the same.
+    pub(super) fn user_kept(&mut self, world: &World<'_>) {
+        self.refused_changes = self.refused_changes.saturating_add(1);
+        let schema = self.state.schema().map(<[u8]>::to_vec);
+        let login = Login { schema, same_user: true, ..self.login.clone() };
+        self.user_changed(world, Some(login));
     }
 
     /// Ends the pending request with an answer of our own.

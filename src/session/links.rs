@@ -300,6 +300,11 @@ impl Session {
         sql
     }
 
+    /// A KILL of the client is on its way: what its link suffers by it is no loss of a server.
+    pub fn doom(&mut self) {
+        self.doomed = true;
+    }
+
     /// A KILL is on its way to the server's thread behind the running command: whoever has the
     /// link next must not be hit by it.
     pub fn link_is_shot_at(&mut self) {

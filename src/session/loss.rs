@@ -16,6 +16,10 @@ impl Session {
     /// A link broke, or its server said goodbye.
     pub(super) fn link_lost(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {
         let Some(link) = self.links[index(slot)].take() else { return };
+        if self.doomed {
+            // By the KILL that the client is about to feel itself.
+            return self.close(world.now, out);
+        }
         let node = link.facts.node;
         let server = self.name_of(world, node);
         let cursor = self.statements.cursor_on(slot);

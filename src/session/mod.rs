@@ -69,6 +69,8 @@ pub struct Session {
     statements: Statements,
     /// Refused changes of user.
     refused_changes: u8,
+    /// The client has been killed.
+    doomed: bool,
     pins: Pins,
     links: [Option<Link>; 2],
     /// Counts the session's links.
@@ -251,6 +253,7 @@ impl Session {
             tracking: Tracking::default(),
             statements: Statements::default(),
             refused_changes: 0,
+            doomed: false,
             pins: Pins::default(),
             links: [None, None],
             link_serial: 0,
@@ -376,12 +379,7 @@ impl Session {
             Event::Deadline => self.deadline_passed(world, out),
             Event::UserChanged(login) => self.user_changed(world, login),
             Event::UserKept if self.login.sole => self.close(world.now, out),
-            Event::UserKept => {
-                self.refused_changes = self.refused_changes.saturating_add(1);
-                let schema = self.state.schema().map(<[u8]>::to_vec);
-                let login = Login { schema, same_user: true, ..self.login.clone() };
-                self.user_changed(world, Some(login));
-            }
+            Event::UserKept => self.user_kept(world),
             Event::Killed(outcome) => self.answer_kill(world, outcome, out),
         }
     }

@@ -41,6 +41,16 @@ const SENT: &[(&str, Verdict, Verdict)] = &[
 ];
 
 #[test]
+fn a_client_that_is_killed_is_not_told_of_a_lost_server() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "LOCK TABLES t WRITE", &ok(1, AUTO));
+    rig.client(&query("ALTER TABLE t ADD COLUMN b INT"));
+    rig.session.doom();
+    rig.event(Event::LinkClosed(Primary));
+    assert!(rig.told().is_empty() && rig.closed());
+}
+
+#[test]
 fn the_table_of_repeats_is_whole() {
     let dialect = initial_dialect(&facts(), 45, false);
     for &(sql, outside, inside) in SENT {
