@@ -16,8 +16,9 @@ use crate::session::pin::Pin;
 use crate::session::state::one_shot;
 use crate::topology::Flavour;
 
-/// Bits of the word of options, and of the words of what the slow log shows; in order.
-const OPTIONS: [&[u8]; 24] = [
+/// Bits of the word of options, and of the words of what the slow log shows; in order. What
+/// sql_log_bin says stands in a place of its own.
+const OPTIONS: [&[u8]; 23] = [
     b"autocommit",
     b"check_constraint_checks",
     b"explicit_defaults_for_timestamp",
@@ -34,7 +35,6 @@ const OPTIONS: [&[u8]; 24] = [
     b"sql_big_selects",
     b"sql_buffer_result",
     b"sql_if_exists",
-    b"sql_log_bin",
     b"sql_log_off",
     b"sql_notes",
     b"sql_quote_show_create",
