@@ -74,15 +74,18 @@ impl Session {
                 .any(|change| matches!(change, Change::Variable { name, .. } if name == wanted))
         };
         let renamed = are_renamed(&self.state.dialect);
+        let (mut options, mut collations) = (false, Vec::new());
         for change in session_track::changes(tracks).flatten() {
             let Change::Variable { name, .. } = change else { continue };
-            if is_option(name) {
-                return self.learn_from_text(|assigned| is_option(assigned) && !told(assigned));
-            }
-            if let Some(collation) = collation_beside(name).filter(|_| renamed) {
-                let collation = collation.as_bytes();
-                return self.learn_from_text(|assigned| assigned == collation && !told(assigned));
-            }
+            options |= is_option(name);
+            collations.extend(collation_beside(name).filter(|_| renamed));
+        }
+        if options || !collations.is_empty() {
+            self.learn_from_text(|assigned| {
+                let shares = options && is_option(assigned)
+                    || collations.iter().any(|collation| collation.as_bytes() == assigned);
+                shares && !told(assigned)
+            });
         }
     }
 
