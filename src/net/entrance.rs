@@ -452,9 +452,10 @@ async fn admit(
     let hello = machine.hello();
     let identity = identity(hello, credential, terms.demand());
     let mut link = link;
-    // A schema named at login, and an account that may not be let in now, are the primary's to
-    // judge; its words are the client's answer.
-    if link.is_none() && (hello.database.is_some() || terms.judged) {
+    // A schema or a character set named at login, and an account that may not be let in now, are
+    // the primary's to judge; its words are the client's answer.
+    let judged = hello.database.is_some() || hello.speaks_in_wide_characters() || terms.judged;
+    if link.is_none() && judged {
         match open_on_primary(&drive.worker, &drive.seat, &identity, nobody).await {
             Ok(first) => link = Some(first),
             Err(DialError::Refused(payload)) => {

@@ -87,6 +87,16 @@ pub struct Hello {
     login_nonce: [u8; NONCE_LEN],
 }
 
+impl Hello {
+    /// Whether the session's character set is one that no client may speak, since its characters
+    /// hold zero bytes: ucs2, utf16, utf16le and utf32. A server refuses it with 1231, in a
+    /// change of user as well.
+    #[must_use]
+    pub const fn speaks_in_wide_characters(&self) -> bool {
+        matches!(self.collation, 35 | 54..=56 | 60..=62 | 90 | 101..=124 | 128..=151 | 159..=183)
+    }
+}
+
 impl std::fmt::Debug for Hello {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hello")

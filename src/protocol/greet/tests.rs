@@ -558,3 +558,12 @@ fn no_packets_make_either_machine_panic() {
     };
     runner.run(&strategy, run).unwrap();
 }
+
+#[test]
+fn character_sets_with_zero_bytes_are_no_client_s() {
+    let speaks = |collation| Hello { collation, ..Hello::default() }.speaks_in_wide_characters();
+    // ucs2, utf16, utf16le, utf32 by their ids in information_schema.COLLATIONS.
+    assert!([35, 90, 54, 101, 56, 62, 60, 160, 183].into_iter().all(speaks));
+    // big5, latin1, gbk, utf8mb3, binary, cp932, gb18030, utf8mb4.
+    assert!(![1, 8, 28, 33, 63, 95, 248, 255, 45, 46, 192, 224].into_iter().any(speaks));
+}
