@@ -4,13 +4,13 @@
 //! question, "what does logging in as this user take", from the configuration, from a cache, or
 //! by asking the primary with the monitor account.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 

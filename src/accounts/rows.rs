@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD;
-
 use serde::Deserialize;
 
 use crate::accounts::host::{self, Peer};

@@ -24,8 +24,6 @@ use crate::protocol::{Malformed, command, packet, reply};
 use crate::tls::trust::{Demand, Towards, Trust};
 use crate::topology::Transport;
 
-/// COM_QUIT as a whole packet.
-const QUIT: [u8; 5] = [1, 0, 0, 0, 1];
 /// The collation that the monitor logs in with: utf8mb4_general_ci, known to both families.
 const COLLATION: u8 = 45;
 /// Most bytes of an answer; a list of ten thousand connections is not near it.
@@ -186,7 +184,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         // As much as fits without waiting; five bytes always do.
         let mut cx = Context::from_waker(Waker::noop());
-        let _ = Pin::new(&mut self.wire.stream).poll_write(&mut cx, &QUIT);
+        let _ = Pin::new(&mut self.wire.stream).poll_write(&mut cx, &command::QUIT);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::protocol::auth::Credential;
 use crate::protocol::flags::Capabilities;
 use crate::protocol::login::{LoginRequest, RsaPolicy, ZSTD_LEVEL};
 use crate::protocol::session_track::Change;
-use crate::protocol::{reply, session_track};
+use crate::protocol::{command, reply, session_track};
 use crate::router::policy::Held;
 use crate::session;
 use crate::session::action::LinkFacts;
@@ -186,15 +186,12 @@ impl Opening<'_> {
     }
 }
 
-/// COM_QUIT on the wire.
-const QUIT: [u8; 5] = [1, 0, 0, 0, 1];
-
 impl Drop for LinkSocket {
     /// A server counts and logs a connection that ends without a word (Aborted_clients). In the
     /// pool a link is at rest; elsewhere it may be in the middle of a command.
     fn drop(&mut self) {
         if self.parked.is_some() {
-            let _ = self.stream.try_write(&QUIT);
+            let _ = self.stream.try_write(&command::QUIT);
         }
     }
 }

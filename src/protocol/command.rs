@@ -237,6 +237,9 @@ pub fn parse(payload: &[u8], caps: Capabilities) -> Result<Command<'_>, Malforme
     Ok(command)
 }
 
+/// COM_QUIT as a whole packet.
+pub const QUIT: [u8; 5] = [1, 0, 0, 0, byte::QUIT];
+
 /// The payload of a COM_QUERY of our own, without attributes.
 #[must_use]
 pub fn query_payload(sql: &[u8], caps: Capabilities) -> Vec<u8> {

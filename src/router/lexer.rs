@@ -144,6 +144,12 @@ impl Token {
     pub(crate) fn bytes<'a>(&self, text: &'a [u8]) -> &'a [u8] {
         text.get(self.start..self.end).unwrap_or_default()
     }
+
+    /// What stands between the quotes of a token that has some.
+    pub(crate) fn inside<'a>(&self, text: &'a [u8]) -> &'a [u8] {
+        let quoted = self.bytes(text);
+        quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default()
+    }
 }
 
 impl<'a> Lexer<'a> {

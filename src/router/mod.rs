@@ -133,6 +133,14 @@ pub enum Verb {
     Other,
 }
 
+impl Verb {
+    /// Whether such a statement changes rows of tables that it names.
+    #[must_use]
+    pub const fn changes_rows(self) -> bool {
+        matches!(self, Self::Insert | Self::Update | Self::Delete | Self::Replace | Self::LoadData)
+    }
+}
+
 /// A set of things that a statement may do to its session; a prediction, never a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Effects(pub u32);

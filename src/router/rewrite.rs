@@ -54,9 +54,8 @@ pub fn names_row_count(sql: &[u8], dialect: &Dialect) -> bool {
 pub fn names_query_cost(sql: &[u8], dialect: &Dialect) -> bool {
     let mut lexer = Lexer::new(sql, dialect, Gate::Server);
     std::iter::from_fn(|| lexer.token()).any(|token| {
-        let text = token.bytes(sql);
-        let inside = text.get(1..text.len().saturating_sub(1)).unwrap_or_default();
-        token.kind == TokenKind::String && inside.eq_ignore_ascii_case(b"last_query_cost")
+        token.kind == TokenKind::String
+            && token.inside(sql).eq_ignore_ascii_case(b"last_query_cost")
     })
 }
 

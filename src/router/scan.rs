@@ -95,8 +95,7 @@ impl<'a> Scan<'a> {
 
     /// What stands between the quotes of a token.
     pub(crate) fn inside(&self, token: &Token) -> &'a [u8] {
-        let quoted = token.bytes(self.text);
-        quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default()
+        token.inside(self.text)
     }
 
     /// Forgets the statement before; its findings were collected.

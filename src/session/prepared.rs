@@ -54,8 +54,7 @@ impl Session {
         wire: &[u8],
         out: &mut Outbox,
     ) {
-        // MariaDB: this id stands for the statement prepared last.
-        let id = if id == u32::MAX { self.statements.last_id() } else { id };
+        let id = self.statements.meant(id);
         let Some(statement) = self.statements.get(id) else {
             return self.unknown_statement(world, id, "mysqld_stmt_execute", wire, out);
         };
@@ -91,7 +90,7 @@ impl Session {
         wire: &[u8],
         out: &mut Outbox,
     ) {
-        let id = if id == u32::MAX { self.statements.last_id() } else { id };
+        let id = self.statements.meant(id);
         let Some(statement) = self.statements.get(id) else {
             return self.unknown_statement(world, id, "mysqld_stmt_fetch", wire, out);
         };
@@ -142,7 +141,7 @@ impl Session {
         }
     }
 
-    pub(super) fn unknown_statement(
+    fn unknown_statement(
         &mut self,
         world: &mut World<'_>,
         id: u32,
@@ -166,7 +165,7 @@ impl Session {
 
     /// The link whose server is to say that it does not know a statement: MySQL's lists the error
     /// behind what it lists already (9.7, measured).
-    pub(super) fn where_unknown(&self, id: u32) -> Option<Held> {
+    fn where_unknown(&self, id: u32) -> Option<Held> {
         let slot = self.list_is_where();
         let mysql = self.state.dialect.flavour == Flavour::MySql;
         (mysql && !self.statements.is_used_on(slot, id)).then_some(slot)
@@ -174,7 +173,7 @@ impl Session {
 
     /// COM_STMT_CLOSE has no answer: it is passed to each link that knows the statement.
     pub(super) fn close_statement(&mut self, id: u32, out: &mut Outbox) {
-        let id = if id == u32::MAX { self.statements.last_id() } else { id };
+        let id = self.statements.meant(id);
         let Some(statement) = self.statements.remove(id) else { return };
         for slot in [Held::Primary, Held::Replica] {
             let Some(on_link) = statement.on_links[index(slot)] else { continue };
@@ -209,7 +208,7 @@ impl Session {
         out: &mut Outbox,
     ) {
         let limit = self.largest_packet(world);
-        let id = if id == u32::MAX { self.statements.last_id() } else { id };
+        let id = self.statements.meant(id);
         if !self.statements.push_long_data(id, payload, limit) {
             self.protocol_error(world, SqlError::packet_too_large(), out);
         }

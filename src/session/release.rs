@@ -5,8 +5,8 @@
 //! written into the client's text, wherever it asks next. With warnings or an error behind it,
 //! which cannot be set anywhere else, a session keeps the link.
 
+use crate::protocol::command;
 use crate::protocol::flags::Status;
-use crate::protocol::packet;
 use crate::router::policy::Held;
 use crate::router::{Class, Effects, Kind, Verb, rewrite};
 use crate::session::action::{Outbox, Request, World, index};
@@ -114,7 +114,7 @@ impl Session {
     pub(super) fn take_leave_of_servers(&self, out: &mut Outbox) {
         for slot in [Held::Replica, Held::Primary] {
             if matches!(self.phase, Phase::Idle) && self.link(slot).is_some() {
-                packet::write(&mut out.links[index(slot)], 0, &[0x01]);
+                out.links[index(slot)].extend_from_slice(&command::QUIT);
             }
         }
     }
@@ -244,13 +244,9 @@ impl Session {
         if class.effects.any(Effects::OPAQUE) {
             return true;
         }
-        let writes = matches!(
-            class.verb,
-            Verb::Insert | Verb::Update | Verb::Delete | Verb::Replace | Verb::LoadData
-        );
         let known = self.carried.found_on == Some(exchange.slot);
         match (self.state.dialect.flavour, class.verb) {
-            (Flavour::MySql, _) if writes => true,
+            (Flavour::MySql, verb) if verb.changes_rows() => true,
             (Flavour::MySql, Verb::Set | Verb::Ddl) => false,
             _ => !known && (class.multi || self.has_subquery()),
         }

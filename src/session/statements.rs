@@ -85,10 +85,11 @@ impl Statements {
         self.last_id
     }
 
-    /// The id of the statement prepared last (MariaDB lets 0xFFFFFFFF stand for it).
+    /// The statement that an id stands for: MariaDB lets 0xFFFFFFFF stand for the one that was
+    /// prepared last.
     #[must_use]
-    pub fn last_id(&self) -> u32 {
-        self.last_id
+    pub fn meant(&self, id: u32) -> u32 {
+        if id == u32::MAX { self.last_id } else { id }
     }
 
     /// Keeps a statement that a server has accepted.
