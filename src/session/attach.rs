@@ -414,13 +414,6 @@ impl Session {
                 to.extend_from_slice(&pending.wire);
                 return overwrite(to, at, &on_link.id.to_le_bytes());
             }
-            Ask::Prepare { .. } if pending.class.effects.any(Effects::VIRTUAL) => {
-                let text = pending.wire.get(pending.text_at..).unwrap_or_default();
-                let own = rewrite::virtualise(text, &self.state.dialect, self.connection_id);
-                let head = pending.wire.get(packet::HEADER_LEN..pending.text_at);
-                let text = own.as_deref().unwrap_or(text);
-                packet::write(to, 0, &[head.unwrap_or_default(), text].concat());
-            }
             Ask::Query
                 if pending.class.effects.any(Effects::VIRTUAL.with(Effects::DIAGNOSTICS)) =>
             {
