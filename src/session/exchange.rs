@@ -284,11 +284,12 @@ impl Session {
         if wants_tracks {
             self.learn_tracking();
         }
-        let autocommit = ok.status.has(Status::AUTOCOMMIT);
-        let renamed = options::are_renamed(&self.state.dialect).then_some(autocommit);
-        let shown = match wants_tracks {
-            true => self.tracking.filter(ok.tracks, renamed),
-            false => Vec::new(),
+        let shown = if wants_tracks {
+            let autocommit = ok.status.has(Status::AUTOCOMMIT);
+            let renamed = options::are_renamed(&self.state.dialect).then_some(autocommit);
+            self.tracking.filter(ok.tracks, renamed)
+        } else {
+            Vec::new()
         };
         let rewritten = reply::Ok { tracks: &shown, warnings, status, ..ok };
         rewritten.encode(&mut out.client, seq, header, client);
@@ -308,7 +309,7 @@ impl Session {
                 .with(Effects::USER_VAR_WRITE)
                 .with(Effects::REPLICATION_REPLAY),
         ) || verb == Some(crate::router::Verb::Deallocate);
-        let mut wrote = false;
+        let (mut wrote, mut hides) = (false, false);
         for change in session_track::changes(tracks) {
             let Ok(change) = change else { return false };
             match change {
@@ -330,20 +331,29 @@ impl Session {
             {
                 continue;
             }
-            match self.state.learn(&change, slot) {
-                Learnt::Noted => {}
-                Learnt::Wrote => wrote = true,
-                Learnt::Irreproducible => self.pins.add(Pin::ReplicationReplay),
-                Learnt::HostBound => self.pins.add(Pin::HostBound),
+            wrote |= self.learn(&change, slot);
+            if let Change::Variable { name, .. } = change {
+                hides |= options::may_hide_others(name, &self.state.dialect);
             }
         }
-        if self.state.dialect.flavour == Flavour::MariaDb && !effects.any(Effects::SET_STATEMENT) {
+        if hides {
             self.learn_merged(tracks);
         }
         if wrote {
             self.wrote();
         }
         !changed || explained && !effects.any(Effects::OPAQUE)
+    }
+
+    /// Learns one change; whether it is a write of the session's own.
+    pub(super) fn learn(&mut self, change: &Change<'_>, slot: Held) -> bool {
+        match self.state.learn(change, slot) {
+            Learnt::Noted => return false,
+            Learnt::Wrote => return true,
+            Learnt::Irreproducible => self.pins.add(Pin::ReplicationReplay),
+            Learnt::HostBound => self.pins.add(Pin::HostBound),
+        }
+        false
     }
 
     /// The session's own write: its token has grown.

@@ -9,11 +9,11 @@
 
 use crate::protocol::session_track::{self, Change};
 use crate::router::Dialect;
-use crate::router::set::{self, SetTarget, SetValue};
+use crate::router::policy::Held;
+use crate::router::set::{SetTarget, SetValue};
 use crate::session::Session;
 use crate::session::outcome::TrimQuotes as _;
 use crate::session::pin::Pin;
-use crate::session::state::one_shot;
 use crate::topology::Flavour;
 
 /// Bits of the word of options, and of the words of what the slow log shows; in order. What
@@ -55,66 +55,53 @@ pub(super) fn are_renamed(dialect: &Dialect) -> bool {
     dialect.flavour == Flavour::MariaDb && dialect.version >= 110_000
 }
 
-/// The collation that shares its place with this character set.
-fn collation_beside(name: &[u8]) -> Option<&'static str> {
-    match name {
-        b"character_set_connection" => Some("collation_connection"),
-        b"character_set_server" => Some("collation_server"),
-        _ => None,
-    }
+/// Character sets, each with the collation that shares its place.
+const PAIRS: [(&[u8], &[u8]); 2] = [
+    (b"character_set_connection", b"collation_connection"),
+    (b"character_set_server", b"collation_server"),
+];
+
+/// The character set that shares its place with this collation.
+pub(super) fn charset_beside(collation: &[u8]) -> Option<&'static [u8]> {
+    PAIRS.into_iter().find(|(_, known)| *known == collation).map(|(charset, _)| charset)
+}
+
+/// Whether a report under this name may leave out what a SET has done to another variable.
+pub(super) fn may_hide_others(name: &[u8], dialect: &Dialect) -> bool {
+    dialect.flavour == Flavour::MariaDb
+        && (is_option(name)
+            || are_renamed(dialect) && PAIRS.into_iter().any(|(charset, _)| charset == name))
 }
 
 impl Session {
-    /// Learns what a reply's reports leave out. What a SET says in plain words is taken from
-    /// there; after anything else the session stays where it is.
+    /// Learns what a reply's reports leave out, of which one may. What a SET says in plain words
+    /// is taken from there, as if it had been reported; after anything else the session stays
+    /// where it is.
     pub(super) fn learn_merged(&mut self, tracks: &[u8]) {
+        let Some(assignments) = self.assignments() else {
+            self.pins.add(Pin::UnknownSet);
+            return;
+        };
         let told = |wanted: &[u8]| {
             session_track::changes(tracks)
                 .flatten()
                 .any(|change| matches!(change, Change::Variable { name, .. } if name == wanted))
         };
-        let renamed = are_renamed(&self.state.dialect);
-        let (mut options, mut collations) = (false, Vec::new());
-        for change in session_track::changes(tracks).flatten() {
-            let Change::Variable { name, .. } = change else { continue };
-            options |= is_option(name);
-            collations.extend(collation_beside(name).filter(|_| renamed));
-        }
-        if options || !collations.is_empty() {
-            self.learn_from_text(|assigned| {
-                let shares = options && is_option(assigned)
-                    || collations.iter().any(|collation| collation.as_bytes() == assigned);
-                shares && !told(assigned)
-            });
-        }
-    }
-
-    /// Learns those of the assigned variables that `is_hidden` chooses.
-    fn learn_from_text(&mut self, is_hidden: impl Fn(&[u8]) -> bool) {
-        let multi = self.pending.as_ref().is_some_and(|pending| pending.class.multi);
-        let text = self.set_text().filter(|_| !multi);
-        let assignments = text.and_then(|text| set::parse(&text, &self.state.dialect));
-        let Some(assignments) = assignments else {
-            self.pins.add(Pin::UnknownSet);
-            return;
-        };
+        let options = OPTIONS.into_iter().any(told);
         for assignment in assignments {
             let SetTarget::Session(name) = assignment.target else { continue };
-            if !is_hidden(name.as_bytes()) {
+            let name = name.as_bytes();
+            let option = is_option(name);
+            let shares = option && options || charset_beside(name).is_some_and(told);
+            if !shares || told(name) {
                 continue;
             }
-            if one_shot(name.as_bytes()) {
-                self.pins.add(Pin::ReplicationReplay);
-            } else if is_option(name.as_bytes()) {
-                match truth(&assignment.value) {
-                    Some(on) => self.state.set_option(name.as_bytes(), on),
-                    None => self.pins.add(Pin::UnknownSet),
+            let value = if option { truth(&assignment.value) } else { word(&assignment.value) };
+            match value {
+                Some(value) => {
+                    self.learn(&Change::Variable { name, value }, Held::Primary);
                 }
-            } else {
-                match word(&assignment.value) {
-                    Some(collation) => self.state.set_collation(name.as_bytes(), collation),
-                    None => self.pins.add(Pin::UnknownSet),
-                }
+                None => self.pins.add(Pin::UnknownSet),
             }
         }
     }
@@ -128,11 +115,11 @@ fn word(value: &SetValue) -> Option<&[u8]> {
     (!word.is_empty() && word.iter().all(plain)).then_some(word)
 }
 
-/// What a plain word says of a bit.
-fn truth(value: &SetValue) -> Option<bool> {
+/// What a plain word says of a bit, as a report would.
+fn truth(value: &SetValue) -> Option<&'static [u8]> {
     match word(value)?.to_ascii_lowercase().as_slice() {
-        b"1" | b"on" | b"true" => Some(true),
-        b"0" | b"off" | b"false" => Some(false),
+        b"1" | b"on" | b"true" => Some(b"ON"),
+        b"0" | b"off" | b"false" => Some(b"OFF"),
         _ => None,
     }
 }

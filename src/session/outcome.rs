@@ -1,7 +1,7 @@
 //! The end of a reply: what the session has become by it.
 
 use crate::router::policy::Held;
-use crate::router::set::{self, SetTarget, SetValue};
+use crate::router::set::{self, Assignment, SetTarget, SetValue};
 use crate::router::{Effects, Reason, Verb};
 use crate::session::action::{Outbox, Request, World};
 use crate::session::attach::shows_data;
@@ -90,11 +90,7 @@ impl Session {
         if class.effects.any(Effects::OPAQUE) && error != 1064 {
             self.pins.add(Pin::OpaqueState);
         }
-        let writes = matches!(
-            class.verb,
-            Verb::Insert | Verb::Update | Verb::Delete | Verb::Replace | Verb::LoadData
-        );
-        if writes || class.reason == Reason::Function {
+        if class.verb.changes_rows() || class.reason == Reason::Function {
             self.state.doubt_user_variables();
         }
     }
@@ -213,35 +209,31 @@ impl Session {
     /// A SET of the client's own trackers counts from its own reply on.
     pub(super) fn learn_tracking(&mut self) {
         let Some(pending) = self.pending.as_ref() else { return };
-        if !pending.class.effects.any(Effects::SET) || pending.class.multi {
+        if !pending.class.effects.any(Effects::SET) {
             return;
         }
-        let Some(text) = self.set_text() else { return };
-        for assignment in set::parse(&text, &self.state.dialect).unwrap_or_default() {
+        for assignment in self.assignments().unwrap_or_default() {
             if let SetTarget::Session(name) = assignment.target {
                 self.learn_session_variable(&name, &assignment.value);
             }
         }
     }
 
-    /// The text of the pending SET, the prepared one's included.
-    pub(super) fn set_text(&self) -> Option<Vec<u8>> {
-        let pending = self.pending.as_ref()?;
-        match pending.ask {
-            Ask::Execute { id } => self.statements.get(id).map(|s| s.text.clone()),
-            Ask::Query => pending.wire.get(pending.text_at..).map(<[u8]>::to_vec),
-            _ => None,
-        }
+    /// What the pending SET assigns, the prepared one included; `None` when it is no SET alone, or
+    /// is not understood.
+    pub(super) fn assignments(&self) -> Option<Vec<Assignment>> {
+        let pending = self.pending.as_ref().filter(|pending| !pending.class.multi)?;
+        let text = match pending.ask {
+            Ask::Execute { id } => self.statements.get(id)?.text.as_slice(),
+            Ask::Query => pending.wire.get(pending.text_at..)?,
+            _ => return None,
+        };
+        set::parse(text, &self.state.dialect)
     }
 
     /// What a successful SET says about values that the trackers do not show.
     fn learn_set(&mut self, out: &mut Outbox) {
-        let Some(pending) = self.pending.as_ref() else { return };
-        let assignments = self
-            .set_text()
-            .filter(|_| !pending.class.multi)
-            .and_then(|text| set::parse(&text, &self.state.dialect));
-        let Some(assignments) = assignments else {
+        let Some(assignments) = self.assignments() else {
             self.pins.add(Pin::UnknownSet);
             return;
         };

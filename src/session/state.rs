@@ -8,7 +8,7 @@ use crate::protocol::flags::Status;
 use crate::protocol::session_track::Change;
 use crate::router::policy::Held;
 use crate::router::{Charset, Dialect};
-use crate::session::options::are_renamed;
+use crate::session::options::{are_renamed, charset_beside};
 use crate::topology::Flavour;
 use crate::topology::gtid::GtidSet;
 
@@ -138,14 +138,12 @@ impl State {
                 self.variables.retain(|entry| *entry.name != *b"collation_connection");
                 self.charset_at = self.version.wrapping_add(1);
             }
-            b"collation_connection" => {
-                if are_renamed(&self.dialect) {
-                    // The same place by its other name.
-                    self.variables.retain(|entry| *entry.name != *b"character_set_connection");
-                }
-                self.charset_at = self.version.wrapping_add(1);
-            }
+            b"collation_connection" => self.charset_at = self.version.wrapping_add(1),
             _ => {}
+        }
+        if let Some(charset) = charset_beside(name).filter(|_| are_renamed(&self.dialect)) {
+            // The same place by its other name.
+            self.variables.retain(|entry| *entry.name != *charset);
         }
         self.set_variable(name, value);
         if binds_to_host(name, value) {
@@ -155,19 +153,6 @@ impl State {
         } else {
             Learnt::Irreproducible
         }
-    }
-
-    /// Writes down an option that is on or off, which no report has told under its own name.
-    pub fn set_option(&mut self, name: &[u8], on: bool) {
-        self.set_variable(name, if on { b"ON" } else { b"OFF" });
-    }
-
-    /// Writes down a collation that was reported only as its character set, whose place it takes.
-    pub fn set_collation(&mut self, name: &[u8], collation: &[u8]) {
-        let rest = name.strip_prefix(b"collation").unwrap_or_default();
-        let charset = [b"character_set", rest].concat();
-        self.variables.retain(|entry| *entry.name != *charset);
-        self.set_variable(name, collation);
     }
 
     /// Writes down a system variable.
@@ -463,7 +448,7 @@ fn binds_to_host(name: &[u8], value: &[u8]) -> bool {
 }
 
 /// Variables that act once or steer replication: their text cannot be replayed elsewhere.
-pub(super) fn one_shot(name: &[u8]) -> bool {
+fn one_shot(name: &[u8]) -> bool {
     matches!(
         name,
         b"timestamp"

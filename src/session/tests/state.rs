@@ -144,6 +144,10 @@ fn what_a_report_leaves_out_is_taken_from_the_text_or_pins() {
         rig.ask(Primary, unclear, &told("unique_checks"));
         assert!(rig.session.pins().has(Pin::UnknownSet), "{unclear}: {rig:?}");
     }
+    // What it was set to binds as if it had been told.
+    let mut rig = Rig::new();
+    rig.ask(Primary, "SET unique_checks = 0, profiling = 1", &told("unique_checks"));
+    assert!(rig.session.pins().has(Pin::HostBound), "{rig:?}");
     // What was told by its own name is known whatever the text says.
     let mut rig = Rig::new();
     rig.ask(Primary, "SET unique_checks = @@global.unique_checks", &told("unique_checks"));
