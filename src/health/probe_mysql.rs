@@ -19,32 +19,45 @@ use crate::topology::{Flavour, ServerFacts};
 /// First version with REPLICA in the names of statements and columns.
 const MYSQL_SAYS_REPLICA: u32 = 80_022;
 
-/// One question for everything but replication, in the order of [`Variables`].
-const MARIADB_VARIABLES: &str = "SELECT @@global.server_id, '', @@global.read_only, \
-     @@global.gtid_binlog_pos, @@global.gtid_slave_pos, @@global.max_allowed_packet, \
-     @@global.wait_timeout, @@global.interactive_timeout, @@global.sql_mode, USER(), \
-     @@hostname, @@port, @@global.max_connections, @@global.max_prepared_stmt_count, \
-     @@global.init_connect, \
-     CONCAT_WS('/', @@global.max_allowed_packet, @@global.sql_mode, @@global.time_zone, \
-     @@global.character_set_server, @@global.collation_server, @@global.lc_time_names, \
-     @@global.group_concat_max_len, @@global.div_precision_increment, \
-     @@global.default_week_format, @@global.max_sort_length, @@global.sql_select_limit, \
-     @@global.sql_big_selects, @@global.sql_auto_is_null, @@global.tx_isolation, \
-     @@global.default_storage_engine, @@global.enforce_storage_engine, \
-     @@global.max_error_count, @@global.sql_notes, @@global.init_connect), \
-     @@global.default_storage_engine, @@global.have_query_cache";
-const MYSQL_VARIABLES: &str = "SELECT @@global.server_id, @@global.server_uuid, \
-     (@@global.read_only OR @@global.super_read_only), @@global.gtid_executed, '', \
-     @@global.max_allowed_packet, @@global.wait_timeout, @@global.interactive_timeout, \
-     @@global.sql_mode, USER(), @@hostname, @@port, @@global.max_connections, \
-     @@global.max_prepared_stmt_count, @@global.init_connect, \
-     CONCAT_WS('/', @@global.max_allowed_packet, @@global.sql_mode, @@global.time_zone, \
-     @@global.character_set_server, @@global.collation_server, @@global.lc_time_names, \
-     @@global.group_concat_max_len, @@global.div_precision_increment, \
-     @@global.default_week_format, @@global.max_sort_length, @@global.sql_select_limit, \
-     @@global.sql_big_selects, @@global.sql_auto_is_null, @@global.transaction_isolation, \
-     @@global.default_storage_engine, @@global.max_error_count, @@global.sql_notes, \
-     @@global.init_connect), @@global.default_storage_engine";
+/// What both families are asked of themselves as servers, in the order of [`seen`].
+macro_rules! of_the_server {
+    () => {
+        "@@global.max_allowed_packet, @@global.wait_timeout, @@global.interactive_timeout, \
+         @@global.sql_mode, USER(), @@hostname, @@port, @@global.max_connections, \
+         @@global.max_prepared_stmt_count, @@global.init_connect, "
+    };
+}
+
+/// What a session begins with in both families, for a comparison of servers.
+macro_rules! of_sessions {
+    () => {
+        "@@global.max_allowed_packet, @@global.sql_mode, @@global.time_zone, \
+         @@global.character_set_server, @@global.collation_server, @@global.lc_time_names, \
+         @@global.group_concat_max_len, @@global.div_precision_increment, \
+         @@global.default_week_format, @@global.max_sort_length, @@global.sql_select_limit, \
+         @@global.sql_big_selects, @@global.sql_auto_is_null, @@global.default_storage_engine, \
+         @@global.max_error_count, @@global.sql_notes, @@global.init_connect"
+    };
+}
+
+/// One question for everything but replication, in the order of [`seen`].
+const MARIADB_VARIABLES: &str = concat!(
+    "SELECT @@global.server_id, '', @@global.read_only, @@global.gtid_binlog_pos, \
+     @@global.gtid_slave_pos, ",
+    of_the_server!(),
+    "CONCAT_WS('/', ",
+    of_sessions!(),
+    ", @@global.tx_isolation, @@global.enforce_storage_engine), \
+     @@global.default_storage_engine, @@global.have_query_cache",
+);
+const MYSQL_VARIABLES: &str = concat!(
+    "SELECT @@global.server_id, @@global.server_uuid, \
+     (@@global.read_only OR @@global.super_read_only), @@global.gtid_executed, '', ",
+    of_the_server!(),
+    "CONCAT_WS('/', ",
+    of_sessions!(),
+    ", @@global.transaction_isolation), @@global.default_storage_engine",
+);
 
 /// Probes one server.
 #[derive(Debug)]
