@@ -64,44 +64,11 @@ def chosen_tests(chosen, judge):
     return mtr.listed(HERE / ("mtr-ci.txt" if chosen.subset else "mtr-pass.txt"))
 
 
-class Mtr:
-    """mysql-test-run's tests, one way of running them."""
+class Suite:
+    """The tests of one judge, over and over."""
 
-    def __init__(self, judge, folder, template, parallel):
+    def __init__(self, judge, folder, template):
         self.judge, self.folder, self.template = judge, folder, template
-        self.parallel = parallel
-        self.rounds = 0
-
-    def run(self, tests, proxied, shard=None):
-        """Runs `tests`; answers those that passed, and those that failed."""
-        self.rounds += 1
-        kind = "proxied" if proxied else "direct"
-        begun = time.monotonic()
-        folder = self.folder / f"{self.judge}-{self.rounds}-{kind}"
-        run = mtr.Run(folder, self.template, program() if proxied else None, MTR[self.judge])
-        run.all(tests, self.parallel, shard)
-        passed = [test for test in tests if run.verdicts.get(test) == "pass"]
-        failed = [test for test in tests if run.verdicts.get(test) in ("fail", "lost")]
-        skipped = len(tests) - len(passed) - len(failed)
-        where = f", {run.replica_reads:.0f} statements on replicas" if proxied else ""
-        print(
-            f"{self.judge} {kind}: {len(passed)} passed, {len(failed)} failed,"
-            f" {skipped} skipped{where}, {time.monotonic() - begun:.0f} s",
-            flush=True,
-        )
-        strays = [note for note in run.notes if "writes on a replica" in note]
-        (folder / "passed").write_text("\n".join(passed) + "\n")
-        (folder / "failed").write_text("\n".join(failed) + "\n")
-        return passed, failed, strays
-
-
-class ClientTest:
-    """The tests of the C API."""
-
-    judge = "client-test"
-
-    def __init__(self, folder, template):
-        self.folder, self.template = folder, template
         self.rounds = 0
 
     def run(self, tests, proxied, shard=None):
@@ -110,17 +77,41 @@ class ClientTest:
         kind = "proxied" if proxied else "direct"
         begun = time.monotonic()
         folder = self.folder / f"{self.judge}-{self.rounds}-{kind}"
-        run = client_test.Run(folder, self.template, program() if proxied else None)
-        passed, failed = run.all(tests)
+        run, passed, failed = self.once(folder, program() if proxied else None, tests, shard)
+        skipped = len(tests) - len(passed) - len(failed)
         where = f", {run.replica_reads:.0f} statements on replicas" if proxied else ""
         print(
-            f"{self.judge} {kind}: {len(passed)} passed, {len(failed)} failed{where},"
-            f" {time.monotonic() - begun:.0f} s",
+            f"{self.judge} {kind}: {len(passed)} passed, {len(failed)} failed,"
+            f" {skipped} skipped{where}, {time.monotonic() - begun:.0f} s",
             flush=True,
         )
         (folder / "passed").write_text("\n".join(passed) + "\n")
         (folder / "failed").write_text("\n".join(failed) + "\n")
         return passed, failed, [note for note in run.notes if "writes on a replica" in note]
+
+
+class Mtr(Suite):
+    """mysql-test-run's tests, one way of running them."""
+
+    def __init__(self, judge, folder, template, parallel):
+        super().__init__(judge, folder, template)
+        self.parallel = parallel
+
+    def once(self, folder, proxy, tests, shard):
+        run = mtr.Run(folder, self.template, proxy, MTR[self.judge])
+        run.all(tests, self.parallel, shard)
+        passed = [test for test in tests if run.verdicts.get(test) == "pass"]
+        failed = [test for test in tests if run.verdicts.get(test) in ("fail", "lost")]
+        return run, passed, failed
+
+
+class ClientTest(Suite):
+    """The tests of the C API; they are not run in shards."""
+
+    def once(self, folder, proxy, tests, shard):
+        run = client_test.Run(folder, self.template, proxy)
+        passed, failed = run.all(tests)
+        return run, passed, failed
 
 
 def judge(suite, tests):
@@ -161,7 +152,7 @@ def main():
         if name in MTR:
             suite = Mtr(name, folder, template, chosen.parallel)
         else:
-            suite = ClientTest(folder, template)
+            suite = ClientTest(name, folder, template)
         if chosen.direct:
             suite.run(tests, False)
         else:
