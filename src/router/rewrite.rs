@@ -59,6 +59,15 @@ pub fn names_query_cost(sql: &[u8], dialect: &Dialect) -> bool {
     })
 }
 
+/// What a SHOW shows, in lower case: the first word behind it that is no FULL.
+#[must_use]
+pub fn shown(sql: &[u8], dialect: &Dialect) -> Option<Vec<u8>> {
+    let mut lexer = Lexer::new(sql, dialect, Gate::Server);
+    let mut words = std::iter::from_fn(|| lexer.token()).filter(|t| t.kind == TokenKind::Word);
+    let what = words.find(|token| !token.is_word(kw::SHOW) && !token.is_word(kw::FULL))?;
+    Some(what.bytes(sql).to_ascii_lowercase())
+}
+
 /// The names, in lower case, of the user variables before an `=` in the text, and the word behind
 /// it. A name that would have to be quoted with care is left out.
 #[must_use]

@@ -85,7 +85,7 @@ impl Session {
             avoid: pending.avoid,
             settings_changed: world.settings_changed,
         };
-        if self.asks_list_of_replica() {
+        if self.asks_the_replica() {
             let decision =
                 Decision { target: Target::Held(Held::Replica), reason: Reason::PreviousStatement };
             self.write_down(decision);
@@ -102,6 +102,9 @@ impl Session {
     /// keeps the replica's link, reads that a move would leave behind.
     fn amend(&mut self, world: &World<'_>, decision: Decision) -> Decision {
         let Target::Replica { node, freshness } = decision.target else { return decision };
+        if self.opens_away_from_list() {
+            return Decision { target: Target::Primary, reason: Reason::PreviousStatement };
+        }
         if freshness == Freshness::AskThenWait && self.is_only_prepared() {
             // The question would be the previous statement, of which the client may still ask.
             return Decision { target: Target::Primary, reason: Reason::NotCaughtUp };

@@ -5,7 +5,7 @@
 use crate::protocol::errno::SqlError;
 use crate::protocol::flags::Status;
 use crate::router::policy::Held;
-use crate::router::{Class, Effects, Kind, Reason, Verb};
+use crate::router::{Class, Effects, Kind, Reason, Verb, rewrite};
 use crate::session::action::{Outbox, World};
 use crate::session::phrase::insert_id_statement;
 use crate::session::{Ask, Session};
@@ -50,7 +50,12 @@ impl Session {
             match self.fate() {
                 Fate::Emptied => {}
                 Fate::Unknown if self.listed.on != Some(slot) => {}
-                Fate::Kept | Fate::Unknown => return,
+                Fate::Kept | Fate::Unknown => {
+                    if has_text(&pending.ask) {
+                        self.repeat_no_count();
+                    }
+                    return;
+                }
             }
         }
         self.list_is_on(slot, warnings);
@@ -133,7 +138,10 @@ impl Session {
     pub(super) fn untold(&self) -> Option<Vec<u8>> {
         let error = self.listed.untold.as_deref()?;
         let pending = self.pending.as_ref()?;
-        let asks = pending.class.kind == Kind::Last && !matches!(pending.ask, Ask::Prepare { .. });
+        // Who asks for numbers asks about the last statement, which left them and not the error.
+        let asks = pending.class.kind == Kind::Last
+            && !matches!(pending.ask, Ask::Prepare { .. })
+            && (self.listed.repeated > 0 || self.asks_for_list());
         // MySQL: an error of its own would be listed behind what is there.
         if !asks && !self.lists_behind() {
             return None;
@@ -172,12 +180,18 @@ impl Session {
         }
     }
 
-    /// The list is asked for and is on the replica's link, while something else binds the
-    /// session to the primary's.
-    pub(super) fn asks_list_of_replica(&self) -> bool {
-        self.listed.on == Some(Held::Replica)
-            && self.link(Held::Replica).is_some()
-            && self.asks_for_list()
+    /// What is asked for is on the replica's link, while something else binds the session to the
+    /// primary's: the list, or the numbers of the statement that has set variables there.
+    pub(super) fn asks_the_replica(&self) -> bool {
+        if self.link(Held::Replica).is_none() {
+            return false;
+        }
+        let asks = self.pending.as_ref().is_some_and(|p| p.class.kind == Kind::Last);
+        if self.asks_for_list() {
+            self.listed.on == Some(Held::Replica)
+        } else {
+            asks && self.has_strays() && self.last == Some(Held::Replica)
+        }
     }
 
     /// The link's flags are not the client's: it lists the warnings of a statement that ran
@@ -198,6 +212,15 @@ impl Session {
         has(b"found_rows") && !has(b"row_count")
     }
 
+    /// The pending request opens a read-only transaction, over which MariaDB keeps the list; on a
+    /// replica it would be out of reach.
+    pub(super) fn opens_away_from_list(&self) -> bool {
+        let pending = self.pending.as_ref();
+        self.state.dialect.flavour == Flavour::MariaDb
+            && pending.is_some_and(|p| p.class.effects.any(Effects::BEGIN_READ_ONLY))
+            && self.is_listed_on(Held::Primary)
+    }
+
     fn asks_for_list(&self) -> bool {
         let last = self.pending.as_ref().is_some_and(|p| p.class.kind == Kind::Last);
         let text = if last { self.lower_text() } else { return false };
@@ -215,7 +238,8 @@ impl Session {
         let stale = self.listed.on != Some(slot) && self.link(slot).is_some_and(|l| l.listed);
         let asks = pending.class.kind == Kind::Last;
         asks && self.carried.has_rows() && !self.is_listed_on(slot)
-            || stale && (self.asks_for_list() || self.lists_behind())
+            || stale
+                && (self.asks_for_list() || self.lists_behind() || self.fate() == Fate::Unknown)
     }
 
     /// Whether the pending request is answered with a number of rows that the statement before
@@ -260,7 +284,7 @@ impl Session {
         let pending = self.pending.as_ref();
         self.repeats_count()
             || self.state.dialect.flavour == Flavour::MySql
-                && pending.is_some_and(|p| p.ask == Ask::Other)
+                && pending.is_some_and(|p| matches!(p.ask, Ask::Fetch { .. } | Ask::Other))
     }
 
     /// MySQL empties the list with the next statement that is not about it, MariaDB with the
@@ -328,6 +352,28 @@ impl Session {
             | Verb::Administration
             | Verb::Other => Fate::Unknown,
         }
+    }
+
+    /// Whether the pending SHOW is answered without a query of the server's own.
+    pub(super) fn shows_without_query(&self) -> bool {
+        const THEM: [&[u8]; 14] = [
+            b"binary",
+            b"binlog",
+            b"create",
+            b"engine",
+            b"errors",
+            b"grants",
+            b"master",
+            b"privileges",
+            b"processlist",
+            b"relaylog",
+            b"replica",
+            b"replicas",
+            b"slave",
+            b"warnings",
+        ];
+        let what = rewrite::shown(&self.lower_text(), &self.state.dialect);
+        what.is_some_and(|word| THEM.contains(&word.as_slice()))
     }
 
     /// Whether the pending text may have a query in it.

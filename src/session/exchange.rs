@@ -14,6 +14,7 @@ use crate::session::answer::LASTING;
 use crate::session::failure::Failure;
 use crate::session::phrase::QUERY_CACHE;
 use crate::session::pin::Pin;
+use crate::session::prepared::NO_OPEN_CURSOR;
 use crate::session::state::{Learnt, tells_of_statement};
 use crate::session::statements::{OnLink, Statement};
 use crate::session::{Ask, Exchange, Phase, Session, options, retry};
@@ -463,13 +464,18 @@ impl Session {
             exchange.error = code;
         }
         self.note_error(self.exchange_slot());
-        match self.as_on_primary(code) {
-            Some(error) => {
-                let seq = wire.get(3).copied().unwrap_or(1);
-                out.client.extend_from_slice(&error.packet(seq, self.client_capabilities()));
-                self.list_is_untold(error);
-            }
-            None => out.client.extend_from_slice(wire),
+        let seq = wire.get(3).copied().unwrap_or(1);
+        let client = self.client_capabilities();
+        if let Some(error) = self.as_on_primary(code) {
+            out.client.extend_from_slice(&error.packet(seq, client));
+            self.list_is_untold(error);
+        } else if let (NO_OPEN_CURSOR, Some(Ask::Fetch { id })) =
+            (code, self.pending.as_ref().map(|pending| &pending.ask))
+        {
+            // The server names the statement by its own id.
+            out.client.extend_from_slice(&self.no_open_cursor(*id).packet(seq, client));
+        } else {
+            out.client.extend_from_slice(wire);
         }
         self.mark_forwarded();
         Passed::On

@@ -157,6 +157,8 @@ impl Session {
             (Effects::TEXT_PREPARE, Pin::NamedStatement),
             (Effects::XA, Pin::Xa),
             (Effects::COUNTERS, Pin::HostBound),
+            // Who changes a server's replication goes on with that server.
+            (Effects::TOPOLOGY, Pin::HostBound),
         ];
         for (effect, pin) in pins {
             if effects.any(effect) {

@@ -33,8 +33,8 @@ pub enum Pin {
     /// The login cannot be repeated: only the client can answer the account's plugin, or its
     /// password has expired.
     Login,
-    /// It watches what only one host counts or keeps: its status counters, profiles, traces;
-    /// or new tables get an engine that replication does not tell of.
+    /// It watches what only one host counts or keeps: its status counters, profiles, traces; it
+    /// administers one; or new tables get an engine that replication does not tell of.
     HostBound,
 }
 

@@ -135,7 +135,7 @@ impl Session {
         let unfinished = slot == Held::Primary && !self.settled;
         // A login that cannot be made again ends with its link.
         self.link(slot).is_some()
-            && (self.strays.is_none() || slot == Held::Primary)
+            && (!self.has_strays() || slot == Held::Primary)
             && !self.login.sole
             && !pinned
             && !unfinished
@@ -236,19 +236,30 @@ impl Session {
     }
 
     /// Whether the statement that is over has set FOUND_ROWS. MariaDB's outlives what is no
-    /// query; MySQL's only what touches no rows (10.11 and 9.7, measured).
+    /// query.
     fn has_set_found(&self, class: &Class, exchange: &Exchange) -> bool {
-        if exchange.rows || exchange.error != 0 {
+        if exchange.error != 0 {
             return exchange.rows;
         }
         if class.effects.any(Effects::OPAQUE) {
             return true;
         }
+        if self.state.dialect.flavour == Flavour::MySql && !class.multi {
+            return self.sets_found_in_mysql(class.verb, exchange.rows);
+        }
         let known = self.carried.found_on == Some(exchange.slot);
-        match (self.state.dialect.flavour, class.verb) {
-            (Flavour::MySql, verb) if verb.changes_rows() => true,
-            (Flavour::MySql, Verb::Set | Verb::Ddl) => false,
-            _ => !known && (class.multi || self.has_subquery()),
+        exchange.rows || !known && (class.multi || self.has_subquery())
+    }
+
+    /// MySQL's FOUND_ROWS is set by what its executor runs, whether rows come of it or not, and
+    /// by no other result set (9.7, measured).
+    fn sets_found_in_mysql(&self, verb: Verb, rows: bool) -> bool {
+        match verb {
+            Verb::Select | Verb::Values | Verb::Table | Verb::With => true,
+            Verb::Do | Verb::Update | Verb::Describe => true,
+            Verb::Insert | Verb::Replace | Verb::Delete => self.has_subquery(),
+            Verb::Show => rows && !self.shows_without_query(),
+            _ => false,
         }
     }
 

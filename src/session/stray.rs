@@ -20,6 +20,11 @@ pub(super) struct Strays {
 }
 
 impl Session {
+    /// Whether the replica's link has variables that the primary's lacks.
+    pub(super) fn has_strays(&self) -> bool {
+        self.strays.is_some()
+    }
+
     /// A statement of the client's has succeeded on this link.
     pub(super) fn note_strays(&mut self, slot: Held) {
         let Some(pending) = self.pending.as_ref() else { return };

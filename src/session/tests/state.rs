@@ -169,6 +169,8 @@ fn what_cannot_be_reproduced_pins() {
         ("SET GLOBAL max_allowed_packet=2048", ok(1, AUTO), Pin::HostBound),
         ("FLUSH STATUS", ok(1, AUTO), Pin::HostBound),
         ("SHOW STATUS", row("1", AUTO), Pin::HostBound),
+        ("CHANGE MASTER TO master_host='a'", ok(1, AUTO), Pin::HostBound),
+        ("STOP SLAVE", ok(1, AUTO), Pin::HostBound),
         ("SET profiling=1", ok_with(1, AUTO, &[variable("profiling", "ON")]), Pin::HostBound),
         (
             "SET timestamp=1",

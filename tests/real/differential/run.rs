@@ -360,11 +360,12 @@ impl Run<'_> {
             "option" => {
                 let option: u16 = text.parse().expect("an option");
                 client.send(&[b"\x1B".as_slice(), &option.to_le_bytes()].concat());
-                let mut reply = client.receive(Expect::Simple, b"");
+                let reply = client.receive(Expect::Simple, b"");
+                let mut reply = settled(reply, Expect::Simple, capabilities, asked);
                 // It repeats how many warnings the statement before had on its server.
                 match reply.packets.last_mut().map(|(_, payload)| payload.as_mut_slice()) {
                     Some([0xFE, warnings @ .., _, _]) if warnings.len() == 2 => warnings.fill(0),
-                    Some([0xFE, _, _, _, _, warnings @ ..]) => warnings.fill(0),
+                    Some([0xFE, _, _, _, _, low, high, ..]) => [*low, *high] = [0, 0],
                     _ => {}
                 }
                 return reply;
