@@ -39,6 +39,8 @@ pub(super) struct Drive {
     /// Bytes of the client that the session has not used yet.
     pub(super) client_tail: Vec<u8>,
     pub(super) links: [Option<LinkSocket>; 2],
+    /// The client has gone while a server worked for it.
+    pub(super) hung_up: bool,
 }
 
 /// What the wait ended with.
@@ -171,6 +173,9 @@ impl Drive {
                 read_some(&mut self.client, &mut self.client_tail, &self.worker.buffer, cx)
         {
             return Poll::Ready(Input::Client(read));
+        }
+        if !interest.client && self.client.has_ended() {
+            self.notice_hang_up(cx);
         }
         Poll::Pending
     }
@@ -487,7 +492,7 @@ impl Drop for Drive {
 }
 
 /// Reads into the worker's buffer, or behind the tail when there is one.
-fn read_some(
+pub(super) fn read_some(
     stream: &mut Stream,
     tail: &mut Vec<u8>,
     buffer: &RefCell<Box<[u8]>>,

@@ -7,6 +7,7 @@
 pub mod drive;
 pub mod entrance;
 pub mod group;
+mod hangup;
 mod kill;
 mod link;
 pub mod listen;

@@ -15,6 +15,10 @@ use crate::upstream::dial::DialError;
 impl Drive {
     /// The client is gone; what it leaves clean serves others.
     pub(super) fn leave(&mut self) {
+        if self.hung_up {
+            // What its link was told cannot be taken back.
+            return;
+        }
         let mut out = Outbox::default();
         if let Some(session) = self.seat.session.borrow_mut().as_mut() {
             session.leave(&mut out);

@@ -474,6 +474,7 @@ impl Worker {
             client: stream,
             client_tail: Vec::new(),
             links: [None, None],
+            hung_up: false,
         };
         self.spawn(async move {
             match entrance::enter(drive, proxied).await {

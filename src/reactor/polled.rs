@@ -164,6 +164,14 @@ impl<S> Polled<S> {
         &self.socket
     }
 
+    /// Whether the peer has closed its side, or the connection is broken. There may be something
+    /// left to be read.
+    #[inline]
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.readiness.ended.get()
+    }
+
     /// Whether reading makes sense now, without a system call.
     #[inline]
     pub fn poll_readable(&self, cx: &Context<'_>) -> Poll<()> {

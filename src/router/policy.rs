@@ -173,9 +173,7 @@ fn read_reason(class: &Class, view: &View<'_>) -> Result<Reason, Reason> {
         }
         (Kind::Primary | Kind::Last, _) => return Err(class.reason),
     };
-    // A transaction may mention them later.
-    let mentions = Effects::USER_VAR_READ.with(Effects::BEGIN_READ_ONLY);
-    if class.effects.any(mentions) && !view.user_vars_restorable {
+    if class.effects.any(Effects::USER_VAR_READ) && !view.user_vars_restorable {
         return Err(Reason::SessionState);
     }
     Ok(reason)

@@ -51,7 +51,7 @@ impl Session {
                 Fate::Emptied => {}
                 Fate::Unknown if self.listed.on != Some(slot) => {}
                 Fate::Kept | Fate::Unknown => {
-                    if has_text(&pending.ask) {
+                    if has_text(&pending.ask) && !matches!(pending.ask, Ask::Prepare { .. }) {
                         self.repeat_no_count();
                     }
                     return;

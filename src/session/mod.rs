@@ -260,7 +260,7 @@ impl Session {
             strays: None,
             epoch: 0,
             reading: None,
-            carried: Carried::default(),
+            carried: Carried::at_login(dialect.flavour),
             listed: Listed::default(),
             settled: true,
             last: None,

@@ -239,6 +239,8 @@ impl Session {
             self.pins.add(Pin::UnknownSet);
             return;
         };
+        let names = assignments.iter().position(|set| set.target == SetTarget::Names);
+        let set_later = variables(assignments.get(names.unwrap_or(0)..).unwrap_or_default());
         for assignment in assignments {
             match (assignment.target, assignment.value) {
                 (SetTarget::UserVar(name), SetValue::Literal(literal)) => {
@@ -248,7 +250,7 @@ impl Session {
                 }
                 (SetTarget::UserVar(_), _) => self.pins.add(Pin::UserVariable),
                 (SetTarget::Session(name), value) => self.learn_session_variable(&name, &value),
-                (SetTarget::Names, SetValue::Words(words)) => self.learn_names(&words),
+                (SetTarget::Names, SetValue::Words(words)) => self.learn_names(&words, &set_later),
                 (SetTarget::Names | SetTarget::CharacterSet, _) => self.pins.add(Pin::UnknownSet),
                 (SetTarget::NextTransaction, _) => self.pins.add(Pin::NextTransaction),
                 (SetTarget::Role, SetValue::Words(role) | SetValue::Literal(role)) => {
@@ -276,15 +278,17 @@ impl Session {
 
     /// SET NAMES charset [COLLATE collation]: the trackers tell the charset, only the text which
     /// collation goes with it (MariaDB 11 has a default of its own for NAMES).
-    fn learn_names(&mut self, words: &[u8]) {
+    fn learn_names(&mut self, words: &[u8], set_later: &[String]) {
         let mut words = words.split(|byte| *byte == b' ').map(TrimQuotes::trim_quotes);
         match (words.next(), words.next(), words.next()) {
-            (Some(charset), None, None) => self.state.set_names(&charset.to_ascii_lowercase()),
+            (Some(charset), None, None) => {
+                self.state.set_names(&charset.to_ascii_lowercase(), set_later)
+            }
             (Some(charset), Some(keyword), Some(collation))
                 if keyword.eq_ignore_ascii_case(b"collate") =>
             {
                 let collation = collation.to_ascii_lowercase();
-                self.state.set_names(&[charset, b" COLLATE ", &collation].concat());
+                self.state.set_names(&[charset, b" COLLATE ", &collation].concat(), set_later);
             }
             _ => self.pins.add(Pin::UnknownSet),
         }
@@ -345,6 +349,15 @@ impl Session {
             | Ask::Other => {}
         }
     }
+}
+
+/// The system variables of the session that are assigned.
+fn variables(assignments: &[Assignment]) -> Vec<String> {
+    let session = |set: &Assignment| match &set.target {
+        SetTarget::Session(name) => Some(name.clone()),
+        _ => None,
+    };
+    assignments.iter().filter_map(session).collect()
 }
 
 /// Whether the GTID of a write names everything that was on the primary before it: with several

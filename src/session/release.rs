@@ -28,9 +28,18 @@ pub(super) struct Carried {
     found_lost: bool,
     /// ROW_COUNT of the previous statement, when its link was given up.
     rows: Option<i64>,
+    /// The previous statement was an EXPLAIN: its cost may be asked for, where it ran.
+    explained: bool,
 }
 
 impl Carried {
+    /// What a session begins with: our own statements have set another number on its link.
+    /// MariaDB begins with that of some session before (10.11, measured).
+    pub(super) fn at_login(flavour: Flavour) -> Self {
+        let found = (flavour == Flavour::MySql).then_some(0);
+        Self { found, ..Self::default() }
+    }
+
     /// The previous statement's ROW_COUNT is known without its link.
     pub(super) fn has_rows(&self) -> bool {
         self.rows.is_some()
@@ -126,7 +135,8 @@ impl Session {
     }
 
     fn releasable(&self, slot: Held) -> bool {
-        self.is_free(slot) && self.lost.is_none() && !self.is_listed_on(slot)
+        let asked_for_cost = self.carried.explained && self.last == Some(slot);
+        self.is_free(slot) && self.lost.is_none() && !self.is_listed_on(slot) && !asked_for_cost
     }
 
     /// Whether nothing that cannot be set up elsewhere hangs on the link.
@@ -211,6 +221,7 @@ impl Session {
     /// A statement of the client's is over on this link: which numbers the link has now.
     pub(super) fn counts_are_on(&mut self, class: &Class, exchange: &Exchange) {
         self.carried.rows = None;
+        self.carried.explained = class.verb == Verb::Explain;
         if self.has_set_found(class, exchange) {
             self.carried.found_is_on(exchange.slot);
         }
@@ -235,8 +246,8 @@ impl Session {
         }
     }
 
-    /// Whether the statement that is over has set FOUND_ROWS. MariaDB's outlives what is no
-    /// query.
+    /// Whether the statement that is over has set FOUND_ROWS: MariaDB's is set by every query,
+    /// MySQL's by what its executor runs, by other result sets neither (10.11 and 9.7, measured).
     fn has_set_found(&self, class: &Class, exchange: &Exchange) -> bool {
         if exchange.error != 0 {
             return exchange.rows;
@@ -244,22 +255,16 @@ impl Session {
         if class.effects.any(Effects::OPAQUE) {
             return true;
         }
-        if self.state.dialect.flavour == Flavour::MySql && !class.multi {
-            return self.sets_found_in_mysql(class.verb, exchange.rows);
+        if class.multi {
+            return exchange.rows || self.has_subquery();
         }
-        let known = self.carried.found_on == Some(exchange.slot);
-        exchange.rows || !known && (class.multi || self.has_subquery())
-    }
-
-    /// MySQL's FOUND_ROWS is set by what its executor runs, whether rows come of it or not, and
-    /// by no other result set (9.7, measured).
-    fn sets_found_in_mysql(&self, verb: Verb, rows: bool) -> bool {
-        match verb {
-            Verb::Select | Verb::Values | Verb::Table | Verb::With => true,
-            Verb::Do | Verb::Update | Verb::Describe => true,
-            Verb::Insert | Verb::Replace | Verb::Delete => self.has_subquery(),
-            Verb::Show => rows && !self.shows_without_query(),
-            _ => false,
+        match (self.state.dialect.flavour, class.verb) {
+            (_, Verb::Select | Verb::Values | Verb::Table | Verb::With | Verb::Describe) => true,
+            (_, Verb::Show) => exchange.rows && !self.shows_without_query(),
+            (Flavour::MySql, Verb::Do | Verb::Update) => true,
+            (_, verb) if verb.changes_rows() => self.has_subquery(),
+            (Flavour::MySql, _) => false,
+            (Flavour::MariaDb, _) => !exchange.rows && self.has_subquery(),
         }
     }
 

@@ -231,15 +231,17 @@ impl State {
     }
 
     /// Writes down `SET NAMES charset [COLLATE collation]`, whose character sets the trackers
-    /// have told as variables before.
-    pub fn set_names(&mut self, words: &[u8]) {
+    /// have told as variables before. What they told of the variables `set_later` counts: the
+    /// same SET assigns them after the NAMES.
+    pub fn set_names(&mut self, words: &[u8], set_later: &[String]) {
         const TOLD: [&[u8]; 4] = [
             b"character_set_client",
             b"character_set_connection",
             b"character_set_results",
             b"collation_connection",
         ];
-        self.variables.retain(|entry| !TOLD.contains(&&*entry.name));
+        let later = |name: &[u8]| set_later.iter().any(|later| later.as_bytes() == name);
+        self.variables.retain(|entry| !TOLD.contains(&&*entry.name) || later(&entry.name));
         self.version = self.version.wrapping_add(1);
         self.charset_at = self.version;
         self.names = Some((words.to_vec(), self.version));

@@ -114,7 +114,8 @@ impl Session {
         if slot == Held::Replica
             && self.transaction == Some(Held::Replica)
             && (pending.ask == Ask::Tunnel
-                || outgrows_replica(pending.class.kind, pending.class.verb, pending.class.effects))
+                || outgrows_replica(&pending.class)
+                || self.lacks_variables(&pending.class))
         {
             return Some(Step::EndReplicaTransaction);
         }
@@ -166,6 +167,14 @@ impl Session {
             return Some(Step::Ping);
         }
         None
+    }
+
+    /// The statement mentions user variables, and what they are is known on the primary's link
+    /// only.
+    fn lacks_variables(&self, class: &Class) -> bool {
+        class.effects.any(Effects::USER_VAR_READ)
+            && !self.state.user_variables_restorable()
+            && !self.has_strays()
     }
 
     /// What the link lacks of the prepared statement that the pending request is about.
@@ -547,23 +556,25 @@ fn is_state(step: &Step) -> bool {
 }
 
 /// Whether a statement inside a replica's read-only transaction must go to the primary.
-fn outgrows_replica(kind: Where, verb: Verb, effects: Effects) -> bool {
-    if ends_transaction(verb, effects) {
+fn outgrows_replica(class: &Class) -> bool {
+    if ends_transaction(class.verb, class.effects) {
         return true;
     }
-    let stays = kind != Where::Primary
-        || matches!(
-            verb,
-            Verb::Commit
-                | Verb::Rollback
-                | Verb::Savepoint
-                | Verb::Use
-                | Verb::Insert
-                | Verb::Update
-                | Verb::Delete
-                | Verb::Replace
-                | Verb::Other
-        );
+    // Of several statements only the first is told; one may end the transaction, the next write.
+    let stays = class.kind != Where::Primary
+        || !class.multi
+            && matches!(
+                class.verb,
+                Verb::Commit
+                    | Verb::Rollback
+                    | Verb::Savepoint
+                    | Verb::Use
+                    | Verb::Insert
+                    | Verb::Update
+                    | Verb::Delete
+                    | Verb::Replace
+                    | Verb::Other
+            );
     !stays
 }
 

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -145,6 +145,27 @@ impl Stream {
             Socket::Unix(stream) => socket2::SockRef::from(stream.socket()).peek(&mut byte),
         };
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether the peer has closed its side, as far as the reactor has heard: no system call.
+    #[inline]
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.has_ended(),
+            Socket::Unix(stream) => stream.has_ended(),
+        }
+    }
+
+    /// Ends what the peer can read, and goes on reading.
+    ///
+    /// # Errors
+    /// What the system says about it.
+    pub fn close_writing(&self) -> io::Result<()> {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.socket().shutdown(Shutdown::Write),
+            Socket::Unix(stream) => stream.socket().shutdown(Shutdown::Write),
+        }
     }
 
     /// Goes on inside TLS, as the server. `early` is what has been read already behind the

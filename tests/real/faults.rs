@@ -1,19 +1,22 @@
 //! Servers that are killed, frozen and switched behind the clients' backs: nobody notices who
 //! need not, and who must be told is told the truth.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use pointsman::app::tasks;
+use pointsman::protocol::packet;
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{self, APP, MONITOR};
 use tokio::task::JoinHandle;
 
 use crate::proxy::Proxy;
-use crate::{clients, servers, wait};
+use crate::{clients, raw, servers, wait};
 
 const SESSIONS: u64 = 32;
 
@@ -382,4 +385,35 @@ async fn a_replica_killed_in_mid_result_ends_the_result_with_an_error() {
         let mut after = clients::connect(proxy.port, APP).await;
         run(&mut after, "SELECT a FROM n WHERE a = 3").await;
     }
+}
+
+/// A client goes while SLEEP runs, without a word: servers look for that from time to time, and
+/// give up.
+#[tokio::test]
+async fn a_statement_ends_with_the_client_that_has_left_it() {
+    for flavour in servers::flavours() {
+        let cluster = servers::shared(flavour);
+        let proxy = Proxy::start(cluster, "").await;
+        let sql = "SELECT SLEEP(987) AS left_alone";
+        let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).expect("somebody listens");
+        raw::login(&mut stream, APP, None).expect("a login");
+        let mut bytes = Vec::new();
+        packet::write(&mut bytes, 0, &[b"\x03", sql.as_bytes()].concat());
+        stream.write_all(&bytes).expect("sent");
+        let many = async |wanted| (running(cluster, sql).await == wanted).then_some(());
+        wait::until("the statement to run", || many(1)).await;
+        drop(stream);
+        wait::until("its end", || many(0)).await;
+    }
+}
+
+/// How many connections run a statement, on all servers.
+async fn running(cluster: &Cluster, sql: &str) -> usize {
+    let query = format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO = '{sql}'");
+    let mut all = 0;
+    for server in cluster.servers() {
+        all +=
+            server.ask(&query).await.expect("the process list").parse::<usize>().expect("a number");
+    }
+    all
 }
