@@ -56,7 +56,10 @@ impl<S: Sink> Normaliser<S> {
     #[inline]
     pub(crate) fn feed(&mut self, token: &Token, text: &[u8]) {
         match token.kind {
-            TokenKind::String | TokenKind::Number | TokenKind::Param => self.literal(),
+            // A literal that never ends, or in an unknown character set, may hold a password.
+            TokenKind::String | TokenKind::Number | TokenKind::Param | TokenKind::Bad => {
+                self.literal();
+            }
             TokenKind::Word if self.starts_value() && is_constant(token.key) => self.literal(),
             TokenKind::Punct => self.punct(token),
             TokenKind::Assign => {
@@ -68,7 +71,6 @@ impl<S: Sink> Normaliser<S> {
             | TokenKind::Quoted
             | TokenKind::UserVar
             | TokenKind::AtAt
-            | TokenKind::Bad
             | TokenKind::Nothing => {
                 self.leave_row();
                 self.sink.word(token, text);

@@ -471,3 +471,22 @@ fn digests_forget_literals_case_comments_and_list_lengths() {
     assert_eq!(text("INSERT INTO t (a,b) VALUES (1,2),(3,4)"), "insert into t(a, b) values(?)");
     assert!(text(&"SELECT a ".repeat(500)).len() <= digest::TEXT_LIMIT);
 }
+
+#[test]
+fn what_may_be_a_password_is_in_no_digest() {
+    for dialect in [dialect(Flavour::MariaDb), dialect(Flavour::MySql)] {
+        for sql in [
+            "CREATE USER u IDENTIFIED BY 'hush'",
+            "CREATE USER u IDENTIFIED BY 'hush",
+            "CREATE USER u IDENTIFIED BY \"hush",
+            "CREATE USER u IDENTIFIED BY 'it''s hush\\'",
+            "SET PASSWORD = N'hush",
+            "SET PASSWORD = _utf8'hush' /* hush",
+            "SET PASSWORD = `hush",
+        ] {
+            let text = digest::text(sql.as_bytes(), &dialect);
+            assert!(text.contains("u identified by ?") || text.contains("password ="), "{text}");
+            assert!(!text.contains("hush"), "{text}");
+        }
+    }
+}

@@ -325,6 +325,14 @@ async fn told(conn: &mut Conn, sql: &str, expected: (u16, &str), word: &str, wha
 
 /// What the console answers, as text.
 pub(crate) async fn console(proxy: &Proxy, command: &str) -> String {
+    console_says(proxy, command).await.unwrap_or_else(|error| panic!("{command}: {error}"))
+}
+
+/// The same, or the error with which it refuses.
+pub(crate) async fn console_says(
+    proxy: &Proxy,
+    command: &str,
+) -> Result<String, mysql_async::Error> {
     let password = std::fs::read_to_string(proxy.dir.join("admin-password")).expect("a password");
     let opts = mysql_async::OptsBuilder::default()
         .ip_or_hostname("127.0.0.1")
@@ -333,13 +341,13 @@ pub(crate) async fn console(proxy: &Proxy, command: &str) -> String {
         .pass(Some(password.trim()))
         .prefer_socket(Some(false));
     let mut conn = Conn::new(opts).await.expect("the console");
-    let rows: Vec<mysql_async::Row> = conn.query(command).await.expect(command);
+    let rows: Vec<mysql_async::Row> = conn.query(command).await?;
     let values = rows.into_iter().flat_map(mysql_async::Row::unwrap);
     let texts = values.map(|value| match value {
         mysql_async::Value::Bytes(text) => String::from_utf8_lossy(&text).into_owned(),
         other => format!("{other:?}"),
     });
-    texts.collect::<Vec<_>>().join("\t")
+    Ok(texts.collect::<Vec<_>>().join("\t"))
 }
 
 #[tokio::test]
