@@ -452,6 +452,9 @@ impl Drive {
                     self.worker.give_up(&self.seat, slot, socket, link);
                 }
             }
+            Request::CloseParked { slot, serial, id } => {
+                self.worker.close_parked(&self.seat, slot, serial, id);
+            }
             Request::Signal(node, trouble) => self.signal(node, trouble),
             Request::AccountsChanged => {
                 self.seat.group.accounts.invalidate(None);

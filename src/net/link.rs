@@ -146,6 +146,13 @@ pub(super) struct Opening<'a> {
     pub(super) now: Instant,
 }
 
+impl LinkSocket {
+    /// Sends what has no answer; a link that cannot take it whole must be closed.
+    pub(super) fn takes_at_once(&mut self, bytes: &[u8]) -> bool {
+        bytes.is_empty() || self.stream.try_write(bytes).is_ok_and(|sent| sent == bytes.len())
+    }
+}
+
 impl Opening<'_> {
     /// The link, once it has logged in; `accounts_at` is the count from before.
     fn done(self, stream: Stream, accounts_at: u32) -> LinkSocket {

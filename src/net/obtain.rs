@@ -23,6 +23,13 @@ impl Drive {
         if let Some(session) = self.seat.session.borrow_mut().as_mut() {
             session.leave(&mut out);
         }
+        for slot in [Held::Primary, Held::Replica] {
+            let bytes = &out.links[index(slot)];
+            let link = self.links[index(slot)].as_mut();
+            if link.is_some_and(|link| !link.takes_at_once(bytes)) {
+                self.links[index(slot)] = None;
+            }
+        }
         for request in out.requests {
             self.note(request);
         }

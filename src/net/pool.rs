@@ -20,6 +20,7 @@ use crate::net::link::{LinkSocket, OWN_TRANSPORT, ParkedCount};
 use crate::net::seat::{Identity, Ring, Seat};
 use crate::net::worker::{Message, Served, Worker};
 use crate::protocol::auth::Credential;
+use crate::protocol::command;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities};
 use crate::protocol::packet::HEADER_LEN;
 use crate::router::policy::Held;
@@ -265,6 +266,20 @@ impl Worker {
         if !ignores_space && served.may_be_parked(slot, &socket, &kept, self.now()) {
             self.park(served, seat.id, Pooled { key: Key { slot, who }, socket, kept });
         }
+    }
+
+    /// Closes a statement on a session's own link in the pool.
+    pub(super) fn close_parked(&self, seat: &Seat, slot: Held, serial: u32, id: u32) {
+        let mut pool = self.served(&seat.group).links.pool.borrow_mut();
+        let is_it = |parked: &Parked<Key, Pooled>| {
+            let Pooled { key, kept, .. } = &parked.link;
+            key.slot == slot && kept.serial() == serial
+        };
+        let broken = pool.with_own(seat.id, is_it, |pooled| {
+            pooled.socket.takes_at_once(&command::stmt_close(id))
+        });
+        drop(pool);
+        drop(broken);
     }
 
     /// A client is gone: its links are anybody's.

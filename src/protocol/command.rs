@@ -240,6 +240,13 @@ pub fn parse(payload: &[u8], caps: Capabilities) -> Result<Command<'_>, Malforme
 /// COM_QUIT as a whole packet.
 pub const QUIT: [u8; 5] = [1, 0, 0, 0, byte::QUIT];
 
+/// COM_STMT_CLOSE as a whole packet; it has no answer.
+#[must_use]
+pub fn stmt_close(id: u32) -> [u8; 9] {
+    let [a, b, c, d] = id.to_le_bytes();
+    [5, 0, 0, 0, byte::STMT_CLOSE, a, b, c, d]
+}
+
 /// The payload of a COM_QUERY of our own, without attributes.
 #[must_use]
 pub fn query_payload(sql: &[u8], caps: Capabilities) -> Vec<u8> {

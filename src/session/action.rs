@@ -76,6 +76,16 @@ pub enum Request {
         /// What is to be known of it.
         link: Box<Kept>,
     },
+    /// Close a statement on a link that was given to the pool, if it is there still and nobody
+    /// else has had it. No event follows.
+    CloseParked {
+        /// Which of the two it was.
+        slot: Held,
+        /// Which of the session's links it was.
+        serial: u32,
+        /// The server's id of the statement.
+        id: u32,
+    },
     /// Tell health what a link showed.
     Signal(NodeId, Trouble),
     /// A client's command is over: for metrics and digests.

@@ -94,11 +94,11 @@ impl Session {
     }
 
     /// A refused change of user: the client is who it was, and begins anew all the same.
-    pub(super) fn user_kept(&mut self, world: &World<'_>) {
+    pub(super) fn user_kept(&mut self, world: &World<'_>, out: &mut Outbox) {
         self.refused_changes = self.refused_changes.saturating_add(1);
         let schema = self.state.schema().map(<[u8]>::to_vec);
         let login = Login { schema, same_user: true, ..self.login.clone() };
-        self.user_changed(world, Some(login));
+        self.user_changed(world, Some(login), out);
     }
 
     /// Ends the pending request with an answer of our own.

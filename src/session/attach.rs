@@ -11,7 +11,6 @@ use crate::router::{Class, Effects, Kind, Reason, Verb, is_host_local_schema, re
 use crate::session::action::{Outbox, Request, World, index};
 use crate::session::failure::Failure;
 use crate::session::pin::Pin;
-use crate::session::prepared::close_on_link;
 use crate::session::statements::OnLink;
 use crate::session::sync::Step;
 use crate::session::{Ask, Exchange, Phase, Session};
@@ -485,22 +484,6 @@ impl Session {
         }
     }
 
-    /// Closes what a link knows of a statement.
-    pub(super) fn forget_prepared(&mut self, slot: Held, id: u32, out: &mut Outbox) {
-        if let Some(on_link) = self.prepared_on(slot, id) {
-            close_on_link(on_link.id, slot, out);
-        }
-        if let Some(statement) = self.statements.get_mut(id) {
-            statement.on_links[index(slot)] = None;
-            if statement.cursor == Some(slot) {
-                statement.cursor = None;
-            }
-        }
-        if !self.statements.any_cursor() {
-            self.pins.remove(Pin::Cursor);
-        }
-    }
-
     /// Writes an execution: the parameters sent ahead, then the command with this link's id
     /// and, where the link has not seen them, the parameter types.
     fn put_execution(&mut self, slot: Held, id: u32, out: &mut Outbox) -> bool {
@@ -509,6 +492,7 @@ impl Session {
             return false;
         };
         let Some(on_link) = statement.on_links[index(slot)].as_mut() else { return false };
+        on_link.used = self.commands;
         let to = &mut out.links[index(slot)];
         for payload in &statement.long_data {
             let at = to.len() + packet::HEADER_LEN + 1;

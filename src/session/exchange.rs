@@ -398,7 +398,7 @@ impl Session {
         let Some(pending) = self.pending.as_ref() else { return };
         let mut on_links = [None, None];
         let serial = self.link(slot).map_or(0, |link| link.serial);
-        on_links[index(slot)] = Some(OnLink::new(&ok, serial));
+        on_links[index(slot)] = Some(OnLink::new(&ok, serial, self.commands));
         let text = pending.wire.get(pending.text_at..).unwrap_or_default().to_vec();
         let statement = Statement {
             text,
@@ -560,9 +560,7 @@ impl Session {
             return false;
         }
         pending.reprepared = true;
-        if let Some(statement) = self.statements.get_mut(id) {
-            statement.on_links[index(slot)] = None;
-        }
+        self.forget_prepared(slot, id, out);
         out.requests.push(Request::Retried(Retry::Reprepared));
         self.phase = Phase::Idle;
         self.proceed(world, out);

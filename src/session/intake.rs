@@ -250,14 +250,14 @@ impl Session {
             self.decide_held(Held::Primary, Reason::Command);
             self.proceed(world, out);
         } else {
-            self.reset_done();
+            self.reset_done(out);
             self.say_ok(out);
             self.finished_here(world, 0, out);
         }
     }
 
     /// What a successful COM_RESET_CONNECTION means here.
-    pub(super) fn reset_done(&mut self) {
+    pub(super) fn reset_done(&mut self, out: &mut Outbox) {
         let autocommit = crate::protocol::flags::Status::AUTOCOMMIT;
         self.state.status = if self.login.status & autocommit.0 != 0 {
             autocommit
@@ -265,7 +265,7 @@ impl Session {
             crate::protocol::flags::Status(0)
         };
         self.state.reset(self.first_dialect);
-        self.forget_everything();
+        self.forget_everything(out);
     }
 
     /// A command beyond the inspection limit: its head is looked at, the rest is streamed to

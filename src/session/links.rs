@@ -134,6 +134,12 @@ impl Kept {
         !self.0.tainted
     }
 
+    /// Which of the links of its last session it was.
+    #[must_use]
+    pub fn serial(&self) -> u32 {
+        self.0.serial
+    }
+
     /// Whether a schema has been selected on it.
     #[must_use]
     pub fn has_schema(&self) -> bool {

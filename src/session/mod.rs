@@ -366,7 +366,6 @@ impl Session {
             }
             Event::Attached { slot, link, own } => {
                 self.link_attached(slot, *link, own);
-                self.close_forgotten(slot, out);
                 self.proceed(world, out);
             }
             Event::NoLink { slot, node, why } => self.no_link(world, slot, node, why, out),
@@ -377,9 +376,9 @@ impl Session {
             Event::LinkClosed(slot) => self.link_lost(world, slot, out),
             Event::TopologyMoved => self.topology_moved(world, out),
             Event::Deadline => self.deadline_passed(world, out),
-            Event::UserChanged(login) => self.user_changed(world, login),
+            Event::UserChanged(login) => self.user_changed(world, login, out),
             Event::UserKept if self.login.sole => self.close(world.now, out),
-            Event::UserKept => self.user_kept(world),
+            Event::UserKept => self.user_kept(world, out),
             Event::Killed(outcome) => self.answer_kill(world, outcome, out),
         }
     }
@@ -548,7 +547,7 @@ impl Session {
         self.login.capabilities
     }
 
-    fn user_changed(&mut self, world: &World<'_>, login: Option<Login>) {
+    fn user_changed(&mut self, world: &World<'_>, login: Option<Login>, out: &mut Outbox) {
         let Some(login) = login else {
             self.enter(Phase::Closed, world.now);
             return;
@@ -564,7 +563,7 @@ impl Session {
         }
         self.state.token = token;
         self.login = login;
-        self.forget_everything();
+        self.forget_everything(out);
         self.enter(Phase::Idle, world.now);
     }
 
@@ -576,7 +575,10 @@ impl Session {
 
     /// What a reset or a change of user ends: statements, pins, trackers, a lost state. What
     /// COM_SET_OPTION said outlives both (measured with MariaDB 10.11 and MySQL 9.7).
-    fn forget_everything(&mut self) {
+    fn forget_everything(&mut self, out: &mut Outbox) {
+        for slot in [Held::Primary, Held::Replica] {
+            self.close_all_prepared(slot, out);
+        }
         self.statements.clear();
         self.pins = Pins::default();
         self.pin_login();

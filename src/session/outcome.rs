@@ -325,7 +325,7 @@ impl Session {
                 }
             }
             Ask::ResetConnection => {
-                self.reset_done();
+                self.reset_done(out);
                 if let Some(link) = self.link_mut(Held::Primary) {
                     link.untracked = true;
                 }

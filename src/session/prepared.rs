@@ -1,15 +1,17 @@
 //! The client's commands on prepared statements: which text an id stands for, and what was sent
 //! ahead for it.
 
+use crate::protocol::command;
 use crate::protocol::errno::SqlError;
 use crate::protocol::execute;
 use crate::protocol::packet;
 use crate::protocol::walker::Expect;
 use crate::router::policy::Held;
 use crate::router::{Effects, Kind, Reason, kill, rewrite};
-use crate::session::action::{Outbox, World, index};
+use crate::session::action::{Outbox, Request, World, index};
 use crate::session::intake::plain;
 use crate::session::pin::Pin;
+use crate::session::statements::OnLink;
 use crate::session::{Ask, Session};
 use crate::topology::Flavour;
 
@@ -190,26 +192,52 @@ impl Session {
         let Some(statement) = self.statements.remove(id) else { return };
         for slot in [Held::Primary, Held::Replica] {
             let Some(on_link) = statement.on_links[index(slot)] else { continue };
-            match self.link(slot) {
-                Some(link) if link.serial == on_link.serial => {
-                    close_on_link(on_link.id, slot, out);
-                }
-                Some(_) => {}
-                // Told when the session gets its own link back.
-                None => self.statements.close_later(slot, on_link),
-            }
+            self.close_prepared(slot, on_link, out);
         }
         if !self.statements.any_cursor() {
             self.pins.remove(Pin::Cursor);
         }
     }
 
-    /// The statements that the client has closed while the link was in the pool.
-    pub(super) fn close_forgotten(&mut self, slot: Held, out: &mut Outbox) {
-        let serial = self.link(slot).map_or(0, |link| link.serial);
-        for id in self.statements.take_closed(slot, serial) {
-            close_on_link(id, slot, out);
+    /// Closes what a link knows, be it here or in the pool: servers count what is prepared.
+    fn close_prepared(&self, slot: Held, on_link: OnLink, out: &mut Outbox) {
+        let OnLink { id, serial, .. } = on_link;
+        if self.link(slot).is_some_and(|link| link.serial == serial) {
+            out.links[index(slot)].extend_from_slice(&command::stmt_close(id));
+        } else {
+            out.requests.push(Request::CloseParked { slot, serial, id });
         }
+    }
+
+    /// Closes all that links of this slot know.
+    pub(super) fn close_all_prepared(&mut self, slot: Held, out: &mut Outbox) {
+        for on_link in self.statements.take_prepared(slot) {
+            self.close_prepared(slot, on_link, out);
+        }
+    }
+
+    /// Closes what a statement was on the link in this slot, or on the one before.
+    pub(super) fn forget_prepared(&mut self, slot: Held, id: u32, out: &mut Outbox) {
+        let Some(statement) = self.statements.get_mut(id) else { return };
+        let on_link = statement.on_links[index(slot)].take();
+        if statement.cursor == Some(slot) {
+            statement.cursor = None;
+        }
+        if let Some(on_link) = on_link {
+            self.close_prepared(slot, on_link, out);
+        }
+        if !self.statements.any_cursor() {
+            self.pins.remove(Pin::Cursor);
+        }
+    }
+
+    /// The server has no room for a statement that is to be prepared on its link once more: the
+    /// one that this link has not used for longest makes room. False when there is none.
+    pub(super) fn make_room(&mut self, slot: Held, wanted: u32, out: &mut Outbox) -> bool {
+        let serial = self.link(slot).map_or(0, |link| link.serial);
+        let Some(least) = self.statements.least_used(slot, serial, wanted) else { return false };
+        self.forget_prepared(slot, least, out);
+        true
     }
 
     /// COM_STMT_SEND_LONG_DATA has no answer: it is kept until the execution that uses it.
@@ -226,9 +254,4 @@ impl Session {
             self.protocol_error(world, SqlError::packet_too_large(), out);
         }
     }
-}
-
-pub(super) fn close_on_link(id: u32, slot: Held, out: &mut Outbox) {
-    let [a, b, c, d] = id.to_le_bytes();
-    packet::write(&mut out.links[index(slot)], 0, &[0x19, a, b, c, d]);
 }

@@ -9,6 +9,9 @@ use crate::session::Session;
 use crate::session::action::{Outbox, World, index};
 use crate::session::sync::Step;
 
+/// The server's `max_prepared_stmt_count` is reached (ER_MAX_PREPARED_STMT_COUNT_REACHED).
+const TOO_MANY_STATEMENTS: u16 = 1461;
+
 impl Session {
     /// A server refused one of our own commands: nothing of the client's has been sent.
     pub(super) fn own_refused(
@@ -33,14 +36,23 @@ impl Session {
             self.drop_link(slot, out);
             return self.proceed(world, out);
         }
-        if slot == Held::Replica {
+        if let Step::Prepare(id) | Step::PrepareCounted(id) = step
+            && reply::Err::code_of(&error) == TOO_MANY_STATEMENTS
+            && self.make_room(slot, *id, out)
+        {
+            return self.proceed(world, out);
+        }
+        // Inside a replica's transaction only that replica shows what it showed.
+        let prepares = matches!(step, Step::Prepare(_) | Step::PrepareCounted(_));
+        let bound = prepares && self.transaction == Some(Held::Replica);
+        if slot == Held::Replica && !bound {
             // It may lag behind a schema or a grant: another place will do.
             if let (Some(link), Some(pending)) =
                 (self.links[index(slot)].as_ref(), self.pending.as_mut())
             {
                 pending.avoid |= link.facts.node.bit();
             }
-            if !matches!(step, Step::Prepare(_) | Step::PrepareCounted(_)) {
+            if !prepares {
                 self.drop_link(Held::Replica, out);
             }
             self.fall_to_primary(Reason::NotCaughtUp);

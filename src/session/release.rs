@@ -109,10 +109,15 @@ impl Session {
         }
     }
 
-    /// The session ends: what is clean goes to the pool, the rest is closed.
+    /// The session ends: what is clean goes to the pool, the rest is closed. What it has prepared
+    /// ends with it, as on a connection of its own.
     pub fn leave(&mut self, out: &mut Outbox) {
         for slot in [Held::Replica, Held::Primary] {
-            if matches!(self.phase, Phase::Idle) && self.is_free(slot) {
+            let parts = matches!(self.phase, Phase::Idle) && self.is_free(slot);
+            if parts || self.link(slot).is_none() {
+                self.close_all_prepared(slot, out);
+            }
+            if parts {
                 self.give_up(slot, out);
             }
         }

@@ -92,12 +92,25 @@ fn harmless(class: &Class) -> bool {
 }
 
 /// Whether a replica's refusal proves that nothing was executed there, so that the statement
-/// may run on the primary without the client noticing (ground rule G4).
+/// may run on the primary without the client noticing (ground rule G4). 1461 is its bound of
+/// prepared statements.
 #[must_use]
 pub fn replica_refused(code: u16) -> bool {
     matches!(
         code,
-        1792 | 1290 | 1836 | 1146 | 1049 | 1054 | 1305 | 1045 | 1044 | 1142 | 1143 | 1370 | 1047
+        1792 | 1290
+            | 1836
+            | 1146
+            | 1049
+            | 1054
+            | 1305
+            | 1045
+            | 1044
+            | 1142
+            | 1143
+            | 1370
+            | 1047
+            | 1461
     )
 }
 

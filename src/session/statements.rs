@@ -7,9 +7,6 @@ use crate::router::Class;
 use crate::router::policy::Held;
 use crate::session::action::index;
 
-/// Most statements to be closed later.
-const CLOSED_MAX: usize = 256;
-
 /// What stands before the data in COM_STMT_SEND_LONG_DATA, bytes.
 const LONG_DATA_HEAD: usize = 7;
 
@@ -22,8 +19,6 @@ pub struct Statements {
     last_id: u32,
     by_id: BTreeMap<u32, Statement>,
     long_data_bytes: usize,
-    /// Closed while their link was in the pool, with the slot that it had.
-    closed: Vec<(Held, OnLink)>,
 }
 
 /// One prepared statement.
@@ -67,14 +62,16 @@ pub struct OnLink {
     pub columns: u32,
     /// Which of the session's links it is: an id of another one says nothing.
     pub serial: u32,
+    /// The session's command that used it last.
+    pub used: u64,
 }
 
 impl OnLink {
-    /// A statement that was just prepared.
+    /// A statement that was just prepared, by this command.
     #[must_use]
-    pub fn new(ok: &PrepareOk, serial: u32) -> Self {
+    pub fn new(ok: &PrepareOk, serial: u32, used: u64) -> Self {
         let columns = u32::from(ok.columns);
-        Self { id: ok.id, typed: false, cursored: false, spent: false, columns, serial }
+        Self { id: ok.id, typed: false, cursored: false, spent: false, columns, serial, used }
     }
 }
 
@@ -123,21 +120,22 @@ impl Statements {
         Some(statement)
     }
 
-    /// Remembers to close a statement when its link comes back. It does not matter when the
-    /// memory is full: the statement is gone with the next reset, or with the link.
-    pub fn close_later(&mut self, slot: Held, on_link: OnLink) {
-        if self.closed.len() < CLOSED_MAX {
-            self.closed.push((slot, on_link));
-        }
+    /// Forgets all that links of this slot know, and says what it was.
+    pub fn take_prepared(&mut self, slot: Held) -> Vec<OnLink> {
+        let taken = |statement: &mut Statement| statement.on_links.get_mut(index(slot))?.take();
+        self.by_id.values_mut().filter_map(taken).collect()
     }
 
-    /// The server's ids of what is to be closed on a link that has come back; what belongs to
-    /// a link that will never come back is forgotten.
-    pub fn take_closed(&mut self, slot: Held, serial: u32) -> Vec<u32> {
-        let here = |(at, on_link): &&(Held, OnLink)| *at == slot && on_link.serial == serial;
-        let ids = self.closed.iter().filter(here).map(|(_, on_link)| on_link.id).collect();
-        self.closed.retain(|(at, _)| *at != slot);
-        ids
+    /// Of what a link knows, the statement that was not used for longest and has no open cursor;
+    /// never `but`.
+    #[must_use]
+    pub fn least_used(&self, slot: Held, serial: u32, but: u32) -> Option<u32> {
+        let known = self.by_id.iter().filter_map(|(id, statement)| {
+            let on_link = statement.on_links.get(index(slot)).copied().flatten()?;
+            let free = on_link.serial == serial && statement.cursor != Some(slot) && *id != but;
+            free.then_some((on_link.used, *id))
+        });
+        known.min().map(|(_, id)| id)
     }
 
     /// Buffers a parameter sent ahead, of `limit` bytes at most; false when the session sends
@@ -212,7 +210,6 @@ impl Statements {
     /// reference to an old id can never meet a new statement.
     pub fn clear(&mut self) {
         self.by_id.clear();
-        self.closed = Vec::new();
         self.long_data_bytes = 0;
     }
 }

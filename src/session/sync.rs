@@ -472,11 +472,11 @@ impl Session {
 
     fn own_prepared(&mut self, slot: Held, id: u32, reply: &[u8]) {
         let payload = reply.get(packet::HEADER_LEN..).unwrap_or_default();
-        let serial = self.link(slot).map_or(0, |link| link.serial);
+        let (serial, used) = (self.link(slot).map_or(0, |link| link.serial), self.commands);
         if let (Ok(ok), Some(statement)) =
             (reply::PrepareOk::parse(payload, self.login.capabilities), self.statements.get_mut(id))
         {
-            statement.on_links[index(slot)] = Some(OnLink::new(&ok, serial));
+            statement.on_links[index(slot)] = Some(OnLink::new(&ok, serial, used));
         }
     }
 

@@ -138,6 +138,22 @@ impl<K: PartialEq, T> Pool<K, T> {
         self.shelves.get_mut(&node)?.parked.pop_front().map(|parked| parked.link)
     }
 
+    /// Does something with a link that its owner may have back; taken out when that fails.
+    pub fn with_own(
+        &mut self,
+        owner: u32,
+        is_it: impl Fn(&Parked<K, T>) -> bool,
+        act: impl FnOnce(&mut T) -> bool,
+    ) -> Option<T> {
+        let found = self.shelves.values_mut().find_map(|shelf| {
+            let at = shelf.parked.iter().position(|p| p.owner == owner && is_it(p))?;
+            Some((shelf, at))
+        });
+        let (shelf, at) = found?;
+        let done = act(&mut shelf.parked.get_mut(at)?.link);
+        if done { None } else { shelf.parked.remove(at).map(|parked| parked.link) }
+    }
+
     /// The owner is gone: its links are anybody's.
     pub fn disown(&mut self, owner: u32) {
         for parked in self.shelves.values_mut().flat_map(|shelf| &mut shelf.parked) {

@@ -23,6 +23,7 @@ mod sandbox;
 mod servers;
 mod settings;
 mod sharing;
+mod statements;
 mod tls;
 mod tls_servers;
 mod wait;

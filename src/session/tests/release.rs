@@ -2,7 +2,7 @@
 
 use super::fixture::*;
 use crate::router::policy::Held;
-use crate::session::action::{Event, NoLink};
+use crate::session::action::{Event, NoLink, Request};
 use crate::session::links::Kept;
 use crate::topology::Condition;
 
@@ -318,6 +318,38 @@ fn a_link_given_up_before_a_reset_of_the_client_is_as_good_as_anothers() {
 
 #[test]
 fn statements_survive_on_the_own_link_and_those_closed_meanwhile_are_closed_there() {
+    let mut rig = with_two_statements();
+    let kept = give_up(&mut rig, Primary, "0,0,0");
+    rig.told();
+    rig.client(&about(0x19, 2));
+    assert_eq!(closed_in_pool(&mut rig), [(Primary, kept.serial(), 41)]);
+    rig.client(&execute(1, 0));
+    rig.attached(Primary, kept, true);
+    assert_eq!(rig.sent_raw(Primary), execute(40, 0));
+}
+
+#[test]
+fn a_session_that_leaves_leaves_no_statement_behind() {
+    let mut rig = with_two_statements();
+    rig.client(&command(b"\x01"));
+    assert!(rig.has_released(Primary));
+    assert_eq!(rig.sent_raw(Primary), [about(0x19, 40), about(0x19, 41)].concat());
+    // The link is in the pool already.
+    let mut rig = with_two_statements();
+    let kept = give_up(&mut rig, Primary, "0,0,0");
+    rig.client(&command(b"\x01"));
+    let serial = kept.serial();
+    assert_eq!(closed_in_pool(&mut rig), [(Primary, serial, 40), (Primary, serial, 41)]);
+    // And a reset of the client ends them as well.
+    let mut rig = with_two_statements();
+    let kept = give_up(&mut rig, Primary, "0,0,0");
+    rig.client(&command(b"\x1f"));
+    let serial = kept.serial();
+    assert_eq!(closed_in_pool(&mut rig), [(Primary, serial, 40), (Primary, serial, 41)]);
+}
+
+/// The client has two statements, 1 and 2, which the primary calls 40 and 41.
+fn with_two_statements() -> Rig {
     let mut rig = Rig::new();
     for (id, sql) in [(40, "DELETE FROM t"), (41, "DELETE FROM u")] {
         rig.client(&prepare(sql));
@@ -327,12 +359,16 @@ fn statements_survive_on_the_own_link_and_those_closed_meanwhile_are_closed_ther
         rig.sent(Primary);
         rig.server(Primary, &prepared(id, 0, 0));
     }
-    let kept = give_up(&mut rig, Primary, "0,0,0");
-    rig.told();
-    rig.client(&about(0x19, 2));
-    rig.client(&execute(1, 0));
-    rig.attached(Primary, kept, true);
-    assert_eq!(rig.sent_raw(Primary), [about(0x19, 41), execute(40, 0)].concat());
+    rig
+}
+
+/// What is to be closed on links in the pool: slot, serial, the server's id.
+fn closed_in_pool(rig: &mut Rig) -> Vec<(Held, u32, u32)> {
+    let closes = rig.requests.drain(..).filter_map(|request| match request {
+        Request::CloseParked { slot, serial, id } => Some((slot, serial, id)),
+        _ => None,
+    });
+    closes.collect()
 }
 
 #[test]

@@ -299,7 +299,9 @@ fn a_forgotten_statement_is_prepared_again_once() {
         rig.sent(Replica);
         rig.server(Replica, &err(1, code, "again"));
         assert!(rig.told().is_empty());
-        assert_eq!(rig.sent(Replica), [b"\x16SELECT a FROM t"]);
+        // What the server still has of it must not count twice.
+        let sent = [about(0x19, 40), prepare("SELECT a FROM t")].concat();
+        assert_eq!(rig.sent_raw(Replica), sent);
         rig.server(Replica, &prepared(41, 1, 0));
         assert_eq!(rig.sent_raw(Replica), execute(41, 0));
         rig.server(Replica, &err(1, code, "again"));
@@ -362,4 +364,50 @@ fn com_reset_connection_forgets_the_statements() {
     assert!(rig.dropped(Replica));
     rig.client(&execute(id, 0));
     assert_eq!(rig.told_error().0, 1243);
+}
+
+#[test]
+fn a_replica_without_room_for_statements_leaves_them_to_the_primary() {
+    let mut rig = Rig::new();
+    rig.client(&prepare("SELECT a FROM t"));
+    rig.dialed(Replica);
+    rig.sent(Replica);
+    rig.server(Replica, &err(1, 1461, "Can't create more than 5 statements"));
+    rig.dialed(Primary);
+    assert_eq!(rig.sent(Primary), [b"\x16SELECT a FROM t"]);
+    rig.server(Primary, &prepared(50, 1, 0));
+    let told = rig.told();
+    assert_eq!(payloads(&told).remove(0).1.first(), Some(&0), "{told:?}");
+}
+
+#[test]
+fn the_statement_used_least_makes_room_for_one_that_is_prepared_again() {
+    let mut rig = Rig::new();
+    let read = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
+    let [first, second] =
+        [51, 52].map(|id| prepared_on(&mut rig, Primary, &format!("DELETE FROM t{id}"), id, 0));
+    rig.client(&execute(first, 0));
+    rig.sent(Primary);
+    rig.server(Primary, &ok(1, AUTO));
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.told();
+    rig.client(&execute(read, 0));
+    assert_eq!(rig.sent_raw(Primary), prepare("SELECT a FROM t"));
+    rig.server(Primary, &err(1, 1461, "Can't create more than 2 statements"));
+    assert_eq!(rig.sent_raw(Primary), [about(0x19, 52), prepare("SELECT a FROM t")].concat());
+    rig.server(Primary, &prepared(60, 1, 0));
+    assert_eq!(rig.sent_raw(Primary), execute(60, 0));
+    rig.server(Primary, &row("1", OPEN));
+    assert_eq!(rig.told(), row("1", OPEN));
+    // The one that was closed comes back when it is needed.
+    rig.client(&execute(second, 0));
+    assert_eq!(rig.sent_raw(Primary), prepare("DELETE FROM t52"));
+    rig.server(Primary, &err(1, 1461, "Can't create more than 2 statements"));
+    assert_eq!(rig.sent_raw(Primary), [about(0x19, 51), prepare("DELETE FROM t52")].concat());
+    rig.server(Primary, &err(1, 1461, "Can't create more than 2 statements"));
+    assert_eq!(rig.sent_raw(Primary), [about(0x19, 60), prepare("DELETE FROM t52")].concat());
+    // None is left that could make room.
+    rig.server(Primary, &err(1, 1461, "Can't create more than 2 statements"));
+    assert_eq!(rig.told_error().0, 1461);
+    assert!(!rig.closed());
 }
