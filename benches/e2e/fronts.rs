@@ -70,8 +70,8 @@ impl Front {
         Self::start("forwarder", port, command, &dir.join("forwarder.log"))
     }
 
-    /// A pointsman; `alone` knows the primary only, so that all runs where HAProxy runs it. The
-    /// one that is named `encrypted` speaks TLS to it.
+    /// A pointsman; `alone` knows the primary only, so that all runs where HAProxy runs it. Its
+    /// name may stand for further [settings].
     pub(crate) fn pointsman(
         name: &'static str,
         program: &Path,
@@ -87,13 +87,12 @@ impl Front {
             true => format!("\n[[groups.main.servers]]\naddress = \"{primary}\"\n"),
             false => format!("seeds = [\"{primary}\"]\n"),
         };
-        // Not told to the others: an older build may not know it.
-        let tls = if name == "encrypted" { "server_tls = \"skip-verify\"\n" } else { "" };
+        let further = settings(name);
         let (user, password) = MONITOR;
         let config = format!(
             "http = \"127.0.0.1:{http}\"\nstate_dir = {dir:?}\nworkers = 2\n\n\
              [monitor]\nuser = \"{user}\"\npassword = \"{password}\"\n\n\
-             [groups.main]\nlisten = \"127.0.0.1:{port}\"\n{tls}{servers}",
+             [groups.main]\nlisten = \"127.0.0.1:{port}\"\n{further}{servers}",
             dir = dir.display().to_string(),
         );
         let path = dir.join("pointsman.toml");
@@ -123,6 +122,21 @@ impl Drop for Front {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// What a front's pointsman is told besides. The others are told nothing: an older build may not
+/// know it.
+fn settings(name: &str) -> &'static str {
+    match name {
+        "encrypted" => "server_tls = \"skip-verify\"\n",
+        // Each session keeps its links.
+        "unshared" => "multiplexing = false\n",
+        // Links go to the pool after each statement, and come back.
+        "eager" => "idle_release = \"0\"\n",
+        // Many clients take turns on these, with a reset at each.
+        "few" => "max_server_links = 8\n",
+        _ => "",
     }
 }
 

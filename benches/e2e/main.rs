@@ -9,6 +9,11 @@
 //! `--modes text,tls --fronts direct,haproxy,pointsman,encrypted` has TLS on neither side, either
 //! and both.
 //!
+//! Multiplexing: `unshared` is pointsman without it; with it, `eager` gives links to the pool after
+//! each statement, and `few` lets all clients take turns on eight links. So
+//! `--modes text,prepared,tls --fronts direct,haproxy,pointsman,unshared,eager,few,encrypted` has it
+//! on and off, and TLS on and off.
+//!
 //! Starts a MariaDB primary with two replicas and all fronts by itself and ends them. `--before`
 //! adds another build of pointsman, to see what a change did. Figures are medians over the rounds;
 //! ratios are taken within a round, so that a busy machine disturbs both sides alike.
@@ -151,6 +156,9 @@ fn fronts(cluster: &Cluster, dir: &Path) -> Vec<Front> {
             "pointsman" => Front::pointsman("pointsman", program, cluster, dir, true),
             "replicas" => Front::pointsman("replicas", program, cluster, dir, false),
             "encrypted" => Front::pointsman("encrypted", program, cluster, dir, true),
+            "unshared" => Front::pointsman("unshared", program, cluster, dir, true),
+            "eager" => Front::pointsman("eager", program, cluster, dir, true),
+            "few" => Front::pointsman("few", program, cluster, dir, true),
             other => panic!("unknown front {other}"),
         });
     }
