@@ -28,7 +28,7 @@ pub(super) fn seen(server_id: u32) -> Seen {
             session_defaults: "".into(),
             sql_mode: Arc::from(""),
             max_connections: 151,
-            max_prepared: 16_382,
+            require_secure_transport: false,
             init_connect: false,
             transport: Transport::Clear,
             sees_us_as: Arc::from("localhost"),

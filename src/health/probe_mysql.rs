@@ -24,7 +24,7 @@ macro_rules! of_the_server {
     () => {
         "@@global.max_allowed_packet, @@global.wait_timeout, @@global.interactive_timeout, \
          @@global.sql_mode, USER(), @@hostname, @@port, @@global.max_connections, \
-         @@global.max_prepared_stmt_count, @@global.init_connect, "
+         @@global.require_secure_transport, @@global.init_connect, "
     };
 }
 
@@ -253,7 +253,7 @@ fn seen(conn: &Connection, row: &Row<'_>, sources: Vec<Source>) -> Result<Seen, 
         interactive_timeout: number(7),
         sql_mode: Arc::from(text(8)),
         max_connections: u32::try_from(number(12)).unwrap_or(u32::MAX),
-        max_prepared: u32::try_from(number(13)).unwrap_or(u32::MAX),
+        require_secure_transport: number(13) == 1,
         init_connect: !text(14).is_empty(),
         transport: conn.transport(),
         session_defaults: Arc::from(text(15)),

@@ -237,7 +237,7 @@ async fn steps(
                 let (seq, payload) = read_packet(drive).await?;
                 machine.on_packet(seq, &payload)
             }
-            Step::NeedAccount if !is_transport_enough(drive, &machine.hello().user) => {
+            Step::NeedAccount if !is_transport_enough(drive, &machine.hello().user, facts) => {
                 match facts.flavour {
                     Flavour::MySql => Err(SqlError::secure_transport_required()),
                     Flavour::MariaDb => return deny(drive, &machine, false).await,

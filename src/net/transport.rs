@@ -5,12 +5,14 @@ use crate::accounts::{AccountFacts, Requirement, Shown};
 use crate::compression::Method;
 use crate::compression::frames::Frames;
 use crate::compression::numbers::Role;
+use crate::config::tls::TlsMode;
 use crate::metrics::ClientError;
 use crate::net::drive::{Drive, Gone};
 use crate::protocol::flags::Capabilities;
 use crate::tls::certificate;
 use crate::tls::offer::Fingerprint;
 use crate::tls::trust::Demand;
+use crate::topology::ServerFacts;
 
 /// On what terms an account lets in.
 #[derive(Debug, Default)]
@@ -99,6 +101,9 @@ pub(super) fn begin_compression(drive: &mut Drive) -> Result<(), Gone> {
 }
 
 /// Whether this user may go on over this connection; checked before a credential is looked at.
-pub(super) fn is_transport_enough(drive: &Drive, user: &[u8]) -> bool {
-    drive.client.is_private() || !drive.seat.group.settings.load().tls.is_required_of(user)
+pub(super) fn is_transport_enough(drive: &Drive, user: &[u8], facts: &ServerFacts) -> bool {
+    let settings = drive.seat.group.settings.load();
+    // Who offers no TLS means the server's demand for our links only.
+    let demanded = facts.require_secure_transport && settings.tls.mode != TlsMode::Off;
+    drive.client.is_private() || !(demanded || settings.tls.is_required_of(user))
 }

@@ -147,8 +147,8 @@ pub struct ServerFacts {
     pub sql_mode: Arc<str>,
     /// `@@global.max_connections`; 0 when it did not say.
     pub max_connections: u32,
-    /// `@@global.max_prepared_stmt_count`: of all connections together.
-    pub max_prepared: u32,
+    /// `@@global.require_secure_transport`: it refuses logins in clear text, unix sockets aside.
+    pub require_secure_transport: bool,
     /// `@@global.init_connect` is not empty: a login does what a reset does not repeat.
     pub init_connect: bool,
     /// What lies between it and the monitor, as between it and links.

@@ -2,18 +2,20 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mysql_async::prelude::Queryable as _;
 use pointsman::protocol::flags::Capabilities;
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
-use pointsman::provider::replication::{APP, MONITOR};
+use pointsman::provider::replication::{APP, MONITOR, ROOT};
 
 use crate::faults::console;
 use crate::proxy::Proxy;
-use crate::tls::{Authority, Names, connect};
-use crate::{raw, servers, wait};
+use crate::tls::{Authority, GENERATED, Names, connect};
+use crate::{clients, raw, servers, tls, wait};
 
 /// A primary without replicas whose certificate is in `files`.
 pub(crate) async fn primary_with(files: &Path, flavour: Flavour, further: &[&str]) -> Cluster {
@@ -146,7 +148,11 @@ async fn a_server_that_insists_on_tls_is_watched_and_asked_in_it() {
             Flavour::Mysql => "3159",
         };
         proxy_without(primary.port, "", why).await;
-        let group = format!("server_tls = \"required\"\nserver_tls_ca = \"{}\"", ca.display());
+        // Where clients are offered none, the server's demand concerns links only.
+        let group = format!(
+            "server_tls = \"required\"\nserver_tls_ca = \"{}\"\ntls = \"off\"",
+            ca.display()
+        );
         let proxy = proxy_of(primary.port, &group).await;
         let servers = console(&proxy, "SHOW SERVERS").await;
         assert!(servers.contains("up") && servers.contains("primary"), "{servers}");
@@ -164,6 +170,69 @@ async fn a_server_that_insists_on_tls_is_watched_and_asked_in_it() {
         }
         assert_eq!(login("\u{1f600}", "pw"), Err(1045), "{flavour:?}: nobody's name");
         assert!(cipher(&proxy).is_some_and(|cipher| !cipher.is_empty()), "{flavour:?}");
+    }
+}
+
+/// A change of user on a connection from before; the server's number where it is refused.
+async fn changed(conn: &mut mysql_async::Conn) -> Option<u16> {
+    let to = mysql_async::ChangeUserOpts::new()
+        .with_user(Some(APP.0.to_owned()))
+        .with_pass(Some(APP.1.to_owned()));
+    conn.change_user(to).await.err().as_ref().and_then(clients::errno)
+}
+
+#[tokio::test]
+async fn clients_of_a_server_that_insists_on_tls_must_come_by_it() {
+    for flavour in servers::flavours() {
+        let files = tempfile::tempdir().expect("a folder");
+        certified(files.path(), Names::Host("127.0.0.1"));
+        let cluster = primary_with(files.path(), flavour, &[]).await;
+        let primary = cluster.primary().expect("a primary");
+        let group = "server_tls = \"skip-verify\"";
+        let config = configuration(primary.port, group)
+            .replace("listen = \"{listen}\"", "listen = [\"{listen}\", \"{state}/s\"]");
+        let proxy = Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"));
+        let ports = [primary.port, proxy.port];
+        let mut before = Vec::new();
+        for port in ports {
+            before.push(clients::connect(port, APP).await);
+        }
+        let account = |password| (APP.0, password);
+        let in_clear = |port, password| {
+            let refused = raw::login(&mut connect(port), account(password), None);
+            refused.map_err(|(code, state, text)| {
+                (code, state, text.replace("'localhost'", "'H'").replace("'127.0.0.1'", "'H'"))
+            })
+        };
+        // In clear text as well, which nobody else will be let in by.
+        let mut root = clients::connect(primary.port, ROOT).await;
+        root.query_drop("SET GLOBAL require_secure_transport = ON").await.expect("a setting");
+        wait::until("clear text to be refused", || async {
+            in_clear(proxy.port, APP.1).is_err().then_some(())
+        })
+        .await;
+        for password in [APP.1, "wrong"] {
+            let [direct, proxied] = ports.map(|port| in_clear(port, password));
+            assert!(direct.is_err(), "{flavour:?} {password}");
+            assert_eq!(proxied, direct, "{flavour:?} {password}");
+        }
+        let socket = UnixStream::connect(proxy.dir.join("s"));
+        let mut socket = socket.expect("a connection");
+        raw::login(&mut socket, APP, None).expect("a socket is as good as TLS");
+        assert_eq!(raw::ask(&mut socket, "SELECT 1"), Ok(Some("1".to_owned())));
+        let pem = std::fs::read_to_string(proxy.dir.join(GENERATED)).expect("a certificate");
+        let mut inside = tls::login(proxy.port, &tls::trusting(&pem), "localhost", APP)
+            .unwrap_or_else(|refused| panic!("{flavour:?}: {refused:?}"));
+        assert_eq!(raw::ask(&mut inside, "SELECT 1"), Ok(Some("1".to_owned())));
+        // Who is in stays in.
+        let mut told = Vec::new();
+        for conn in &mut before {
+            conn.query_drop("DO 1").await.expect("the session goes on");
+            told.push(changed(conn).await);
+        }
+        assert_eq!(told[1], told[0], "{flavour:?}: a change of user");
+        root.query_drop("SET GLOBAL require_secure_transport = OFF").await.expect("a setting");
+        wait::until("clear text to be let in", || async { in_clear(proxy.port, APP.1).ok() }).await;
     }
 }
 

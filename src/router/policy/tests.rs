@@ -47,7 +47,7 @@ fn facts() -> ServerFacts {
         session_defaults: "".into(),
         sql_mode: Arc::from(""),
         max_connections: 151,
-        max_prepared: 16_382,
+        require_secure_transport: false,
         init_connect: false,
         transport: Transport::Clear,
         sees_us_as: Arc::from(""),

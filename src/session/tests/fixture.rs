@@ -477,7 +477,7 @@ pub(super) fn facts() -> ServerFacts {
         session_defaults: "".into(),
         sql_mode: Arc::from(""),
         max_connections: 151,
-        max_prepared: 16_382,
+        require_secure_transport: false,
         init_connect: false,
         transport: Transport::Clear,
         sees_us_as: Arc::from("localhost"),

@@ -92,11 +92,11 @@ fn refused(case: &Attempt, outcome: &Outcome) -> Option<bool> {
     }
 }
 
-/// `POINTSMAN_WRONG_LOGINS` says how many; 3,000 for each family without it.
+/// `POINTSMAN_WRONG_LOGINS` says how many; 1,500 for each family without it.
 #[tokio::test]
 async fn wrong_passwords_let_nobody_in() {
     let wanted = std::env::var_os("POINTSMAN_WRONG_LOGINS");
-    let wanted = wanted.map_or(3000, |count| {
+    let wanted = wanted.map_or(1500, |count| {
         count.to_str().and_then(|count| count.parse().ok()).expect("a number")
     });
     for flavour in servers::flavours() {
