@@ -13,6 +13,7 @@ mod classify;
 mod dialect;
 pub mod digest;
 pub mod hint;
+pub mod holding;
 mod keyword;
 pub mod kill;
 mod lexer;

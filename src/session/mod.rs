@@ -32,6 +32,7 @@ mod attach;
 mod diagnostics;
 mod exchange;
 pub mod failure;
+mod holdings;
 mod intake;
 pub mod links;
 mod loss;
@@ -48,7 +49,6 @@ pub mod state;
 pub mod statements;
 mod stray;
 mod sync;
-
 pub mod tracking;
 
 pub use phrase::setup_statement;
@@ -72,6 +72,7 @@ pub struct Session {
     /// The client has been killed.
     doomed: bool,
     pins: Pins,
+    holdings: Option<Box<holdings::Holdings>>,
     links: [Option<Link>; 2],
     /// Counts the session's links.
     link_serial: u32,
@@ -255,6 +256,7 @@ impl Session {
             refused_changes: 0,
             doomed: false,
             pins: Pins::default(),
+            holdings: None,
             links: [None, None],
             link_serial: 0,
             strays: None,
@@ -576,11 +578,9 @@ impl Session {
     /// What a reset or a change of user ends: statements, pins, trackers, a lost state. What
     /// COM_SET_OPTION said outlives both (measured with MariaDB 10.11 and MySQL 9.7).
     fn forget_everything(&mut self, out: &mut Outbox) {
-        for slot in [Held::Primary, Held::Replica] {
-            self.close_all_prepared(slot, out);
-        }
-        self.statements.clear();
+        self.forget_statements(out);
         self.pins = Pins::default();
+        self.holdings = None;
         self.pin_login();
         self.tracking = Tracking::default();
         self.transaction = None;

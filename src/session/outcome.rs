@@ -28,6 +28,7 @@ impl Session {
             self.learn_engine(world);
         } else if some_ran {
             self.learn_pins();
+            self.learn_holdings();
         }
         self.mark_link();
         self.note_reading(world, slot, &exchange);
@@ -176,13 +177,8 @@ impl Session {
         if !executed {
             return;
         }
-        if effects.any(Effects::RELEASE_ALL_LOCKS) {
-            self.pins.remove(Pin::UserLock);
-        }
-        if effects.any(Effects::UNLOCK) {
-            self.pins.remove(Pin::TableLock);
-        }
         self.learn_pins();
+        self.learn_holdings();
         if effects.any(Effects::ACCOUNTS) {
             out.requests.push(Request::AccountsChanged);
         }

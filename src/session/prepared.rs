@@ -216,6 +216,14 @@ impl Session {
         }
     }
 
+    /// The client's statements end, wherever they are prepared.
+    pub(super) fn forget_statements(&mut self, out: &mut Outbox) {
+        for slot in [Held::Primary, Held::Replica] {
+            self.close_all_prepared(slot, out);
+        }
+        self.statements.clear();
+    }
+
     /// Closes what a statement was on the link in this slot, or on the one before.
     pub(super) fn forget_prepared(&mut self, slot: Held, id: u32, out: &mut Outbox) {
         let Some(statement) = self.statements.get_mut(id) else { return };

@@ -16,6 +16,7 @@ mod health;
 mod logins;
 mod logs;
 mod memory;
+mod pins;
 #[allow(dead_code, reason = "it offers what the tests of the data path need")]
 mod proxy;
 mod raw;

@@ -374,3 +374,77 @@ fn com_set_option_follows_to_other_links() {
     assert_eq!(rig.sent_sql(Replica), "SELECT a FROM t");
     assert!(rig.told().is_empty());
 }
+
+#[test]
+fn a_pin_ends_with_the_last_of_what_it_stands_for() {
+    let cases: [(Pin, &[&str], &[&str], &str); 6] = [
+        (
+            Pin::UserLock,
+            &["SELECT GET_LOCK('a', 1)", "DO GET_LOCK('a', 1)", "SELECT GET_LOCK('b', 1)"],
+            &[
+                "SELECT IF(0, RELEASE_ALL_LOCKS(), 0)",
+                "SELECT RELEASE_LOCK('a')",
+                "SELECT RELEASE_LOCK('b')",
+            ],
+            "SELECT RELEASE_LOCK('a')",
+        ),
+        (
+            Pin::UserLock,
+            &["SELECT GET_LOCK('a', 1)", "SELECT GET_LOCK(@a, 1)"],
+            &["SELECT RELEASE_LOCK('a')"],
+            "SELECT RELEASE_ALL_LOCKS()",
+        ),
+        (
+            Pin::Handler,
+            &["HANDLER t OPEN", "HANDLER t OPEN AS u"],
+            &["HANDLER t READ FIRST", "HANDLER t CLOSE"],
+            "HANDLER u CLOSE",
+        ),
+        (
+            Pin::TableLock,
+            &["LOCK INSTANCE FOR BACKUP", "LOCK TABLES t READ", "LOCK TABLES t READ, u READ"],
+            &["UNLOCK INSTANCE"],
+            "UNLOCK TABLES",
+        ),
+        (
+            Pin::TableLock,
+            &["FLUSH TABLES WITH READ LOCK", "BACKUP STAGE START"],
+            &["UNLOCK TABLES", "BACKUP UNLOCK"],
+            "BACKUP STAGE END",
+        ),
+        (
+            Pin::TemporaryTable,
+            &["CREATE TEMPORARY TABLE t (a INT)", "CREATE TEMPORARY TABLE d.t SELECT 1"],
+            &["DROP TEMPORARY TABLE IF EXISTS t", "DROP TABLE t", "DROP TEMPORARY TABLE t"],
+            "DROP TEMPORARY TABLE d.t",
+        ),
+    ];
+    for (pin, takes, not_yet, last) in cases {
+        let mut rig = Rig::new();
+        for sql in takes.iter().chain(not_yet) {
+            rig.ask(Primary, sql, &ok(1, AUTO));
+            assert!(rig.session.pins().has(pin), "{sql}: {rig:?}");
+        }
+        rig.ask(Primary, last, &err(1, 1064, "no"));
+        assert!(rig.session.pins().has(pin), "{last} has failed: {rig:?}");
+        rig.ask(Primary, last, &ok(1, AUTO));
+        assert!(rig.session.pins().is_empty(), "{last}: {rig:?}");
+    }
+}
+
+#[test]
+fn what_no_text_tells_of_is_never_given_back() {
+    for (take, gives, pin) in [
+        ("SELECT 1; SELECT GET_LOCK('a', 1)", "SELECT RELEASE_LOCK('a')", Pin::UserLock),
+        ("CREATE TEMPORARY TABLE t (a INT)", "DROP TEMPORARY TABLE made_by_a_trigger", TEMPORARY),
+        ("LOCK TABLES t READ; SELECT 1", "UNLOCK TABLES", Pin::TableLock),
+    ] {
+        let mut rig = Rig::new();
+        for sql in [take, gives, "DROP TEMPORARY TABLE t"] {
+            rig.ask(Primary, sql, &ok(1, AUTO));
+            assert!(rig.session.pins().has(pin), "{sql}: {rig:?}");
+        }
+    }
+}
+
+const TEMPORARY: Pin = Pin::TemporaryTable;
