@@ -10,9 +10,9 @@
 //! and both.
 //!
 //! Multiplexing: `unshared` is pointsman without it; with it, `eager` gives links to the pool after
-//! each statement, and `few` lets all clients take turns on eight links. So
-//! `--modes text,prepared,tls --fronts direct,haproxy,pointsman,unshared,eager,few,encrypted` has it
-//! on and off, and TLS on and off.
+//! each statement, and `few` lets all clients take turns on eight links. With it on and off, and
+//! with TLS on and off: `--modes text,prepared,tls
+//! --fronts direct,haproxy,pointsman,unshared,eager,few,encrypted`.
 //!
 //! Starts a MariaDB primary with two replicas and all fronts by itself and ends them. `--before`
 //! adds another build of pointsman, to see what a change did. Figures are medians over the rounds;
