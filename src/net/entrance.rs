@@ -9,7 +9,9 @@ use crate::metrics::ClientError;
 use crate::net::drive::{Drive, Gone};
 use crate::net::link::{self, LinkSocket, Opening};
 use crate::net::seat::{Identity, Seat};
-use crate::net::transport::{Terms, begin_compression, begin_tls, is_met, is_transport_enough};
+use crate::net::transport::{
+    Terms, begin_compression, begin_tls, is_met, is_refused_in_clear, is_transport_enough,
+};
 use crate::net::worker::Worker;
 use crate::protocol::auth::{self, Credential, Password};
 use crate::protocol::errno::SqlError;
@@ -224,12 +226,10 @@ async fn dialogue(
 async fn steps(
     drive: &mut Drive,
     mut machine: Greet,
-    first: Step,
+    mut step: Step,
     facts: &ServerFacts,
 ) -> Result<Entered, Barred> {
-    let mut step = first;
-    let mut link = None;
-    let mut terms = Terms::default();
+    let (mut link, mut terms) = (None, Terms::default());
     loop {
         let next = match step {
             Step::Send(bytes) => {
@@ -254,8 +254,7 @@ async fn steps(
             Step::CheckPassword(_) | Step::Done { .. } if !is_met(drive, &terms) => {
                 return deny(drive, &machine, terms.socket).await;
             }
-            // The primary has its dialogue first, and most often says no itself. Where it sees
-            // nothing amiss it sees our connection, not the client's.
+            // The primary has its dialogue first, but the connection that it sees is ours.
             Step::Relay if !is_met(drive, &terms) => {
                 drop(Box::pin(relay(drive, &mut machine, Demand::Nothing)).await?);
                 return deny(drive, &machine, terms.socket).await;
@@ -449,6 +448,11 @@ async fn admit(
     link: Option<First>,
     terms: &Terms,
 ) -> Result<Entered, Barred> {
+    let facts = drive.seat.group.topology.load().facts().cloned();
+    if facts.is_some_and(|facts| is_refused_in_clear(drive, &facts)) {
+        let error = SqlError::secure_transport_required();
+        return refuse(drive, &error, machine.next_seq(), machine.hello().capabilities).await;
+    }
     let hello = machine.hello();
     let identity = identity(hello, credential, terms.demand());
     let mut link = link;

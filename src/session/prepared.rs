@@ -219,7 +219,10 @@ impl Session {
     /// The client's statements end, wherever they are prepared.
     pub(super) fn forget_statements(&mut self, out: &mut Outbox) {
         for slot in [Held::Primary, Held::Replica] {
-            self.close_all_prepared(slot, out);
+            // A reset of the link has ended those that are there.
+            if self.link(slot).is_none() {
+                self.close_all_prepared(slot, out);
+            }
         }
         self.statements.clear();
     }

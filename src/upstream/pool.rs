@@ -274,6 +274,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_with_a_parked_link_is_done_with_its_owners_only() {
+        let mut pool = Pool::default();
+        for (owner, link) in [(1, 10), (1, 11), (2, 20)] {
+            pool.put(DB, parked('a', owner, link));
+        }
+        let mut done = Vec::new();
+        let mut act = |owner, which: u32, well| {
+            let is_it = |parked: &Parked<char, u32>| parked.link == which;
+            pool.with_own(owner, is_it, |link| {
+                done.push(*link);
+                well
+            })
+        };
+        assert_eq!(act(1, 11, true), None);
+        assert_eq!(act(1, 20, true), None);
+        assert_eq!(act(1, 11, false), Some(11), "it is taken out when that fails");
+        assert_eq!(act(1, 11, true), None);
+        assert_eq!(done, [11, 11]);
+        assert_eq!(pool.take(DB, &wanted('a', 1)), Some((10, true)));
+    }
+
+    #[test]
     fn a_link_whose_owner_left_is_anybodys() {
         let mut pool = Pool::default();
         pool.put(DB, parked('a', 1, 10));

@@ -346,6 +346,12 @@ fn a_session_that_leaves_leaves_no_statement_behind() {
     rig.client(&command(b"\x1f"));
     let serial = kept.serial();
     assert_eq!(closed_in_pool(&mut rig), [(Primary, serial, 40), (Primary, serial, 41)]);
+    // A reset of the link itself needs no more words.
+    let mut rig = with_two_statements();
+    rig.client(&command(b"\x1f"));
+    assert_eq!(rig.sent_raw(Primary), command(b"\x1f"));
+    rig.server(Primary, &ok(1, AUTO));
+    assert!(rig.sent_raw(Primary).is_empty() && closed_in_pool(&mut rig).is_empty());
 }
 
 /// The client has two statements, 1 and 2, which the primary calls 40 and 41.
