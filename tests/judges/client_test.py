@@ -3,7 +3,8 @@
 import re
 import subprocess
 
-from servers import Proxy, Trio, die_with_parent
+from rounds import Round
+from servers import LINKS_GO, die_with_parent
 
 PROGRAM = "mariadb-client-test"
 LISTED = re.compile(r"^(?P<name>\w+)$")
@@ -26,42 +27,21 @@ def all_tests():
     return [found["name"] for found in names if found]
 
 
-class Run:
-    """The tests over one kind of connection; `program` is the proxy's, or None for direct."""
+class ClientTest(Round):
+    """Each test by itself: a failed check ends the program, and some print another one's name."""
 
-    def __init__(self, folder, template, program):
-        self.folder = folder
-        self.template = template
-        self.program = program
-        self.replica_reads = 0.0
-        self.notes = []
-        folder.mkdir(parents=True, exist_ok=True)
+    options = OPTIONS
+    group = LINKS_GO
 
-    def all(self, tests):
-        """Runs `tests` one after another; answers those that passed, and those that failed."""
+    def take(self, tests, port, trio):
         passed, failed = [], []
-        trio = Trio(self.folder / "trio", self.template, OPTIONS)
-        proxy = None
-        try:
-            trio.start()
-            port = trio.primary.port
-            if self.program:
-                proxy = Proxy(self.program, trio)
-                port = proxy.port
-            for test in tests:
-                # Each by itself: a failed check ends the program, and some tests print the name
-                # of another one.
-                if self.once(port, test, trio):
-                    passed.append(test)
-                    continue
-                failed.append(test)
-                print(f"  failed: {test}", flush=True)
-                self.tidy(trio)
-            self.examine(trio, proxy)
-        finally:
-            if proxy:
-                proxy.stop()
-            trio.stop()
+        for test in tests:
+            if self.once(port, test, trio):
+                passed.append(test)
+                continue
+            failed.append(test)
+            print(f"  failed: {test}", flush=True)
+            self.tidy(trio)
         return passed, failed
 
     def tidy(self, trio):
@@ -103,17 +83,3 @@ class Run:
         with open(self.folder / "out", "a") as out:
             out.write(done.stdout.decode(errors="replace"))
         return done.returncode == 0
-
-    def examine(self, trio, proxy):
-        """Replicas must have served reads, and no write may have begun on one."""
-        for replica in trio.replicas if proxy else ():
-            address = f"127.0.0.1:{replica.port}"
-            self.replica_reads += proxy.metric("pointsman_queries_total", address)
-            why = trio.trouble(replica)
-            if why:
-                self.notes.append(f"{replica.name}: {why}")
-            strays = trio.strays(replica)
-            if strays:
-                self.notes.append(f"writes on a replica: {strays}")
-        for note in self.notes:
-            print(f"  note: {note}", flush=True)

@@ -8,7 +8,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from servers import MTR, Proxy, Trio, die_with_parent
+from servers import LINKS_GO, MTR, Proxy, Trio, die_with_parent
 
 LINE = re.compile(
     r"^(?P<name>\S+\.\S+)(?: '[^']*')?\s+(?:w\d+\s+)?\[ (?P<verdict>pass|fail|skipped|disabled) \]"
@@ -81,7 +81,7 @@ class Run:
             trio.start()
             port, socket = trio.primary.port, trio.primary.socket
             if self.program:
-                proxy = Proxy(self.program, trio)
+                proxy = Proxy(self.program, trio, LINKS_GO)
                 port, socket = proxy.port, proxy.socket
             done = self.mtr(trio, tests, port, socket, proxy)
             self.examine(name, trio, proxy, done)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import client_test
 import mtr
-from servers import bootstrap
+import programs
+import python_suites
+from servers import bootstrap, install
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -26,12 +28,29 @@ MTR = {
     "mtr-compress": ["--compress"],
     "mtr-ssl": ["--ssl"],
 }
-JUDGES = [*MTR, "client-test"]
+# Drivers' own suites. What passes directly is what is judged.
+DRIVERS = {
+    "mysqlclient": python_suites.Mysqlclient,
+    "aiomysql": python_suites.Aiomysql,
+    "mariadb-connector": python_suites.Connector,
+    "sqlalchemy": python_suites.SqlalchemyMysqldb,
+    "sqlalchemy-connector": python_suites.SqlalchemyConnector,
+    "django": python_suites.Django,
+    "go": programs.Go,
+    "mysql-async": programs.MysqlAsync,
+    "mysql-async-compressed": programs.MysqlAsyncCompressed,
+    "sqlx": programs.Sqlx,
+    "sysbench": programs.Sysbench,
+}
+# More tests than these that fail on one trio have one reason, and are taken together again.
+ALONE = 30
+JUDGES = [*MTR, "client-test", *DRIVERS]
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/judges", description=__doc__)
-    parser.add_argument("name", nargs="*", help=f"judges to run ({', '.join(JUDGES)}); default: mtr")
+    known = f"judges to run ({', '.join(JUDGES)}); default: mtr"
+    parser.add_argument("name", nargs="*", help=known)
     parser.add_argument("--subset", action="store_true", help="the tests of mtr-ci.txt only")
     parser.add_argument("--tests", help="comma-separated tests, or a file with one a line")
     parser.add_argument("--direct", action="store_true", help="directly only: what can be judged")
@@ -55,21 +74,19 @@ def exceptions(judge):
     return found
 
 
-def chosen_tests(chosen, judge):
-    if chosen.tests:
-        named = Path(chosen.tests)
-        return mtr.listed(named) if named.exists() else chosen.tests.split(",")
-    if judge not in MTR:
-        return client_test.all_tests()
-    return mtr.listed(HERE / ("mtr-ci.txt" if chosen.subset else "mtr-pass.txt"))
-
-
 class Suite:
     """The tests of one judge, over and over."""
 
     def __init__(self, judge, folder, template):
         self.judge, self.folder, self.template = judge, folder, template
         self.rounds = 0
+
+    def tests(self, chosen):
+        """The tests to judge: those that were named, or all candidates."""
+        if chosen.tests:
+            named = Path(chosen.tests)
+            return mtr.listed(named) if named.exists() else chosen.tests.split(",")
+        return self.candidates(chosen)
 
     def run(self, tests, proxied, shard=None):
         """Runs `tests`; answers those that passed, those that failed, and stray writes."""
@@ -78,7 +95,7 @@ class Suite:
         begun = time.monotonic()
         folder = self.folder / f"{self.judge}-{self.rounds}-{kind}"
         run, passed, failed = self.once(folder, program() if proxied else None, tests, shard)
-        skipped = len(tests) - len(passed) - len(failed)
+        skipped = len(tests) - len(passed) - len(failed) if tests else 0
         where = f", {run.replica_reads:.0f} statements on replicas" if proxied else ""
         print(
             f"{self.judge} {kind}: {len(passed)} passed, {len(failed)} failed,"
@@ -97,6 +114,9 @@ class Mtr(Suite):
         super().__init__(judge, folder, template)
         self.parallel = parallel
 
+    def candidates(self, chosen):
+        return mtr.listed(HERE / ("mtr-ci.txt" if chosen.subset else "mtr-pass.txt"))
+
     def once(self, folder, proxy, tests, shard):
         run = mtr.Run(folder, self.template, proxy, MTR[self.judge])
         run.all(tests, self.parallel, shard)
@@ -105,13 +125,38 @@ class Mtr(Suite):
         return run, passed, failed
 
 
-class ClientTest(Suite):
-    """The tests of the C API; they are not run in shards."""
+class OneTrio(Suite):
+    """A judge whose tests are all taken on one trio, by its own kind of `Round`."""
+
+    def __init__(self, judge, folder, template, kind):
+        super().__init__(judge, folder, template)
+        self.kind = kind
+
+    def candidates(self, chosen):
+        return client_test.all_tests()
 
     def once(self, folder, proxy, tests, shard):
-        run = client_test.Run(folder, self.template, proxy)
-        passed, failed = run.all(tests)
+        """Runs `tests` (None: all that the suite has); with a shard of one, each by itself."""
+        alone = shard == 1 and len(tests) <= ALONE
+        rounds = [[test] for test in tests] if alone else [tests]
+        passed, failed, notes, reads = [], [], [], 0.0
+        for number, some in enumerate(rounds):
+            run = self.kind(folder / str(number), self.template, proxy)
+            well, badly = run.all(some)
+            passed, failed, notes = passed + well, failed + badly, notes + run.notes
+            reads += run.replica_reads
+        run.notes, run.replica_reads = notes, reads
         return run, passed, failed
+
+
+class Driver(OneTrio):
+    """A driver's suite: what it has, and what of that passes directly, is found out first."""
+
+    def candidates(self, chosen):
+        passed, failed, _ = self.run(None, False)
+        for test in failed:
+            print(f"  fails directly: {test}")
+        return passed
 
 
 def judge(suite, tests):
@@ -136,27 +181,34 @@ def judge(suite, tests):
     return differences + strays
 
 
+def suite_of(name, folder, chosen):
+    """The suite of a judge, with the folder that its servers begin with."""
+    driver = name in DRIVERS
+    template = folder / ("usual" if driver else "template") / "data"
+    if not template.exists():
+        (install if driver else bootstrap)(template)
+    if name in MTR:
+        return Mtr(name, folder, template, chosen.parallel)
+    if driver:
+        return Driver(name, folder, template, DRIVERS[name])
+    return OneTrio(name, folder, template, client_test.ClientTest)
+
+
 def main():
     chosen = arguments()
     unknown = [name for name in chosen.name if name not in JUDGES]
     if unknown:
         sys.exit(f"no such judge: {', '.join(unknown)}; there are {', '.join(JUDGES)}")
     folder = Path(chosen.keep or tempfile.mkdtemp(prefix="pointsman-judges-")).resolve()
-    template = folder / "template" / "data"
-    if not template.exists():
-        bootstrap(template)
     print(f"logs and lists: {folder}", flush=True)
     bad = []
     for name in chosen.name or ["mtr"]:
-        tests = chosen_tests(chosen, name)
-        if name in MTR:
-            suite = Mtr(name, folder, template, chosen.parallel)
-        else:
-            suite = ClientTest(name, folder, template)
-        if chosen.direct:
-            suite.run(tests, False)
-        else:
+        suite = suite_of(name, folder, chosen)
+        tests = suite.tests(chosen)
+        if not chosen.direct:
             bad += judge(suite, tests)
+        elif name not in DRIVERS or chosen.tests:
+            suite.run(tests, False)
     sys.exit(1 if bad else 0)
 
 

@@ -1,8 +1,8 @@
-"""Servers as mysql-test-run makes them, two replicas behind them, and the proxy in front.
+"""A primary, two replicas behind it, and the proxy in front.
 
-One folder is bootstrapped for a run and copied for every server, so that a fresh trio costs
-seconds. root has no password, and observes and replicates too: suites list accounts, and an
-account more would be seen.
+One folder is filled for a run, as mysql-test-run does it or as anybody does, and copied for every
+server, so that a fresh trio costs seconds. Beside it is the configuration, my.cnf. root has no
+password, and observes and replicates too: suites list accounts, and an account more would be seen.
 """
 
 import atexit
@@ -20,6 +20,20 @@ from pathlib import Path
 SHARE = Path("/usr/share/mysql")
 MTR = SHARE / "mysql-test"
 PATIENCE = 90.0
+# Of a group, for tests that count the server's connections and wait until those of before have
+# gone.
+LINKS_GO = 'link_idle_timeout = "1s"\nkeep_links = 0\n'
+# What drivers expect of a server: today's character set, TLS, files of clients.
+USUAL = """[mysqld]
+character-set-server=utf8mb4
+default-time-zone=+00:00
+local-infile=1
+max-allowed-packet=64M
+innodb-log-file-size=32M
+ssl-ca=@ENV.MYSQL_TEST_DIR/std_data/cacert.pem
+ssl-cert=@ENV.MYSQL_TEST_DIR/std_data/server-cert.pem
+ssl-key=@ENV.MYSQL_TEST_DIR/std_data/server-key.pem
+"""
 
 _running = []
 
@@ -94,9 +108,33 @@ def _statements(text):
     return "".join(out)
 
 
+def install(folder):
+    """Fills `folder` as a server's first installation does, with the time zones."""
+    folder.mkdir(parents=True)
+    (folder.parent / "my.cnf").write_text(USUAL)
+    with open(folder.parent / "install.log", "wb") as out:
+        subprocess.run(
+            [
+                "mariadb-install-db",
+                "--no-defaults",
+                "--user=root",
+                "--auth-root-authentication-method=normal",
+                f"--datadir={folder}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            check=True,
+        )
+
+
 def bootstrap(folder):
     """Fills `folder` with the system tables, the time zones and the checks that mtr wants."""
     folder.mkdir(parents=True)
+    settings = (MTR / "include" / "default_mysqld.cnf").read_text()
+    # Not for this program: a folder of its own server groups, read by an embedded server.
+    settings = re.split(r"^\[embedded\]", settings, flags=re.M)[0] + "\nloose-aria\n"
+    (folder.parent / "my.cnf").write_text(settings)
     (folder / "mysql").mkdir()
     scripts = [
         "mysql_system_tables.sql",
@@ -144,8 +182,9 @@ def bootstrap(folder):
 class Server:
     """One server. The first of a trio keeps its data where mtr looks for it."""
 
-    def __init__(self, name, number, data, var):
+    def __init__(self, name, number, data, var, settings):
         self.name = name
+        self.settings = settings
         self.number = number
         self.data = data
         self.var = var
@@ -157,11 +196,8 @@ class Server:
         self.child = None
 
     def start(self, options=()):
-        settings = (MTR / "include" / "default_mysqld.cnf").read_text()
-        settings = settings.replace("@ENV.MYSQLTEST_VARDIR", str(self.var))
+        settings = self.settings.replace("@ENV.MYSQLTEST_VARDIR", str(self.var))
         settings = settings.replace("@ENV.MYSQL_TEST_DIR", str(MTR))
-        # Not for this program: a folder of its own server groups, read by an embedded server.
-        settings = re.split(r"^\[embedded\]", settings, flags=re.M)[0] + "\nloose-aria\n"
         config = self.run / f"{self.name}.cnf"
         config.write_text(settings)
         tmp = self.var / "tmp" / f"{self.name}"
@@ -200,8 +236,9 @@ class Server:
 
     def ask(self, statement, quiet=False, form="-BN"):
         """What root sees, straight from this server; columns by tabs."""
+        client = ["mariadb", "--no-defaults", "--skip-ssl", "-uroot", f"-S{self.socket}", form]
         done = subprocess.run(
-            ["mariadb", "--no-defaults", "-uroot", f"-S{self.socket}", form, "-e", statement],
+            [*client, "-e", statement],
             capture_output=True,
             text=True,
             errors="replace",
@@ -226,11 +263,12 @@ class Trio:
         self.options = list(options)
         self.var = folder / "var"
         self.servers = []
+        settings = (template.parent / "my.cnf").read_text()
         for number, name in enumerate(("mysqld.1", "replica.2", "replica.3"), 1):
             data = self.var / name / "data"
             data.parent.mkdir(parents=True)
             shutil.copytree(template, data)
-            self.servers.append(Server(name, number, data, self.var))
+            self.servers.append(Server(name, number, data, self.var, settings))
         self.primary, *self.replicas = self.servers
         for path in ("log", "tmp"):
             (self.var / path).mkdir(exist_ok=True)
@@ -287,8 +325,7 @@ class Proxy:
             '[monitor]\nuser = "root"\npassword = ""\ninterval = "100ms"\ntimeout = "30s"\n'
             f'[groups.main]\nlisten = ["127.0.0.1:{self.port}", "{self.socket}"]\n'
             f'seeds = ["127.0.0.1:{trio.primary.port}"]\n'
-            # Tests count the server's connections and wait until those of before have gone.
-            f'link_idle_timeout = "1s"\nkeep_links = 0\n{group}\n'
+            f"{group}\n"
         )
         config.chmod(0o600)
         self.child = spawn([program, "serve", "--config", config], self.log)
