@@ -1,6 +1,7 @@
 //! The login of a client: the server role of the protocol, driven over its socket; accounts
 //! from the account book, a check by the primary where only that can tell.
 
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::protocol::errno::SqlError;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities, Status};
 use crate::protocol::greet::{Account, Greet, Hello, Offer, Step};
 use crate::protocol::handshake::LOGIN_PACKET_MAX;
+use crate::protocol::login::LoginError;
 use crate::protocol::{packet, reply, session_track};
 use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, Login};
@@ -75,11 +77,15 @@ const FAILED_CHANGE_DELAY: Duration = Duration::from_secs(1);
 /// told, and counted.
 pub(super) async fn enter(mut drive: Drive, proxied: bool) -> Option<Drive> {
     let settings = drive.seat.group.settings.load_full();
-    let timeout = settings.handshake_timeout;
-    let entered = match tokio::time::timeout(timeout, greet(&mut drive, proxied)).await {
-        Ok(Ok(entered)) => entered,
-        Ok(Err(Barred::Gone | Barred::Refused)) => return None,
-        Err(_) => {
+    let seat = drive.seat.clone();
+    let entered = {
+        let login = pin!(greet(&mut drive, proxied));
+        in_time(&seat, settings.handshake_timeout, login).await
+    };
+    let entered = match entered {
+        Some(Ok(entered)) => entered,
+        Some(Err(Barred::Gone | Barred::Refused)) => return None,
+        None => {
             drive.worker.client_error(&drive.seat.group, ClientError::HandshakeTimeout);
             return None;
         }
@@ -97,6 +103,23 @@ pub(super) async fn enter(mut drive: Drive, proxied: bool) -> Option<Drive> {
     let session = Session::new(drive.seat.id, login, dialect, link_facts, drive.worker.now());
     *drive.seat.session.borrow_mut() = Some(session);
     Some(drive)
+}
+
+/// What comes of `login`, or `None` once the client has used up its time. What servers keep it
+/// waiting for (a place in the queue, a primary) is bounded by itself, and ends in an answer.
+async fn in_time<F: Future>(
+    seat: &Seat,
+    patience: Duration,
+    mut login: Pin<&mut F>,
+) -> Option<F::Output> {
+    let mut left = patience;
+    while !left.is_zero() {
+        if let Ok(outcome) = tokio::time::timeout(left, login.as_mut()).await {
+            return Some(outcome);
+        }
+        left = seat.waited.take();
+    }
+    None
 }
 
 async fn greet(drive: &mut Drive, proxied: bool) -> Result<Entered, Barred> {
@@ -139,14 +162,15 @@ pub(super) async fn change_user(
     };
     let step = Step::NeedAccount;
     let settings = drive.seat.group.settings.load_full();
-    let dialogue = steps(drive, machine, step, &facts);
-    match tokio::time::timeout(settings.handshake_timeout, dialogue).await {
-        Ok(Ok(entered)) => Ok(Some(entered)),
-        Ok(Err(Barred::Refused)) if facts.flavour == Flavour::MariaDb => {
+    let seat = drive.seat.clone();
+    let dialogue = pin!(steps(drive, machine, step, &facts));
+    match in_time(&seat, settings.handshake_timeout, dialogue).await {
+        Some(Ok(entered)) => Ok(Some(entered)),
+        Some(Err(Barred::Refused)) if facts.flavour == Flavour::MariaDb => {
             tokio::time::sleep(FAILED_CHANGE_DELAY).await;
             Ok(None)
         }
-        Ok(Err(Barred::Gone | Barred::Refused)) | Err(_) => Err(Gone),
+        Some(Err(Barred::Gone | Barred::Refused)) | None => Err(Gone),
     }
 }
 
@@ -372,7 +396,8 @@ async fn open_on_primary(
     loop {
         let topology = seat.group.topology.load();
         if let Some(primary) = topology.primary {
-            let place = worker.place(seat, identity, primary, &settings).await?;
+            let place = worker.place(seat, identity, primary, &settings);
+            let place = seat.waited.during(place).await?;
             if let Some(place) = place {
                 let opening = Opening {
                     node: primary,
@@ -396,7 +421,8 @@ async fn open_on_primary(
                 }
             }
         }
-        match tokio::time::timeout_at(until, generation.changed()).await {
+        let change = tokio::time::timeout_at(until, generation.changed());
+        match seat.waited.during(change).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Err(DialError::TimedOut(settings.hold)),
         }
@@ -468,8 +494,15 @@ async fn admit(
                 return Err(Barred::Refused);
             }
             Err(error) => {
+                // The server's own refusal, in words that need no trust: it may have been said by
+                // anybody, and nothing follows from it but this.
+                let full = matches!(error, DialError::Login(LoginError::RefusedBeforeTls(1040)));
                 let text = format!("pointsman: no primary to log in to: {error}");
-                let error = SqlError::new(1290, b"HY000", text);
+                let error = if full {
+                    SqlError::too_many_connections()
+                } else {
+                    SqlError::new(1290, b"HY000", text)
+                };
                 return refuse(drive, &error, machine.next_seq(), hello.capabilities).await;
             }
         }

@@ -21,6 +21,7 @@ use crate::net::seat::{Identity, Ring, Seat};
 use crate::net::worker::{Message, Served, Worker};
 use crate::protocol::auth::Credential;
 use crate::protocol::command;
+use crate::protocol::errno::SqlError;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities};
 use crate::protocol::packet::HEADER_LEN;
 use crate::router::policy::Held;
@@ -233,7 +234,11 @@ impl Worker {
             Acquired::Full(limit) => {
                 let topology = seat.group.topology.load();
                 let server = topology.node(node).map_or_else(String::new, |n| n.name.to_string());
-                let error = Failure::NoLink { server, limit }.to_error();
+                // The log has what to do about it; the client gets the words of a server that is
+                // full, since drivers look for them at a login.
+                let why = Failure::NoLink { server, limit }.to_error();
+                tracing::warn!(group = %seat.group.name, "a login was refused: {}", why.message);
+                let error = SqlError::too_many_connections();
                 let packet = error.packet(0, identity.hello.capabilities);
                 Err(DialError::Refused(packet.get(HEADER_LEN..).unwrap_or_default().to_vec()))
             }

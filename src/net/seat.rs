@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::metrics::WorkerMetrics;
 use crate::net::group::GroupHandle;
@@ -44,6 +44,34 @@ pub(super) struct Seat {
     pub(super) running: Cell<Option<NodeId>>,
     /// The pins that the session is counted with.
     pub(super) pinned: Cell<Pins>,
+    /// What servers have kept its login waiting for.
+    pub(super) waited: Waited,
+}
+
+/// Time that a client spent waiting for servers: none of its own.
+#[derive(Debug, Default)]
+pub(super) struct Waited {
+    before: Cell<Duration>,
+    since: Cell<Option<Instant>>,
+}
+
+impl Waited {
+    /// Waits for `servers`, and keeps count of the time.
+    pub(super) async fn during<F: Future>(&self, servers: F) -> F::Output {
+        self.since.set(Some(Instant::now()));
+        let outcome = servers.await;
+        self.before.set(self.take());
+        self.since.set(None);
+        outcome
+    }
+
+    /// The time since this was last asked, with that of a wait that goes on.
+    pub(super) fn take(&self) -> Duration {
+        let now = Instant::now();
+        let running = self.since.replace(self.since.get().map(|_| now));
+        let lately = running.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.before.take() + lately
+    }
 }
 
 /// Who a client proved to be, and how it wants to be served.

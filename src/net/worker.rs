@@ -26,7 +26,7 @@ use crate::net::drive::Drive;
 use crate::net::entrance;
 use crate::net::group::{Admission, GroupHandle};
 use crate::net::pool::Links;
-use crate::net::seat::{Bell, Ring, Seat};
+use crate::net::seat::{Bell, Ring, Seat, Waited};
 use crate::protocol::login::LoginError;
 use crate::reactor::Reactor;
 use crate::reactor::polled::Polled;
@@ -463,6 +463,7 @@ impl Worker {
             bell: Bell::default(),
             running: Cell::new(None),
             pinned: Cell::default(),
+            waited: Waited::default(),
         });
         self.seats.borrow_mut().insert(id, seat.clone());
         self.clients.fetch_add(1, Ordering::Relaxed);

@@ -156,6 +156,8 @@ class Driver(OneTrio):
         passed, failed, _ = self.run(None, False)
         for test in failed:
             print(f"  fails directly: {test}")
+        if not passed:
+            sys.exit(f"{self.judge}: nothing passes directly: see {self.folder}")
         return passed
 
 

@@ -28,7 +28,6 @@ USUAL = """[mysqld]
 character-set-server=utf8mb4
 default-time-zone=+00:00
 local-infile=1
-max-allowed-packet=64M
 innodb-log-file-size=32M
 ssl-ca=@ENV.MYSQL_TEST_DIR/std_data/cacert.pem
 ssl-cert=@ENV.MYSQL_TEST_DIR/std_data/server-cert.pem

@@ -140,6 +140,21 @@ async fn strangers_and_idlers_are_closed_in_time() {
     assert_eq!(raw::ask(&mut slow, "SELECT SLEEP(1)").expect("an answer").as_deref(), Some("0"));
 }
 
+/// What servers keep a login waiting for is not the client's time: it is told how the wait ended.
+#[tokio::test]
+async fn a_login_that_waits_for_a_link_is_told_that_none_came_free() {
+    let Some(flavour) = family() else { return };
+    let group = "handshake_timeout = \"300ms\"\nqueue_timeout = \"1s\"\nmax_server_links = 1";
+    let proxy = Proxy::start(servers::shared(flavour), group).await;
+    let mut busy = logged_in(proxy.port);
+    raw::ask(&mut busy, "BEGIN").expect("BEGIN");
+    raw::ask(&mut busy, "SELECT 1 FOR UPDATE").expect("the primary answers");
+    let refused = raw::login(&mut connect(proxy.port), APP, Some("app")).expect_err("no place");
+    assert_eq!((refused.0, refused.2.as_str()), (1040, "Too many connections"));
+    raw::ask(&mut busy, "COMMIT").expect("COMMIT");
+    logged_in(proxy.port);
+}
+
 #[tokio::test]
 async fn a_unix_socket_serves_beside_the_port() {
     let Some(flavour) = family() else { return };
