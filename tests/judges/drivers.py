@@ -60,7 +60,7 @@ class Driver(Round):
     group = 'server_tls = "skip-verify"'
     # What the suite wants of its servers beyond their defaults.
     schemas = ["test"]
-    statements = []
+    variables = {}
 
     def __init__(self, *where):
         super().__init__(*where)
@@ -76,8 +76,9 @@ class Driver(Round):
     def prepare(self, trio):
         for schema in self.schemas:
             trio.primary.ask(f"CREATE DATABASE IF NOT EXISTS {schema} CHARACTER SET utf8mb4")
-        for statement in self.statements:
-            trio.primary.ask(statement)
+        for server in trio.servers:
+            for name, value in self.variables.items():
+                server.ask(f"SET GLOBAL {name} = {value}")
 
     def take(self, tests, port, trio):
         found = self.verdicts(tests, port, trio)

@@ -107,6 +107,8 @@ class Mysqlclient(Pytest):
 class Aiomysql(Pytest):
     package = "aiomysql"
     others = ["SQLAlchemy==1.3.24"]
+    # Its tests look with one connection at what another one has just written.
+    group = Pytest.group + '\nconsistency = "global"'
 
     def env(self, port):
         return {"MYSQL_ROOT_PASSWORD": "", "MYSQL_DB": "test_pymysql"}
@@ -141,7 +143,7 @@ class Connector(Pytest):
 class Sqlalchemy(Pytest):
     package = "SQLAlchemy"
     schemas = ["test", "test_schema", "test_schema_2"]
-    paths = ["test/dialect/mysql", "test/dialect/test_suite.py"]
+    paths = ["test/dialect/mysql"]
 
     def flags(self, port):
         address = f"root@127.0.0.1:{port}/test?charset=utf8mb4"
@@ -154,6 +156,12 @@ class SqlalchemyMysqldb(Sqlalchemy):
 
 class SqlalchemyConnector(Sqlalchemy):
     driver = "mariadbconnector"
+
+
+class SqlalchemySuite(SqlalchemyMysqldb):
+    """What SQLAlchemy asks of the dialects of all databases; more than a thousand tests."""
+
+    paths = ["test/dialect/test_suite.py"]
 
 
 class Django(Python):

@@ -35,6 +35,7 @@ DRIVERS = {
     "mariadb-connector": python_suites.Connector,
     "sqlalchemy": python_suites.SqlalchemyMysqldb,
     "sqlalchemy-connector": python_suites.SqlalchemyConnector,
+    "sqlalchemy-suite": python_suites.SqlalchemySuite,
     "django": python_suites.Django,
     "go": programs.Go,
     "mysql-async": programs.MysqlAsync,
