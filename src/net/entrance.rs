@@ -396,8 +396,9 @@ async fn open_on_primary(
     loop {
         let topology = seat.group.topology.load();
         if let Some(primary) = topology.primary {
-            let place = worker.place(seat, identity, primary, &settings);
-            let place = seat.waited.during(place).await?;
+            let waiting = seat.waited.begin();
+            let place = worker.place(seat, identity, primary, &settings).await?;
+            drop(waiting);
             if let Some(place) = place {
                 let opening = Opening {
                     node: primary,
@@ -407,6 +408,9 @@ async fn open_on_primary(
                     place,
                     now: worker.now(),
                 };
+                // A client that answers the server's questions itself takes its own time.
+                let relayed = matches!(identity.credential, Credential::Relayed { .. });
+                let _waiting = (!relayed).then(|| seat.waited.begin());
                 let opened =
                     link::open_first(seat, identity, &topology, &settings, opening, &mut ask).await;
                 match opened {
@@ -421,8 +425,8 @@ async fn open_on_primary(
                 }
             }
         }
-        let change = tokio::time::timeout_at(until, generation.changed());
-        match seat.waited.during(change).await {
+        let _waiting = seat.waited.begin();
+        match tokio::time::timeout_at(until, generation.changed()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Err(DialError::TimedOut(settings.hold)),
         }

@@ -56,13 +56,10 @@ pub(super) struct Waited {
 }
 
 impl Waited {
-    /// Waits for `servers`, and keeps count of the time.
-    pub(super) async fn during<F: Future>(&self, servers: F) -> F::Output {
+    /// The client waits for a server until this is dropped. One wait at a time.
+    pub(super) fn begin(&self) -> Waiting<'_> {
         self.since.set(Some(Instant::now()));
-        let outcome = servers.await;
-        self.before.set(self.take());
-        self.since.set(None);
-        outcome
+        Waiting(self)
     }
 
     /// The time since this was last asked, with that of a wait that goes on.
@@ -71,6 +68,17 @@ impl Waited {
         let running = self.since.replace(self.since.get().map(|_| now));
         let lately = running.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.before.take() + lately
+    }
+}
+
+/// A wait that goes on.
+#[derive(Debug)]
+pub(super) struct Waiting<'a>(&'a Waited);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.before.set(self.0.take());
+        self.0.since.set(None);
     }
 }
 
