@@ -1,7 +1,7 @@
 //! The login of a client: the server role of the protocol, driven over its socket; accounts
 //! from the account book, a check by the primary where only that can tell.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ pub(super) async fn enter(mut drive: Drive, proxied: bool) -> Option<Drive> {
     let seat = drive.seat.clone();
     let entered = {
         let login = pin!(greet(&mut drive, proxied));
-        in_time(&seat, settings.handshake_timeout, login).await
+        seat.waited.in_time(settings.handshake_timeout, login).await
     };
     let entered = match entered {
         Some(Ok(entered)) => entered,
@@ -103,23 +103,6 @@ pub(super) async fn enter(mut drive: Drive, proxied: bool) -> Option<Drive> {
     let session = Session::new(drive.seat.id, login, dialect, link_facts, drive.worker.now());
     *drive.seat.session.borrow_mut() = Some(session);
     Some(drive)
-}
-
-/// What comes of `login`, or `None` once the client has used up its time. What servers keep it
-/// waiting for (a place in the queue, a primary) is bounded by itself, and ends in an answer.
-async fn in_time<F: Future>(
-    seat: &Seat,
-    patience: Duration,
-    mut login: Pin<&mut F>,
-) -> Option<F::Output> {
-    let mut left = patience;
-    while !left.is_zero() {
-        if let Ok(outcome) = tokio::time::timeout(left, login.as_mut()).await {
-            return Some(outcome);
-        }
-        left = seat.waited.take();
-    }
-    None
 }
 
 async fn greet(drive: &mut Drive, proxied: bool) -> Result<Entered, Barred> {
@@ -164,7 +147,7 @@ pub(super) async fn change_user(
     let settings = drive.seat.group.settings.load_full();
     let seat = drive.seat.clone();
     let dialogue = pin!(steps(drive, machine, step, &facts));
-    match in_time(&seat, settings.handshake_timeout, dialogue).await {
+    match seat.waited.in_time(settings.handshake_timeout, dialogue).await {
         Some(Ok(entered)) => Ok(Some(entered)),
         Some(Err(Barred::Refused)) if facts.flavour == Flavour::MariaDb => {
             tokio::time::sleep(FAILED_CHANGE_DELAY).await;
@@ -396,9 +379,7 @@ async fn open_on_primary(
     loop {
         let topology = seat.group.topology.load();
         if let Some(primary) = topology.primary {
-            let waiting = seat.waited.begin();
             let place = worker.place(seat, identity, primary, &settings).await?;
-            drop(waiting);
             if let Some(place) = place {
                 let opening = Opening {
                     node: primary,
@@ -498,15 +479,11 @@ async fn admit(
                 return Err(Barred::Refused);
             }
             Err(error) => {
-                // The server's own refusal, in words that need no trust: it may have been said by
-                // anybody, and nothing follows from it but this.
+                // What a full server says needs no trust: nothing follows from it but this.
                 let full = matches!(error, DialError::Login(LoginError::RefusedBeforeTls(1040)));
                 let text = format!("pointsman: no primary to log in to: {error}");
-                let error = if full {
-                    SqlError::too_many_connections()
-                } else {
-                    SqlError::new(1290, b"HY000", text)
-                };
+                let error = SqlError::new(1290, b"HY000", text);
+                let error = if full { SqlError::too_many_connections() } else { error };
                 return refuse(drive, &error, machine.next_seq(), hello.capabilities).await;
             }
         }

@@ -227,6 +227,7 @@ impl Worker {
         settings: &Group,
     ) -> Result<Option<Place>, DialError> {
         let until = self.now() + settings.links.queue_timeout;
+        let _waiting = seat.waited.begin();
         match self.acquire(seat, &identity.hello.user, node, None, until).await {
             Acquired::Place(place) => Ok(Some(place)),
             Acquired::Link(..) | Acquired::Moved | Acquired::Called => Ok(None),

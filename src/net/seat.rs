@@ -62,8 +62,26 @@ impl Waited {
         Waiting(self)
     }
 
+    /// What comes of `login`, or `None` once the client has used up its patience. What servers
+    /// keep it waiting for (a place in the queue, a primary) is bounded by itself, and ends in an
+    /// answer.
+    pub(super) async fn in_time<F: Future>(
+        &self,
+        patience: Duration,
+        mut login: std::pin::Pin<&mut F>,
+    ) -> Option<F::Output> {
+        let mut left = patience;
+        while !left.is_zero() {
+            if let Ok(outcome) = tokio::time::timeout(left, login.as_mut()).await {
+                return Some(outcome);
+            }
+            left = self.take();
+        }
+        None
+    }
+
     /// The time since this was last asked, with that of a wait that goes on.
-    pub(super) fn take(&self) -> Duration {
+    fn take(&self) -> Duration {
         let now = Instant::now();
         let running = self.since.replace(self.since.get().map(|_| now));
         let lately = running.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
