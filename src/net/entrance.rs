@@ -72,6 +72,8 @@ type First = (LinkSocket, LinkFacts, bool);
 /// MariaDB takes the next command only this long after a change of user has failed, so that
 /// guessing passwords takes time.
 const FAILED_CHANGE_DELAY: Duration = Duration::from_secs(1);
+/// Between two attempts to log in to a primary that takes no link, whatever is known of it.
+const REDIAL: Duration = Duration::from_millis(200);
 
 /// Lets a client in: header, greeting, dialogue, OK. `None` when it did not get in; it has been
 /// told, and counted.
@@ -395,20 +397,21 @@ async fn open_on_primary(
                 let opened =
                     link::open_first(seat, identity, &topology, &settings, opening, &mut ask).await;
                 match opened {
-                    Err(error @ (DialError::Unreachable(_) | DialError::TimedOut(_))) => {
-                        worker.link_error(&seat.group, primary, &error);
-                    }
                     Err(error) => {
                         worker.link_error(&seat.group, primary, &error);
-                        return Err(error);
+                        if !matches!(error, DialError::Unreachable(_) | DialError::TimedOut(_)) {
+                            return Err(error);
+                        }
                     }
                     Ok(opened) => return Ok(opened),
                 }
             }
         }
         let _waiting = seat.waited.begin();
-        match tokio::time::timeout_at(until, generation.changed()).await {
+        let again = tokio::time::Instant::now() + REDIAL;
+        match tokio::time::timeout_at(again.min(until), generation.changed()).await {
             Ok(Ok(())) => {}
+            Err(_) if again < until => {}
             Ok(Err(_)) | Err(_) => return Err(DialError::TimedOut(settings.hold)),
         }
     }
