@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::accounts::{AccountFacts, Lookup};
 use crate::metrics::ClientError;
 use crate::net::drive::{Drive, Gone};
-use crate::net::link::{self, LinkSocket, Opening};
-use crate::net::seat::{Identity, Seat};
+use crate::net::first_link::{First, nobody, open_on_primary};
+use crate::net::link::LinkSocket;
+use crate::net::seat::Identity;
 use crate::net::transport::{
     Terms, begin_compression, begin_tls, is_met, is_refused_in_clear, is_transport_enough,
 };
-use crate::net::worker::Worker;
 use crate::protocol::auth::{self, Credential, Password};
 use crate::protocol::errno::SqlError;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities, Status};
@@ -21,7 +21,6 @@ use crate::protocol::greet::{Account, Greet, Hello, Offer, Step};
 use crate::protocol::handshake::LOGIN_PACKET_MAX;
 use crate::protocol::login::LoginError;
 use crate::protocol::{packet, reply, session_track};
-use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, Login};
 use crate::session::{Session, state};
 use crate::tls::trust::Demand;
@@ -66,14 +65,9 @@ impl From<Gone> for Barred {
     }
 }
 
-/// A link that the login has opened, and whether its password has expired.
-type First = (LinkSocket, LinkFacts, bool);
-
 /// MariaDB takes the next command only this long after a change of user has failed, so that
 /// guessing passwords takes time.
 const FAILED_CHANGE_DELAY: Duration = Duration::from_secs(1);
-/// Between two attempts to log in to a primary that takes no link, whatever is known of it.
-const REDIAL: Duration = Duration::from_millis(200);
 
 /// Lets a client in: header, greeting, dialogue, OK. `None` when it did not get in; it has been
 /// told, and counted.
@@ -367,59 +361,6 @@ async fn check(
             Ok(known.is_some_and(|known| known == password).then_some(None))
         }
     }
-}
-
-async fn open_on_primary(
-    worker: &Worker,
-    seat: &Seat,
-    identity: &Identity,
-    mut ask: impl AsyncFnMut(Vec<u8>) -> Result<Vec<u8>, DialError>,
-) -> Result<First, DialError> {
-    let settings = seat.group.settings.load_full();
-    let mut generation = seat.group.topology.subscribe();
-    let until = tokio::time::Instant::now() + settings.hold;
-    loop {
-        let topology = seat.group.topology.load();
-        if let Some(primary) = topology.primary {
-            let place = worker.place(seat, identity, primary, &settings).await?;
-            if let Some(place) = place {
-                let opening = Opening {
-                    node: primary,
-                    slot: Held::Primary,
-                    schema: identity.hello.database.as_deref(),
-                    served: worker.served(&seat.group),
-                    place,
-                    now: worker.now(),
-                };
-                // A client that answers the server's questions itself takes its own time.
-                let relayed = matches!(identity.credential, Credential::Relayed { .. });
-                let _waiting = (!relayed).then(|| seat.waited.begin());
-                let opened =
-                    link::open_first(seat, identity, &topology, &settings, opening, &mut ask).await;
-                match opened {
-                    Err(error) => {
-                        worker.link_error(&seat.group, primary, &error);
-                        if !matches!(error, DialError::Unreachable(_) | DialError::TimedOut(_)) {
-                            return Err(error);
-                        }
-                    }
-                    Ok(opened) => return Ok(opened),
-                }
-            }
-        }
-        let _waiting = seat.waited.begin();
-        let again = tokio::time::Instant::now() + REDIAL;
-        match tokio::time::timeout_at(again.min(until), generation.changed()).await {
-            Ok(Ok(())) => {}
-            Err(_) if again < until => {}
-            Ok(Err(_)) | Err(_) => return Err(DialError::TimedOut(settings.hold)),
-        }
-    }
-}
-
-/// For logins that need no answer of the client's.
-async fn nobody(_: Vec<u8>) -> Result<Vec<u8>, DialError> {
-    Err(DialError::Malformed("a question that nobody answers"))
 }
 
 /// Logs in to the primary with the client's own answers to the primary's questions.

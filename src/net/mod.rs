@@ -6,6 +6,7 @@
 
 pub mod drive;
 pub mod entrance;
+mod first_link;
 pub mod group;
 mod hangup;
 mod kill;

@@ -91,27 +91,17 @@ fn harmless(class: &Class) -> bool {
     only_session && !class.multi
 }
 
+/// Read-only servers (1792, 1290, 1836), what a replica may not have yet (1146, 1049, 1054, 1305,
+/// 1045, 1044, 1142, 1143, 1370), a command it does not know (1047), and its own bound of prepared
+/// statements (1461).
+const REFUSALS: [u16; 14] =
+    [1792, 1290, 1836, 1146, 1049, 1054, 1305, 1045, 1044, 1142, 1143, 1370, 1047, 1461];
+
 /// Whether a replica's refusal proves that nothing was executed there, so that the statement
-/// may run on the primary without the client noticing (ground rule G4). 1461 is its bound of
-/// prepared statements.
+/// may run on the primary without the client noticing (ground rule G4).
 #[must_use]
 pub fn replica_refused(code: u16) -> bool {
-    matches!(
-        code,
-        1792 | 1290
-            | 1836
-            | 1146
-            | 1049
-            | 1054
-            | 1305
-            | 1045
-            | 1044
-            | 1142
-            | 1143
-            | 1370
-            | 1047
-            | 1461
-    )
+    REFUSALS.contains(&code)
 }
 
 /// Whether the refusal says "this writes": its digest is remembered.
