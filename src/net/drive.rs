@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use crate::health::SignalKind;
 use crate::metrics::Bytes;
 use crate::net::group::Admission;
+use crate::net::hangup::HangUp;
 use crate::net::link::LinkSocket;
 use crate::net::seat::{Ring, Seat};
 use crate::net::worker::{Current, Worker};
@@ -39,8 +40,8 @@ pub(super) struct Drive {
     /// Bytes of the client that the session has not used yet.
     pub(super) client_tail: Vec<u8>,
     pub(super) links: [Option<LinkSocket>; 2],
-    /// The client has gone while a server worked for it.
-    pub(super) hung_up: bool,
+    /// Whether the client has gone while a server worked for it.
+    pub(super) hung_up: HangUp,
 }
 
 /// What the wait ended with.
@@ -165,7 +166,10 @@ impl Drive {
                 && let Poll::Ready(read) =
                     read_some(&mut link.stream, &mut link.tail, &self.worker.buffer, cx)
             {
-                return Poll::Ready(Input::Link(slot, read));
+                return Poll::Ready(match self.hung_up {
+                    HangUp::Told => Input::Client(Ok(0)),
+                    HangUp::No | HangUp::Ahead => Input::Link(slot, read),
+                });
             }
         }
         if interest.client

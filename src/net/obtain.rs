@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::net::drive::{Drive, Gone};
+use crate::net::hangup::HangUp;
 use crate::net::link::{self, Opening};
 use crate::net::pool::Acquired;
 use crate::net::seat::Identity;
@@ -15,7 +16,7 @@ use crate::upstream::dial::DialError;
 impl Drive {
     /// The client is gone; what it leaves clean serves others.
     pub(super) fn leave(&mut self) {
-        if self.hung_up {
+        if self.hung_up == HangUp::Told {
             // What its link was told cannot be taken back.
             return;
         }

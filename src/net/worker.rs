@@ -25,6 +25,7 @@ use crate::metrics::{
 use crate::net::drive::Drive;
 use crate::net::entrance;
 use crate::net::group::{Admission, GroupHandle};
+use crate::net::hangup::HangUp;
 use crate::net::pool::Links;
 use crate::net::seat::{Bell, Ring, Seat, Waited};
 use crate::protocol::login::LoginError;
@@ -475,7 +476,7 @@ impl Worker {
             client: stream,
             client_tail: Vec::new(),
             links: [None, None],
-            hung_up: false,
+            hung_up: HangUp::No,
         };
         self.spawn(async move {
             match entrance::enter(drive, proxied).await {

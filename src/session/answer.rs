@@ -26,7 +26,7 @@ impl Session {
             insert_id: 0,
             // What the last reply said of its plan is not said again.
             status: self.state.status.and(LASTING),
-            warnings: 0,
+            warnings: self.own_count(),
             info: b"",
             tracks: b"",
         };

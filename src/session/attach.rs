@@ -20,7 +20,8 @@ impl Session {
     /// Takes the pending request as far as it can go now.
     pub(super) fn proceed(&mut self, world: &mut World<'_>, out: &mut Outbox) {
         let Some(pending) = self.pending.as_ref() else { return };
-        let known = !self.doubtful || self.transaction.is_none();
+        let nowhere = self.transaction.is_none() && self.link(Held::Primary).is_none();
+        let known = !self.doubtful || nowhere;
         if pending.ask == Ask::Ping && known && world.topology.primary.is_some() {
             // What a ping asks: would a statement find its server now?
             return self.agree(world, out);

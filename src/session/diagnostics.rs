@@ -270,12 +270,17 @@ impl Session {
         (self.repeats_count() && (on != Some(slot) || repeated != count)).then_some(repeated)
     }
 
+    /// How many warnings an answer of our own tells.
+    pub(super) fn own_count(&self) -> u16 {
+        if self.repeats_count() { self.listed.repeated } else { 0 }
+    }
+
     /// Whether the answer to the pending request repeats how many warnings the statement before
-    /// has left: MySQL answers COM_INIT_DB and COM_SET_OPTION so (9.7, measured).
+    /// has left: MySQL answers COM_INIT_DB, COM_PING and COM_SET_OPTION so (9.7, measured).
     fn repeats_count(&self) -> bool {
-        let pending = self.pending.as_ref();
+        let repeats = |ask: &Ask| matches!(ask, Ask::InitDb(_) | Ask::SetOption(_) | Ask::Ping);
         self.state.dialect.flavour == Flavour::MySql
-            && pending.is_some_and(|p| matches!(p.ask, Ask::InitDb(_) | Ask::SetOption(_)))
+            && self.pending.as_ref().is_some_and(|pending| repeats(&pending.ask))
     }
 
     /// Whether an error of the pending request is listed behind those that are there: MySQL
@@ -285,6 +290,13 @@ impl Session {
         self.repeats_count()
             || self.state.dialect.flavour == Flavour::MySql
                 && pending.is_some_and(|p| matches!(p.ask, Ask::Fetch { .. } | Ask::Other))
+    }
+
+    /// The pending request asks about the statement before, or adds to what that has listed: no
+    /// statement of our own may come between.
+    pub(super) fn is_about_the_last(&self) -> bool {
+        let last = self.pending.as_ref().is_some_and(|p| p.class.kind == Kind::Last);
+        last || self.lists_behind() && self.listed.count > 0
     }
 
     /// MySQL empties the list with the next statement that is not about it, MariaDB with the
@@ -302,7 +314,16 @@ impl Session {
     }
 
     fn fate_by_text(&self, class: &Class) -> Fate {
-        let text = self.lower_text();
+        let mut text = self.lower_text();
+        if class.verb == Verb::Prepare
+            && let Some(from) = memchr::memmem::find(&text, b"from")
+        {
+            // PREPARE name FROM text
+            text.drain(..from + 4);
+            if !text.trim_ascii_start().starts_with(b"'") {
+                return Fate::Unknown;
+            }
+        }
         let has = |word: &[u8]| memchr::memmem::find(&text, word).is_some();
         let calls = class.reason == Reason::Function && !has(b"_lock");
         if class.verb == Verb::Execute && has(b"immediate 'select") && !has(b"from") {
@@ -384,8 +405,14 @@ impl Session {
             _ => pending.wire.get(pending.text_at..),
         };
         let text = text.unwrap_or_default();
-        memchr::memchr2_iter(b's', b'S', text)
-            .any(|at| text.get(at..at + 6).is_some_and(|word| word.eq_ignore_ascii_case(b"select")))
+        let in_name = |byte: Option<&u8>| {
+            byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+        };
+        memchr::memchr2_iter(b's', b'S', text).any(|at| {
+            text.get(at..at + 6).is_some_and(|word| word.eq_ignore_ascii_case(b"select"))
+                && !in_name(text.get(at + 6))
+                && !in_name(at.checked_sub(1).and_then(|before| text.get(before)))
+        })
     }
 
     /// The pending text, the prepared one's included, in lower case.

@@ -462,6 +462,8 @@ impl Session {
             && exchange.error == 0
         {
             exchange.error = code;
+            // Behind the definitions of columns: a result set that has broken off.
+            exchange.rows |= exchange.walker.columns().is_some();
         }
         self.note_error(self.exchange_slot());
         let seq = wire.get(3).copied().unwrap_or(1);

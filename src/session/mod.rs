@@ -50,6 +50,7 @@ pub mod statements;
 mod stray;
 mod sync;
 pub mod tracking;
+mod user_variables;
 
 pub use phrase::setup_statement;
 

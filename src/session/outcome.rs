@@ -1,5 +1,6 @@
 //! The end of a reply: what the session has become by it.
 
+use crate::protocol::flags::Status;
 use crate::router::policy::Held;
 use crate::router::set::{self, Assignment, SetTarget, SetValue};
 use crate::router::{Effects, Reason, Verb};
@@ -80,27 +81,32 @@ impl Session {
         if matches!(ask, Ask::Prepare { .. }) {
             // Servers make the variables of a SET when they prepare it.
             if class.verb == Verb::Set {
-                self.state.doubt_user_variables();
+                self.state.user_variables.doubt();
             }
             return;
         }
         if error != 0 && class.effects.any(Effects::SET.with(Effects::USER_VAR_WRITE)) {
-            self.state.doubt_user_variables();
+            self.state.user_variables.doubt();
         }
         // 1064: it was not even understood.
         if class.effects.any(Effects::OPAQUE) && error != 1064 {
             self.pins.add(Pin::OpaqueState);
         }
         if class.verb.changes_rows() || class.reason == Reason::Function {
-            self.state.doubt_user_variables();
+            self.state.user_variables.doubt();
         }
     }
 
-    /// An error does not tell whether the statement has ended the transaction before it failed.
+    /// An error does not tell whether the statement has ended the transaction before it failed, or
+    /// begun one.
     fn doubt_transaction(&mut self, slot: Held, error: u16) {
         let class = self.pending.as_ref().map(|pending| pending.class);
         let ends = class.is_some_and(|class| ends_transaction(class.verb, class.effects));
-        self.doubtful |= error != 0 && ends && self.transaction == Some(slot);
+        let doubtful = match self.transaction {
+            Some(runs_on) => ends && runs_on == slot,
+            None => slot == Held::Primary && !self.state.status.has(Status::AUTOCOMMIT),
+        };
+        self.doubtful |= error != 0 && doubtful;
     }
 
     /// COMMIT RELEASE and its kin: the server closes the connection after its answer.

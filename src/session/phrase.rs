@@ -79,20 +79,20 @@ pub(super) fn insert_id_statement(
     .into_bytes()
 }
 
-/// What asks the primary how far it is.
-pub(super) fn position_query(flavour: Flavour) -> &'static [u8] {
+/// What a server is asked for its position.
+pub(super) fn position_expression(flavour: Flavour) -> String {
     match flavour {
-        Flavour::MariaDb => b"SELECT @@global.gtid_binlog_pos",
-        Flavour::MySql => b"SELECT @@global.gtid_executed",
+        Flavour::MariaDb => "@@global.gtid_binlog_pos".to_owned(),
+        Flavour::MySql => "@@global.gtid_executed".to_owned(),
     }
 }
 
 /// What waits on a replica until it has applied `token`; answers 0 when it has.
-pub(super) fn wait_query(flavour: Flavour, token: &GtidSet, wait: Duration) -> String {
+pub(super) fn wait_expression(flavour: Flavour, token: &GtidSet, wait: Duration) -> String {
     // Never 0: both functions take that for "for ever".
     let seconds = wait.max(Duration::from_millis(1)).as_secs_f64();
     match flavour {
-        Flavour::MariaDb => format!("SELECT MASTER_GTID_WAIT('{token}', {seconds:.3})"),
-        Flavour::MySql => format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{token}', {seconds:.3})"),
+        Flavour::MariaDb => format!("MASTER_GTID_WAIT('{token}', {seconds:.3})"),
+        Flavour::MySql => format!("WAIT_FOR_EXECUTED_GTID_SET('{token}', {seconds:.3})"),
     }
 }

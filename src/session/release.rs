@@ -55,6 +55,11 @@ impl Carried {
         *self = Self { found: None, found_on: Some(slot), found_lost: false, ..*self };
     }
 
+    /// FOUND_ROWS was asked for; `None` if there was no answer.
+    fn found_is(&mut self, found: Option<u64>) {
+        *self = Self { found, found_on: None, found_lost: found.is_none(), ..*self };
+    }
+
     /// A link is gone with what nobody has asked it for.
     pub(super) fn link_gone(&mut self, slot: Held) {
         if self.found_on == Some(slot) {
@@ -166,15 +171,45 @@ impl Session {
         asked && self.link(slot).is_some_and(|link| link.ran)
     }
 
+    /// A query of our own would count rows where the client's were counted.
+    pub(super) fn found_would_be_lost(&self, slot: Held) -> bool {
+        self.carried.found_on == Some(slot) && self.link(slot).is_some_and(|link| link.ran)
+    }
+
+    /// A question for one value; FOUND_ROWS is asked for with it where it would be lost.
+    pub(super) fn question(&self, slot: Held, expression: &str) -> Vec<u8> {
+        let sql = match self.found_would_be_lost(slot) {
+            true => format!("SELECT CONCAT_WS(';', FOUND_ROWS(), {expression})"),
+            false => format!("SELECT {expression}"),
+        };
+        sql.into_bytes()
+    }
+
+    /// The answer to [`Session::question`]; `None` for NULL.
+    pub(super) fn answered(&mut self, slot: Held, reply: &[u8]) -> Option<Vec<u8>> {
+        let value = single::value(reply).flatten();
+        if !self.found_would_be_lost(slot) {
+            return value;
+        }
+        let value = value.unwrap_or_default();
+        let (found, value) = match memchr::memchr(b';', &value) {
+            Some(at) => (value.get(..at), value.get(at + 1..)),
+            None => (Some(&*value), None),
+        };
+        let found = found.and_then(|found| std::str::from_utf8(found).ok());
+        self.carried.found_is(found.and_then(|found| found.parse().ok()));
+        value.map(<[u8]>::to_vec)
+    }
+
     /// The question that a link is asked before it goes. MariaDB does not tell of variables that
     /// a trigger or a function has set: where that may have been, it is asked whether the
     /// session's variables are those that are known.
     pub(super) fn counts_question(&self, slot: Held) -> Vec<u8> {
         let mut sql = COUNTS.to_vec();
         let untold = slot == Held::Primary && self.state.dialect.flavour == Flavour::MariaDb;
-        if untold && self.state.doubts_user_variables() {
+        if untold && self.state.user_variables.are_doubtful() {
             sql.extend_from_slice(b", ");
-            sql.extend_from_slice(&self.state.user_variables_as_known());
+            sql.extend_from_slice(&self.state.user_variables.as_known());
         }
         sql.push(b')');
         sql
@@ -188,7 +223,7 @@ impl Session {
         let (insert_id, found, rows) = (next(), next(), next());
         let as_known = next();
         match as_known {
-            Some(1) => self.state.trust_user_variables(),
+            Some(1) => self.state.user_variables.trust(),
             // They exist on this link only.
             Some(_) => self.pins.add(Pin::UserVariable),
             None => {}
@@ -211,8 +246,7 @@ impl Session {
         }
         let found = u64::try_from(found).ok();
         if self.carried.found_on == Some(slot) {
-            self.carried.found_on = None;
-            self.carried.found = found;
+            self.carried.found_is(found);
         }
         if self.last == Some(slot) {
             self.last = None;
@@ -225,7 +259,11 @@ impl Session {
 
     /// A statement of the client's is over on this link: which numbers the link has now.
     pub(super) fn counts_are_on(&mut self, class: &Class, exchange: &Exchange) {
-        self.carried.rows = None;
+        // GET DIAGNOSTICS leaves ROW_COUNT as it is, and its link has another one.
+        let gets = class.kind == Kind::Last && class.verb == Verb::Other;
+        if !gets || exchange.error != 0 {
+            self.carried.rows = None;
+        }
         self.carried.explained = class.verb == Verb::Explain;
         if self.has_set_found(class, exchange) {
             self.carried.found_is_on(exchange.slot);
@@ -254,6 +292,12 @@ impl Session {
     /// Whether the statement that is over has set FOUND_ROWS: MariaDB's is set by every query,
     /// MySQL's by what its executor runs, by other result sets neither (10.11 and 9.7, measured).
     fn has_set_found(&self, class: &Class, exchange: &Exchange) -> bool {
+        let flavour = self.state.dialect.flavour;
+        if exchange.error != 0 && !class.multi && !class.effects.any(Effects::OPAQUE) {
+            // MySQL counts when all is over.
+            let ran = exchange.rows || was_executed(exchange.error) && self.has_subquery();
+            return flavour == Flavour::MariaDb && ran;
+        }
         if exchange.error != 0 {
             return exchange.rows;
         }
@@ -263,7 +307,7 @@ impl Session {
         if class.multi {
             return exchange.rows || self.has_subquery();
         }
-        match (self.state.dialect.flavour, class.verb) {
+        match (flavour, class.verb) {
             (_, Verb::Select | Verb::Values | Verb::Table | Verb::With | Verb::Describe) => true,
             (_, Verb::Show) => exchange.rows && !self.shows_without_query(),
             (Flavour::MySql, Verb::Do | Verb::Update) => true,
@@ -329,4 +373,10 @@ impl Session {
             self.make_foreign(slot);
         }
     }
+}
+
+/// Whether an error without a row before it comes from executing a query (MariaDB 10.11,
+/// measured): a subquery or INTO with too many rows, a value that does not fit, a duplicate key.
+fn was_executed(error: u16) -> bool {
+    matches!(error, 1062 | 1172 | 1242 | 1264 | 1292 | 1366 | 1690)
 }

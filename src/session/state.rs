@@ -9,13 +9,12 @@ use crate::protocol::session_track::Change;
 use crate::router::policy::Held;
 use crate::router::{Charset, Dialect};
 use crate::session::options::{are_renamed, charset_beside};
+use crate::session::user_variables::UserVariables;
 use crate::topology::Flavour;
 use crate::topology::gtid::GtidSet;
 
-/// Most user variables that are reproduced elsewhere; with more the session is pinned.
-const USER_VARIABLES_MAX: usize = 64;
-/// Longest literal of a user variable that is reproduced, bytes.
-const LITERAL_MAX: usize = 1024;
+/// Longest value of a variable that is reproduced, bytes.
+const VALUE_MAX: usize = 1024;
 
 /// The session's state as far as it can be reproduced on another link.
 #[derive(Debug)]
@@ -33,14 +32,12 @@ pub struct State {
     /// The statement that sets the role, and when it was set.
     role: Option<(Vec<u8>, u32)>,
     variables: Vec<Entry>,
-    user_variables: Vec<Entry>,
+    pub(super) user_variables: UserVariables,
     charset_at: u32,
     /// SET NAMES: its words, and when. A client's character sets have collations of their own
     /// then (MariaDB tells them with each column), which no assignment to a variable can
     /// reproduce.
     names: Option<(Vec<u8>, u32)>,
-    /// Something may have set user variables that no tracker told of.
-    user_variables_doubtful: bool,
 }
 
 /// A named value and the version at which it was last set.
@@ -49,8 +46,6 @@ struct Entry {
     name: Box<[u8]>,
     value: Box<[u8]>,
     at: u32,
-    /// For user variables: the literal is a string, so its meaning depends on the charset.
-    textual: bool,
 }
 
 /// What learning a change asks of the session.
@@ -79,10 +74,9 @@ impl State {
             schema_at: 1,
             role: None,
             variables: Vec::new(),
-            user_variables: Vec::new(),
+            user_variables: UserVariables::default(),
             charset_at: 0,
             names: None,
-            user_variables_doubtful: false,
         }
     }
 
@@ -158,7 +152,7 @@ impl State {
     /// Writes down a system variable.
     fn set_variable(&mut self, name: &[u8], value: &[u8]) {
         self.version = self.version.wrapping_add(1);
-        upsert(&mut self.variables, name, value, self.version, false);
+        upsert(&mut self.variables, name, value, self.version);
     }
 
     /// The tracked value of a system variable that the session has set.
@@ -218,16 +212,8 @@ impl State {
     /// Writes down a user variable set by a literal; false when it cannot be kept.
     #[must_use]
     pub fn set_user_variable(&mut self, name: &[u8], literal: &[u8]) -> bool {
-        let known = self.user_variables.iter().any(|entry| *entry.name == *name);
-        if literal.len() > LITERAL_MAX
-            || (!known && self.user_variables.len() >= USER_VARIABLES_MAX)
-        {
-            return false;
-        }
         self.version = self.version.wrapping_add(1);
-        let textual = !literal.iter().all(|b| b.is_ascii_digit() || b"+-.eE".contains(b));
-        upsert(&mut self.user_variables, name, literal, self.version, textual);
-        true
+        self.user_variables.set(name, literal, self.version)
     }
 
     /// Writes down `SET NAMES charset [COLLATE collation]`, whose character sets the trackers
@@ -247,44 +233,10 @@ impl State {
         self.names = Some((words.to_vec(), self.version));
     }
 
-    /// Something ran that may have set user variables unseen.
-    pub fn doubt_user_variables(&mut self) {
-        self.user_variables_doubtful = true;
-    }
-
-    /// Whether something may have set user variables that nobody told of.
-    #[must_use]
-    pub fn doubts_user_variables(&self) -> bool {
-        self.user_variables_doubtful
-    }
-
-    /// The user variables were found to be those that are known.
-    pub fn trust_user_variables(&mut self) {
-        self.user_variables_doubtful = false;
-    }
-
-    /// An expression that is 1 where the user variables are those that are known (MariaDB).
-    #[must_use]
-    pub fn user_variables_as_known(&self) -> Vec<u8> {
-        let count = self.user_variables.len();
-        let mut sql = format!("(SELECT COUNT(*) FROM information_schema.USER_VARIABLES)={count}")
-            .into_bytes();
-        for entry in &self.user_variables {
-            sql.extend_from_slice(b" AND (");
-            push_user_variable(&mut sql, &entry.name);
-            sql.extend_from_slice(b" <=> ");
-            sql.extend_from_slice(&entry.value);
-            sql.push(b')');
-        }
-        sql
-    }
-
-    /// Whether every user variable would come out the same elsewhere: a string literal means
-    /// what it meant only under the charset in which it was written.
+    /// Whether every user variable would come out the same elsewhere.
     #[must_use]
     pub fn user_variables_restorable(&self) -> bool {
-        !self.user_variables_doubtful
-            && self.user_variables.iter().all(|entry| !entry.textual || entry.at >= self.charset_at)
+        self.user_variables.are_restorable(self.charset_at)
     }
 
     /// Forgets what COM_RESET_CONNECTION resets. Schema and role stay: measured on MariaDB
@@ -292,8 +244,7 @@ impl State {
     pub fn reset(&mut self, dialect: Dialect) {
         self.version = self.version.wrapping_add(1);
         self.variables.clear();
-        self.user_variables.clear();
-        self.user_variables_doubtful = false;
+        self.user_variables = UserVariables::default();
         // MySQL returns to the server's character set, MariaDB to that of the login (measured).
         self.names = match dialect.flavour {
             Flavour::MySql => Some((b"DEFAULT".to_vec(), self.version)),
@@ -327,7 +278,7 @@ impl State {
     /// when nothing of that kind is to be set.
     #[must_use]
     pub fn charsets_to_send(&self, since: u32, synced: u32, slot: Held) -> Option<Vec<u8>> {
-        let strings = self.user_variables.iter().any(|entry| entry.textual && entry.at > synced);
+        let strings = self.user_variables.has_strings_after(synced);
         let names = self.names.as_ref().is_some_and(|(_, at)| *at > since);
         let sql = (strings && (names || self.charset_at > since))
             .then(|| self.system_variables(since, slot));
@@ -339,12 +290,7 @@ impl State {
     #[must_use]
     pub fn variables_to_send(&self, since: u32, synced: u32, slot: Held) -> Option<Vec<u8>> {
         let mut sql = self.system_variables(since, slot);
-        for entry in self.user_variables.iter().filter(|entry| entry.at > synced) {
-            begin_assignment(&mut sql);
-            push_user_variable(&mut sql, &entry.name);
-            sql.push(b'=');
-            sql.extend_from_slice(&entry.value);
-        }
+        self.user_variables.push_after(synced, &mut sql, begin_assignment);
         (!sql.is_empty()).then_some(sql)
     }
 
@@ -367,28 +313,16 @@ impl State {
     }
 }
 
-fn push_user_variable(sql: &mut Vec<u8>, name: &[u8]) {
-    sql.extend_from_slice(b"@`");
-    for byte in name {
-        sql.push(*byte);
-        if *byte == b'`' {
-            sql.push(b'`');
-        }
-    }
-    sql.push(b'`');
-}
-
 fn begin_assignment(sql: &mut Vec<u8>) {
     sql.extend_from_slice(if sql.is_empty() { b"SET " } else { b", " });
 }
 
-fn upsert(entries: &mut Vec<Entry>, name: &[u8], value: &[u8], at: u32, textual: bool) {
+fn upsert(entries: &mut Vec<Entry>, name: &[u8], value: &[u8], at: u32) {
     if let Some(entry) = entries.iter_mut().find(|entry| *entry.name == *name) {
         entry.value = value.into();
         entry.at = at;
-        entry.textual = textual;
     } else {
-        entries.push(Entry { name: name.into(), value: value.into(), at, textual });
+        entries.push(Entry { name: name.into(), value: value.into(), at });
     }
 }
 
@@ -416,7 +350,7 @@ fn push_value(sql: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 /// Whether a value can be written in a SET whatever the link's sql_mode and charset are.
 fn restorable_text(value: &[u8]) -> bool {
-    value.len() <= LITERAL_MAX && value.iter().all(|b| b.is_ascii() && *b != b'\\' && *b >= b' ')
+    value.len() <= VALUE_MAX && value.iter().all(|b| b.is_ascii() && *b != b'\\' && *b >= b' ')
 }
 
 /// Variables that every statement moves by itself: reported, but nobody has set them. MySQL 9.7
@@ -437,12 +371,15 @@ fn primary_only(name: &[u8]) -> bool {
 }
 
 /// Whether a session with this setting must see what its own statements left on one host:
-/// profiles, optimizer traces, its last insert's id.
+/// profiles, optimizer traces, estimates, its last insert's id.
 fn binds_to_host(name: &[u8], value: &[u8]) -> bool {
     match name {
         b"profiling" => value.eq_ignore_ascii_case(b"on"),
         b"optimizer_trace" => value.starts_with(b"enabled=on"),
         b"enforce_storage_engine" => !value.is_empty(),
+        // How many rows a join would look at is estimated by each server for itself.
+        b"max_join_size" => value != b"18446744073709551615",
+        b"sql_big_selects" => value.eq_ignore_ascii_case(b"off"),
         // `WHERE id IS NULL` finds the row of the link's last insert.
         b"sql_auto_is_null" => value.eq_ignore_ascii_case(b"on"),
         _ => false,

@@ -9,7 +9,7 @@ use crate::router::policy::{Decision, Held, Target};
 use crate::router::{Class, Effects, Kind as Where, Reason, Verb, rewrite};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
 use crate::session::links::Link;
-use crate::session::phrase::{QUERY_CACHE, TrackerSet, position_query, wait_query};
+use crate::session::phrase::{QUERY_CACHE, TrackerSet, position_expression, wait_expression};
 use crate::session::statements::OnLink;
 use crate::session::{Ask, Own, Phase, Session, Trackers, single};
 use crate::topology::Flavour;
@@ -103,6 +103,12 @@ impl Step {
 impl Session {
     /// What the link still lacks before the pending request can be sent.
     pub(super) fn next_step(&self, slot: Held) -> Option<Step> {
+        let step = self.lacking_step(slot)?;
+        let queries = matches!(step, Step::InsertId | Step::AskStrays | Step::Whom(_));
+        Some(if queries && self.found_would_be_lost(slot) { Step::Found } else { step })
+    }
+
+    fn lacking_step(&self, slot: Held) -> Option<Step> {
         let link = self.link(slot)?;
         let pending = self.pending.as_ref()?;
         if link.foreign {
@@ -125,7 +131,7 @@ impl Session {
         match pending.trackers {
             Trackers::Wanted => return Some(Step::ShowTrackers),
             // A SET would be the previous statement.
-            Trackers::Ours if link.untracked && pending.class.kind != Where::Last => {
+            Trackers::Ours if link.untracked && !self.is_about_the_last() => {
                 return Some(Step::Track);
             }
             // Shown on another link, which was lost since.
@@ -288,11 +294,13 @@ impl Session {
             | Step::Tell(sql) => sql.clone(),
             Step::AskStrays => self.strays_question(),
             Step::Whom(sql) => sql.to_vec(),
-            Step::AskPosition => position_query(flavour).to_vec(),
+            Step::AskPosition => self.question(slot, &position_expression(flavour)),
             Step::Wait => {
-                wait_query(flavour, &self.state.token, world.group.replica_wait).into_bytes()
+                let wait = world.group.replica_wait;
+                self.question(slot, &wait_expression(flavour, &self.state.token, wait))
             }
-            Step::EndReplicaTransaction => b"COMMIT".to_vec(),
+            // Whatever completion_type says.
+            Step::EndReplicaTransaction => b"COMMIT AND NO CHAIN NO RELEASE".to_vec(),
             Step::ReopenOnPrimary => b"START TRANSACTION READ ONLY".to_vec(),
             Step::Reset
             | Step::Option(_)
@@ -414,8 +422,14 @@ impl Session {
                     pending.counted = true;
                 }
             }
-            Step::AskPosition => self.position_known(&own.reply),
-            Step::Wait => self.waited(world, &own.reply, out),
+            Step::AskPosition => {
+                let value = self.answered(own.slot, &own.reply);
+                self.position_known(value.as_deref());
+            }
+            Step::Wait => {
+                let value = self.answered(own.slot, &own.reply);
+                self.waited(value.as_deref(), out);
+            }
             Step::EndReplicaTransaction => self.replica_transaction_ended(world),
             Step::ShowTrackers => self.trackers_shown(own.slot),
             Step::Ping => self.pinged = false,
@@ -498,9 +512,8 @@ impl Session {
         self.take_kill(world, id, connection, out);
     }
 
-    fn position_known(&mut self, reply: &[u8]) {
-        let text = single::value(reply).flatten();
-        let text = text.as_deref().and_then(|text| std::str::from_utf8(text).ok());
+    fn position_known(&mut self, position: Option<&[u8]>) {
+        let text = position.and_then(|text| std::str::from_utf8(text).ok());
         let set = text.and_then(|text| match self.state.dialect.flavour {
             Flavour::MariaDb => GtidSet::parse_mariadb(text),
             Flavour::MySql => GtidSet::parse_mysql(text),
@@ -517,10 +530,9 @@ impl Session {
         }
     }
 
-    fn waited(&mut self, _world: &World<'_>, reply: &[u8], out: &mut Outbox) {
+    fn waited(&mut self, answer: Option<&[u8]>, out: &mut Outbox) {
         // MASTER_GTID_WAIT and WAIT_FOR_EXECUTED_GTID_SET both answer 0 for success.
-        let caught_up = single::value(reply).flatten().is_some_and(|value| value == b"0");
-        if caught_up {
+        if answer == Some(b"0") {
             self.on_link(Held::Replica, |link| link.caught_up = true);
             out.requests.push(Request::Waited(WaitOutcome::CaughtUp));
         } else {

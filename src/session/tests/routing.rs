@@ -70,7 +70,7 @@ fn a_read_only_transaction_stays_on_its_replica_and_moves_when_it_outgrows_it() 
     let refused = err(1, 1792, "Cannot execute statement in a READ ONLY transaction");
     assert_eq!(rig.ask(Replica, "INSERT INTO t VALUES (1)", &refused), refused);
     rig.client(&query("SELECT a FROM t FOR UPDATE"));
-    assert_eq!(rig.sent_sql(Replica), "COMMIT");
+    assert_eq!(rig.sent_sql(Replica), "COMMIT AND NO CHAIN NO RELEASE");
     rig.server(Replica, &ok(1, AUTO));
     rig.dialed(Primary);
     assert_eq!(rig.sent_sql(Primary), "START TRANSACTION READ ONLY");
@@ -88,7 +88,7 @@ fn a_statement_that_commits_ends_the_replicas_transaction_first() {
     let mut rig = Rig::new();
     rig.ask(Replica, "START TRANSACTION READ ONLY", &ok(1, OPEN));
     rig.client(&query("BEGIN"));
-    assert_eq!(rig.sent_sql(Replica), "COMMIT");
+    assert_eq!(rig.sent_sql(Replica), "COMMIT AND NO CHAIN NO RELEASE");
     rig.server(Replica, &ok(1, AUTO));
     rig.dialed(Primary);
     assert_eq!(rig.sent_sql(Primary), "BEGIN");

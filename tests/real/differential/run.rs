@@ -373,14 +373,7 @@ impl Run<'_> {
             "ping" => {
                 client.send(&[0x0E]);
                 let reply = client.receive(Expect::Simple, b"");
-                let mut reply = settled(reply, Expect::Simple, capabilities, asked);
-                // MySQL repeats how many warnings the statement before had.
-                if let Some((_, payload)) = reply.packets.last_mut()
-                    && let [0, _, _, _, _, warnings @ ..] = payload.as_mut_slice()
-                {
-                    warnings.fill(0);
-                }
-                return reply;
+                return settled(reply, Expect::Simple, capabilities, asked);
             }
             "resetconn" => {
                 sent = client.send(&[0x1F]);
