@@ -4,6 +4,9 @@ use super::fixture::*;
 use crate::protocol::session_track::Change;
 use crate::session::action::{Request, Retry, Trouble, WaitOutcome};
 
+/// What a link is asked where the client's rows were counted.
+const POSITION: &str = "SELECT CONCAT_WS(';', FOUND_ROWS(), @@global.gtid_binlog_pos)";
+
 #[test]
 fn statements_run_where_they_belong() {
     for (sql, slot) in [
@@ -50,7 +53,7 @@ fn a_transaction_stays_on_the_primary_until_its_end() {
     assert!(rig.session.can_leave());
     rig.client(&query("SELECT a FROM t"));
     // What it read in the transaction must not be older on the replica.
-    assert_eq!(rig.sent_sql(Primary), "SELECT @@global.gtid_binlog_pos");
+    assert_eq!(rig.sent_sql(Primary), POSITION);
 }
 
 #[test]
@@ -116,7 +119,10 @@ fn a_read_waits_for_the_sessions_own_write() {
     rig.ask(Primary, "INSERT INTO t VALUES (1)", &wrote("0-1-6"));
     rig.client(&query("SELECT a FROM t"));
     let wait = rig.sent_sql(Replica);
-    assert!(wait.starts_with("SELECT MASTER_GTID_WAIT('0-1-6', "), "{wait}");
+    let asked = "SELECT CONCAT_WS(';', FOUND_ROWS(), MASTER_GTID_WAIT('0-1-6', ";
+    assert!(wait.starts_with(asked), "{wait}");
+    rig.server(Replica, &row("1;0", AUTO));
+    assert_eq!(rig.sent_sql(Replica), "SELECT a FROM t");
 }
 
 #[test]
@@ -139,8 +145,8 @@ fn a_read_after_a_read_on_the_primary_asks_for_its_position() {
     let mut rig = Rig::new();
     rig.ask(Primary, "SELECT a FROM t FOR UPDATE", &row("1", AUTO));
     rig.client(&query("SELECT a FROM t"));
-    assert_eq!(rig.sent_sql(Primary), "SELECT @@global.gtid_binlog_pos");
-    rig.server(Primary, &row("0-1-9", AUTO));
+    assert_eq!(rig.sent_sql(Primary), POSITION);
+    rig.server(Primary, &row("1;0-1-9", AUTO));
     rig.dialed(Replica);
     assert!(rig.sent_sql(Replica).starts_with("SELECT MASTER_GTID_WAIT('0-1-9', "));
     rig.server(Replica, &row("0", AUTO));
@@ -153,7 +159,7 @@ fn a_position_that_cannot_be_read_keeps_the_read_on_the_primary() {
         let mut rig = Rig::new();
         rig.ask(Primary, "SELECT a FROM t FOR UPDATE", &row("1", AUTO));
         rig.client(&query("SELECT a FROM t"));
-        assert_eq!(rig.sent_sql(Primary), "SELECT @@global.gtid_binlog_pos");
+        assert_eq!(rig.sent_sql(Primary), POSITION);
         rig.server(Primary, &answer);
         assert_eq!(rig.sent_sql(Primary), "SELECT a FROM t", "{rig:?}");
     }
