@@ -14,8 +14,8 @@ use crate::router::cache::ClassCache;
 use crate::router::policy::Held;
 use crate::router::refused::RefusedDigests;
 use crate::router::{Dialect, Kind, Reason};
-use crate::session::Pending;
 use crate::session::links::Kept;
+use crate::session::pending::Pending;
 use crate::topology::{NodeId, Topology};
 
 /// The longest command, bytes, whose room is kept for the next one.

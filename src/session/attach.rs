@@ -10,16 +10,23 @@ use crate::router::policy::{self, Decision, Freshness, Held, Target, View};
 use crate::router::{Class, Effects, Kind, Reason, Verb, is_host_local_schema, rewrite};
 use crate::session::action::{Outbox, Request, World, index};
 use crate::session::failure::Failure;
+use crate::session::pending::Ask;
 use crate::session::pin::Pin;
 use crate::session::statements::OnLink;
 use crate::session::sync::Step;
-use crate::session::{Ask, Exchange, Phase, Session};
+use crate::session::{Exchange, Phase, Session};
 use crate::topology::{Flavour, NodeId};
+
+/// Most commands of our own for one of the client's: what needs more would need them for ever.
+const STEPS_MAX: u16 = 250;
 
 impl Session {
     /// Takes the pending request as far as it can go now.
     pub(super) fn proceed(&mut self, world: &mut World<'_>, out: &mut Outbox) {
         let Some(pending) = self.pending.as_ref() else { return };
+        if pending.ask == Ask::ResetConnection && pending.decision.is_none() {
+            return self.reset(world, out);
+        }
         let nowhere = self.transaction.is_none() && self.link(Held::Primary).is_none();
         let known = !self.doubtful || nowhere;
         if pending.ask == Ask::Ping && known && world.topology.primary.is_some() {
@@ -366,10 +373,15 @@ impl Session {
             return self.fail(world, &failure, 1, out);
         }
         self.silence(slot);
-        match self.next_step(slot) {
-            Some(step) => self.start_own(world, step.slot(slot), step, out),
-            None => self.send(world, slot, out),
+        let Some(step) = self.next_step(slot) else { return self.send(world, slot, out) };
+        let Some(pending) = self.pending.as_mut() else { return };
+        pending.steps += 1;
+        if pending.steps > STEPS_MAX {
+            let server = self.link(slot).map(|link| link.facts.node.to_string());
+            let server = server.unwrap_or_default();
+            return self.fail(world, &Failure::Unready { server }, 1, out);
         }
+        self.start_own(world, step.slot(slot), step, out);
     }
 
     fn send(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {

@@ -6,9 +6,10 @@ use crate::protocol::errno::SqlError;
 use crate::protocol::flags::Status;
 use crate::router::policy::Held;
 use crate::router::{Class, Effects, Kind, Reason, Verb, rewrite};
+use crate::session::Session;
 use crate::session::action::{Outbox, World};
+use crate::session::pending::Ask;
 use crate::session::phrase::insert_id_statement;
-use crate::session::{Ask, Session};
 use crate::topology::Flavour;
 
 /// The list that SHOW WARNINGS shows.

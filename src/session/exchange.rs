@@ -12,12 +12,13 @@ use crate::router::{Effects, Reason};
 use crate::session::action::{Outbox, Request, Retry, Trouble, World, index};
 use crate::session::answer::LASTING;
 use crate::session::failure::Failure;
+use crate::session::pending::Ask;
 use crate::session::phrase::QUERY_CACHE;
 use crate::session::pin::Pin;
 use crate::session::prepared::NO_OPEN_CURSOR;
 use crate::session::state::{Learnt, tells_of_statement};
 use crate::session::statements::{OnLink, Statement};
-use crate::session::{Ask, Exchange, Phase, Session, options, retry};
+use crate::session::{Exchange, Phase, Session, options, retry};
 use crate::topology::Flavour;
 
 /// [`Status::SESSION_STATE_CHANGED`] in the upper byte of the status flags.

@@ -45,6 +45,11 @@ pub enum Failure {
         /// How many links to it there may be.
         limit: u32,
     },
+    /// A link could not be brought into the session's state: a fault of ours.
+    Unready {
+        /// The server's number.
+        server: String,
+    },
     /// A server sent bytes that make no sense.
     ServerMalformed {
         /// The server's name.
@@ -64,6 +69,7 @@ impl Failure {
             Self::OutcomeUnknown { .. }
             | Self::AnswerCut { .. }
             | Self::StateLost { .. }
+            | Self::Unready { .. }
             | Self::ServerMalformed { .. } => true,
         }
     }
@@ -122,6 +128,14 @@ impl Failure {
                 format!(
                     "pointsman: too many connections: none of {limit} to server '{server}' came \
                      free within queue_timeout; nothing was executed"
+                ),
+            ),
+            Self::Unready { server } => SqlError::new(
+                1105,
+                b"08S01",
+                format!(
+                    "pointsman: no connection to server #{server} could be brought into this \
+                     session's state; nothing was executed. Reconnect, and report it as a bug"
                 ),
             ),
             Self::ServerMalformed { server } => SqlError::new(

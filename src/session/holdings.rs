@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use crate::router::holding::{self, Holding, Thing};
 use crate::router::{Effects, Reason, Verb};
+use crate::session::Session;
+use crate::session::pending::Ask;
 use crate::session::pin::Pin;
-use crate::session::{Ask, Session};
 
 /// Most names that are counted; a session that has more at a time keeps its pins.
 const NAMES_MAX: usize = 64;

@@ -9,8 +9,10 @@ use crate::router::policy::Held;
 use crate::router::{Class, Effects, Kind, Reason, Verb, kill, rewrite};
 use crate::session::action::{Outbox, Request, Spent, World, index};
 use crate::session::failure::Failure;
+use crate::session::pending::{Ask, Pending, Trackers};
 use crate::session::pin::Pin;
-use crate::session::{Ask, Pending, Phase, Session, Trackers, tracking};
+use crate::session::sync::Step;
+use crate::session::{Phase, Session, tracking};
 
 /// The part of a streamed command that is looked at, bytes.
 const PREFIX: usize = 64 * 1024;
@@ -244,8 +246,16 @@ impl Session {
     }
 
     fn take_reset(&mut self, world: &mut World<'_>, wire: &[u8], out: &mut Outbox) {
-        self.drop_link(Held::Replica, out);
         self.pend(world, Ask::ResetConnection, plain(Reason::Command), Expect::Simple, wire);
+        match self.found_would_be_lost(Held::Replica) {
+            true => self.start_own(world, Held::Replica, Step::Found(Held::Replica), out),
+            false => self.reset(world, out),
+        }
+    }
+
+    /// Performs the pending COM_RESET_CONNECTION.
+    pub(super) fn reset(&mut self, world: &mut World<'_>, out: &mut Outbox) {
+        self.begin_anew(Held::Replica, out);
         if self.link(Held::Primary).is_some() {
             self.decide_held(Held::Primary, Reason::Command);
             self.proceed(world, out);
@@ -266,6 +276,7 @@ impl Session {
         };
         self.state.reset(self.first_dialect);
         self.forget_everything(out);
+        self.carried = self.carried.after_reset();
     }
 
     /// A command beyond the inspection limit: its head is looked at, the rest is streamed to
@@ -372,30 +383,7 @@ impl Session {
         expect: Expect,
         wire: &[u8],
     ) {
-        let mut pending = Pending {
-            ask,
-            class,
-            expect,
-            wire: Vec::new(),
-            text_at: usize::MAX,
-            received: world.now,
-            hold_until: None,
-            decision: None,
-            avoid: 0,
-            asked: false,
-            queue_until: None,
-            silenced: false,
-            counted: false,
-            repeated: false,
-            reprepared: false,
-            relinked: false,
-            reopen: false,
-            body: None,
-            kill: None,
-            whom: None,
-            trackers: Trackers::Ours,
-            refusal: None,
-        };
+        let mut pending = Pending::new(ask, class, expect, world.now);
         self.pending = Some(match world.spent.pop() {
             Some(Spent(mut room)) => {
                 std::mem::swap(&mut pending.wire, &mut room.wire);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::protocol::{packet, reply};
 use crate::router::Kind;
 use crate::router::policy::Held;
-use crate::session::action::{LinkFacts, World, index};
+use crate::session::action::{LinkFacts, Outbox, World, index};
 use crate::session::diagnostics::has_text;
 use crate::session::phrase::setup_statement;
 use crate::session::sync::Step;
@@ -170,7 +170,7 @@ impl Session {
                 | Step::Charsets(_)
                 | Step::Variables(_)
         );
-        let counted = matches!(step, Step::Counts | Step::Found);
+        let counted = matches!(step, Step::Counts | Step::Found(_));
         let counted = counted && self.state.dialect.flavour == Flavour::MySql;
         let Some(link) = self.link_mut(slot).filter(|_| says || counted) else { return };
         let payload = reply.get(packet::HEADER_LEN..).unwrap_or_default();
@@ -200,6 +200,19 @@ impl Session {
             kept.0.into_foreign(self.next_serial())
         };
         self.take_link(slot, link);
+    }
+
+    /// The session begins anew: what it has left on the link ends, the link serves on.
+    pub(super) fn begin_anew(&mut self, slot: Held, out: &mut Outbox) {
+        if self.link(slot).is_some_and(|link| link.tainted) {
+            return self.drop_link(slot, out);
+        }
+        self.close_all_prepared(slot, out);
+        let serial = self.next_serial();
+        if let Some(link) = self.links[index(slot)].take() {
+            self.link_forgotten(slot, &link);
+            self.links[index(slot)] = Some(link.into_foreign(serial));
+        }
     }
 
     /// The session's own link is to be as good as another one's.

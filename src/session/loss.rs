@@ -7,9 +7,10 @@ use crate::router::policy::Held;
 use crate::session::action::{NoLink, Outbox, Request, Retry, Trouble, World, index};
 use crate::session::failure::Failure;
 use crate::session::links::Link;
+use crate::session::pending::{Ask, Pending};
 use crate::session::pin::Pin;
 use crate::session::retry::{Progress, Verdict, after_link_loss};
-use crate::session::{Ask, Pending, Phase, Session};
+use crate::session::{Phase, Session};
 use crate::topology::NodeId;
 
 impl Session {

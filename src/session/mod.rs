@@ -12,13 +12,14 @@ use std::time::Instant;
 
 use crate::protocol::flags::{Capabilities, Status};
 use crate::protocol::packet::Body;
-use crate::protocol::walker::{Expect, ReplyWalker};
-use crate::router::policy::{Decision, Held};
-use crate::router::{Class, Dialect};
+use crate::protocol::walker::ReplyWalker;
+use crate::router::Dialect;
+use crate::router::policy::Held;
 use crate::session::action::{Event, Interest, LinkFacts, Login, Outbox, World};
 use crate::session::diagnostics::Listed;
 use crate::session::failure::Failure;
 use crate::session::links::{Link, Reading};
+use crate::session::pending::Pending;
 use crate::session::pin::{Pin, Pins};
 use crate::session::release::Carried;
 use crate::session::state::State;
@@ -38,6 +39,7 @@ pub mod links;
 mod loss;
 mod options;
 mod outcome;
+mod pending;
 mod phrase;
 pub mod pin;
 mod prepared;
@@ -134,75 +136,6 @@ enum Phase {
     Tunnel,
     /// Nothing more will be done.
     Closed,
-}
-
-/// A command of the client's on its way.
-#[derive(Debug)]
-struct Pending {
-    ask: Ask,
-    class: Class,
-    expect: Expect,
-    /// The command as the client sent it, whole, or its first part when it is streamed.
-    wire: Vec<u8>,
-    /// Where the SQL text begins in `wire`; its end when there is none.
-    text_at: usize,
-    received: Instant,
-    /// The hold ends then; set when it begins.
-    hold_until: Option<Instant>,
-    decision: Option<Decision>,
-    /// Servers that have failed this request, as bits by node index.
-    avoid: u64,
-    /// The primary was asked for its position on behalf of this request.
-    asked: bool,
-    /// The queue for a link is left then; set when it is first entered.
-    queue_until: Option<Instant>,
-    /// Our own statements have left nothing that the request would be told of.
-    silenced: bool,
-    /// The statement was prepared with numbers of ours in its text, for this once.
-    counted: bool,
-    repeated: bool,
-    reprepared: bool,
-    /// A link to the primary broke before the request could be sent there.
-    relinked: bool,
-    /// A read-only transaction must be opened on the primary first: the replica's was ended.
-    reopen: bool,
-    /// What is still to come of a command that is streamed.
-    body: Option<Body>,
-    /// Whom a KILL concerns, by the id that a client was given, and whether its connection ends.
-    kill: Option<(u64, bool)>,
-    /// Whom a KILL with an expression concerns: the query that tells, to be asked first.
-    whom: Option<(Box<[u8]>, bool)>,
-    /// It shows the client's own trackers, so that the link must have them meanwhile.
-    trackers: Trackers,
-    /// The refusal to pass on when the hold runs out, and the generation that gave it.
-    refusal: Option<(Vec<u8>, u64)>,
-}
-
-/// Whether a statement shows how the trackers are set, which on a link is our way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trackers {
-    /// It does not.
-    Ours,
-    /// It does: they must be set as the client has them first.
-    Wanted,
-    /// That has been done.
-    Shown,
-}
-
-/// What the client's command is, as far as the reply and the state are concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Ask {
-    Query,
-    Prepare { id: u32 },
-    Execute { id: u32 },
-    Fetch { id: u32 },
-    ResetStatement { id: u32 },
-    InitDb(Vec<u8>),
-    ResetConnection,
-    SetOption(u16),
-    Ping,
-    Tunnel,
-    Other,
 }
 
 /// The reply to the client's command under way.
@@ -567,6 +500,7 @@ impl Session {
         self.state.token = token;
         self.login = login;
         self.forget_everything(out);
+        self.carried = Carried::default();
         self.enter(Phase::Idle, world.now);
     }
 
@@ -591,7 +525,6 @@ impl Session {
         self.last = None;
         self.last_lost = false;
         self.epoch = self.epoch.wrapping_add(1);
-        self.carried = Carried::default();
         self.listed = Listed::default();
         self.settled = true;
         // Their answers tell of no rows, as a ping's does.

@@ -6,9 +6,10 @@ use crate::router::set::{self, Assignment, SetTarget, SetValue};
 use crate::router::{Effects, Reason, Verb};
 use crate::session::action::{Outbox, Request, World};
 use crate::session::attach::shows_data;
+use crate::session::pending::Ask;
 use crate::session::pin::Pin;
 use crate::session::sync::ends_transaction;
-use crate::session::{Ask, Exchange, Phase, Session};
+use crate::session::{Exchange, Phase, Session};
 use crate::topology::{Flavour, Topology};
 
 impl Session {
@@ -331,7 +332,6 @@ impl Session {
                 if let Some(link) = self.link_mut(Held::Primary) {
                     link.untracked = true;
                 }
-                self.drop_link(Held::Replica, out);
             }
             Ask::ResetStatement { id } => {
                 let id = *id;

@@ -8,11 +8,12 @@ use crate::protocol::packet;
 use crate::protocol::walker::Expect;
 use crate::router::policy::Held;
 use crate::router::{Effects, Kind, Reason, kill, rewrite};
+use crate::session::Session;
 use crate::session::action::{Outbox, Request, World, index};
 use crate::session::intake::plain;
+use crate::session::pending::Ask;
 use crate::session::pin::Pin;
 use crate::session::statements::OnLink;
-use crate::session::{Ask, Session};
 use crate::topology::Flavour;
 
 /// ER_STMT_HAS_NO_OPEN_CURSOR, of both families.

@@ -22,7 +22,7 @@ impl Session {
         error: Vec<u8>,
         out: &mut Outbox,
     ) {
-        if matches!(step, Step::Counts | Step::Found) {
+        if matches!(step, Step::Counts | Step::Found(_)) {
             self.drop_link(slot, out);
             return self.proceed(world, out);
         }
@@ -87,7 +87,7 @@ impl Session {
             | Step::SetUp
             | Step::InsertId
             | Step::Counts
-            | Step::Found
+            | Step::Found(_)
             | Step::AskStrays
             | Step::SetStrays(_)
             | Step::Tell(_)

@@ -9,9 +9,10 @@ use crate::router::policy::{Decision, Held, Target};
 use crate::router::{Class, Effects, Kind as Where, Reason, Verb, rewrite};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
 use crate::session::links::Link;
+use crate::session::pending::{Ask, Trackers};
 use crate::session::phrase::{QUERY_CACHE, TrackerSet, position_expression, wait_expression};
 use crate::session::statements::OnLink;
-use crate::session::{Ask, Own, Phase, Session, Trackers, single};
+use crate::session::{Own, Phase, Session, single};
 use crate::topology::Flavour;
 use crate::topology::gtid::GtidSet;
 
@@ -29,8 +30,9 @@ pub(super) enum Step {
     InsertId,
     /// Ask for the numbers that the session must carry when it gives the link up.
     Counts,
-    /// Ask the other link for FOUND_ROWS, which the pending request wants to know.
-    Found,
+    /// Ask this link for FOUND_ROWS: the pending request wants to know it elsewhere, or a question
+    /// of ours would put another number in its place.
+    Found(Held),
     /// Ask the replica for user variables that only its link has.
     AskStrays,
     /// Set them.
@@ -75,10 +77,7 @@ impl Step {
         match self {
             Self::EndReplicaTransaction | Self::Wait | Self::AskStrays => Held::Replica,
             Self::AskPosition | Self::ReopenOnPrimary => Held::Primary,
-            Self::Found => match slot {
-                Held::Primary => Held::Replica,
-                Held::Replica => Held::Primary,
-            },
+            Self::Found(on) => *on,
             Self::Reset
             | Self::SetUp
             | Self::InsertId
@@ -105,7 +104,8 @@ impl Session {
     pub(super) fn next_step(&self, slot: Held) -> Option<Step> {
         let step = self.lacking_step(slot)?;
         let queries = matches!(step, Step::InsertId | Step::AskStrays | Step::Whom(_));
-        Some(if queries && self.found_would_be_lost(slot) { Step::Found } else { step })
+        let on = step.slot(slot);
+        Some(if queries && self.found_would_be_lost(on) { Step::Found(on) } else { step })
     }
 
     fn lacking_step(&self, slot: Held) -> Option<Step> {
@@ -149,8 +149,8 @@ impl Session {
         if pending.reopen && slot == Held::Primary {
             return Some(Step::ReopenOnPrimary);
         }
-        if self.found_is_elsewhere(slot) {
-            return Some(Step::Found);
+        if let Some(on) = self.found_is_elsewhere(slot) {
+            return Some(Step::Found(on));
         }
         let insert_id = slot == Held::Primary && !link.ran && !self.has_insert_id(slot);
         let neutral = self.would_tell_our_warnings(link)
@@ -280,7 +280,7 @@ impl Session {
         match step {
             Step::SetUp => self.set_up_again(world, slot),
             Step::InsertId => self.insert_id_statement(slot),
-            Step::Counts | Step::Found => self.counts_question(slot),
+            Step::Counts | Step::Found(_) => self.counts_question(slot),
             Step::Track => match self.server_facts(world, slot).map(TrackerSet::of) {
                 Some(TrackerSet::WithGtids) if !with_gtids => TrackerSet::Plain.statement(),
                 Some(set) => set.statement(),
@@ -397,7 +397,7 @@ impl Session {
                 self.counts_known(own.slot, &own.reply);
                 return self.release(world, out);
             }
-            Step::Found => self.counts_known(own.slot, &own.reply),
+            Step::Found(_) => self.counts_known(own.slot, &own.reply),
             Step::AskStrays => self.strays_known(&own.reply),
             Step::SetStrays(_) => self.strays = None,
             Step::Track => self.on_link(own.slot, |link| link.untracked = false),

@@ -361,9 +361,13 @@ fn com_reset_connection_forgets_the_statements() {
     let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
     rig.client(&command(b"\x1f"));
     assert_eq!(rig.told(), ok(1, AUTO));
-    assert!(rig.dropped(Replica));
     rig.client(&execute(id, 0));
     assert_eq!(rig.told_error().0, 1243);
+    // The link serves on, without what the session has left there.
+    assert_eq!(rig.sent(Replica), [b"\x19\x28\0\0\0"]);
+    rig.client(&query("SELECT a FROM t"));
+    assert_eq!(rig.sent(Replica), [b"\x1f"]);
+    assert!(!rig.wants_dial());
 }
 
 #[test]
