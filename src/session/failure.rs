@@ -77,74 +77,58 @@ impl Failure {
     /// The error as the client sees it.
     #[must_use]
     pub fn to_error(&self) -> SqlError {
+        let (code, state) = match self {
+            Self::OutcomeUnknown { .. } => (1105, b"08007"),
+            Self::TransactionLost { .. } => (1213, b"40001"),
+            Self::NoPrimary { .. } => (1290, b"HY000"),
+            Self::NoLink { .. } => (1040, b"08004"),
+            Self::AnswerCut { .. }
+            | Self::StateLost { .. }
+            | Self::DiagnosticsLost
+            | Self::Unready { .. }
+            | Self::ServerMalformed { .. } => (1105, b"08S01"),
+        };
+        SqlError::new(code, state, format!("pointsman: {}", self.text()))
+    }
+
+    fn text(&self) -> String {
         match self {
-            Self::OutcomeUnknown { server } => SqlError::new(
-                1105,
-                b"08007",
-                format!(
-                    "pointsman: server '{server}' vanished before it answered; whether the \
-                     statement took effect is unknown. Check before repeating it"
-                ),
+            Self::OutcomeUnknown { server } => format!(
+                "server '{server}' vanished before it answered; whether the \
+                 statement took effect is unknown. Check before repeating it"
             ),
-            Self::AnswerCut { server } => SqlError::new(
-                1105,
-                b"08S01",
-                format!(
-                    "pointsman: server '{server}' vanished in the middle of its answer. \
-                     Reconnect and repeat the query"
-                ),
+            Self::AnswerCut { server } => format!(
+                "server '{server}' vanished in the middle of its answer. \
+                 Reconnect and repeat the query"
             ),
-            Self::StateLost { server, pins } => SqlError::new(
-                1105,
-                b"08S01",
-                format!(
-                    "pointsman: session state lost with server '{server}': {}. Reconnect and \
-                     set it up again",
-                    pins.words()
-                ),
+            Self::StateLost { server, pins } => format!(
+                "session state lost with server '{server}': {}. Reconnect and \
+                 set it up again",
+                pins.words()
             ),
-            Self::DiagnosticsLost => SqlError::new(
-                1105,
-                b"08S01",
-                "pointsman: the previous statement's warnings and row counts were lost with \
-                 its server; the session goes on",
+            Self::DiagnosticsLost => {
+                "the previous statement's warnings and row counts were lost with \
+             its server; the session goes on"
+                    .to_owned()
+            }
+            Self::TransactionLost { server } => format!(
+                "the transaction was rolled back because server '{server}' \
+                 vanished or lost its role; try restarting transaction"
             ),
-            Self::TransactionLost { server } => SqlError::new(
-                1213,
-                b"40001",
-                format!(
-                    "pointsman: the transaction was rolled back because server '{server}' \
-                     vanished or lost its role; try restarting transaction"
-                ),
+            Self::NoPrimary { generation, why } => {
+                format!("no writable primary (generation {generation}: {why})")
+            }
+            Self::NoLink { server, limit } => format!(
+                "too many connections: none of {limit} to server '{server}' came \
+                 free within queue_timeout; nothing was executed"
             ),
-            Self::NoPrimary { generation, why } => SqlError::new(
-                1290,
-                b"HY000",
-                format!("pointsman: no writable primary (generation {generation}: {why})"),
+            Self::Unready { server } => format!(
+                "no connection to server #{server} could be brought into this \
+                 session's state; nothing was executed. Reconnect, and report it as a bug"
             ),
-            Self::NoLink { server, limit } => SqlError::new(
-                1040,
-                b"08004",
-                format!(
-                    "pointsman: too many connections: none of {limit} to server '{server}' came \
-                     free within queue_timeout; nothing was executed"
-                ),
-            ),
-            Self::Unready { server } => SqlError::new(
-                1105,
-                b"08S01",
-                format!(
-                    "pointsman: no connection to server #{server} could be brought into this \
-                     session's state; nothing was executed. Reconnect, and report it as a bug"
-                ),
-            ),
-            Self::ServerMalformed { server } => SqlError::new(
-                1105,
-                b"08S01",
-                format!(
-                    "pointsman: server '{server}' sent a malformed answer; both connections \
-                     are closed"
-                ),
+            Self::ServerMalformed { server } => format!(
+                "server '{server}' sent a malformed answer; both connections \
+                 are closed"
             ),
         }
     }
