@@ -72,6 +72,12 @@ impl Drive {
     /// Drives the session until its client leaves, and gives up its place.
     pub(super) async fn run(mut self, admission: Admission) {
         let mut draining = false;
+        // The login's task has watched it; nobody waits for a first statement that is here already.
+        poll_fn(|cx| {
+            self.client.watch_reading(cx);
+            Poll::Ready(())
+        })
+        .await;
         loop {
             let (left, mut out) = poll_fn(|cx| self.poll_turns(draining, cx)).await;
             let result = match left {

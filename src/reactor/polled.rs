@@ -172,6 +172,12 @@ impl<S> Polled<S> {
         self.readiness.ended.get()
     }
 
+    /// Has this task told from now on when there is something to be read, or the peer's end, also
+    /// while it does not ask for that.
+    pub fn watch_reading(&self, cx: &Context<'_>) {
+        self.readiness.await_reading(cx, self.reactor.running.get());
+    }
+
     /// Whether reading makes sense now, without a system call.
     #[inline]
     pub fn poll_readable(&self, cx: &Context<'_>) -> Poll<()> {

@@ -147,6 +147,14 @@ impl Stream {
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Has this task told from now on when there is something to be read, or the peer's end.
+    pub fn watch_reading(&self, cx: &Context<'_>) {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.watch_reading(cx),
+            Socket::Unix(stream) => stream.watch_reading(cx),
+        }
+    }
+
     /// Whether the peer has closed its side, as far as the reactor has heard: no system call.
     #[inline]
     #[must_use]

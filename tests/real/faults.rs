@@ -15,7 +15,7 @@ use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{self, APP, MONITOR};
 use tokio::task::JoinHandle;
 
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, configuration};
 use crate::{clients, raw, servers, wait};
 
 const SESSIONS: u64 = 32;
@@ -403,25 +403,51 @@ async fn a_statement_ends_with_the_client_that_has_left_it() {
         let cluster = servers::shared(flavour);
         let proxy = Proxy::start(cluster, "").await;
         let sql = "SELECT SLEEP(987) AS left_alone";
-        let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).expect("somebody listens");
-        raw::login(&mut stream, APP, None).expect("a login");
-        let mut bytes = Vec::new();
-        packet::write(&mut bytes, 0, &[b"\x03", sql.as_bytes()].concat());
-        stream.write_all(&bytes).expect("sent");
-        let many = async |wanted| (running(cluster, sql).await == wanted).then_some(());
-        wait::until("the statement to run", || many(1)).await;
-        drop(stream);
-        wait::until("its end", || many(0)).await;
+        leave_alone(cluster, &proxy, sql).await;
+        wait::until("its end", || runs(cluster, sql, 0)).await;
     }
 }
 
-/// How many connections run a statement, on all servers.
-async fn running(cluster: &Cluster, sql: &str) -> usize {
+/// What a client has left ends with its link: begun anew elsewhere, it would run on for nobody.
+#[tokio::test]
+async fn what_a_client_has_left_is_not_begun_anew() {
+    for flavour in servers::flavours() {
+        let cluster = servers::shared(flavour);
+        let config = configuration(&[&cluster.primary().expect("a primary").address()], "");
+        let proxy = Proxy::with_config(&format!("log_filter = \"debug\"\n{config}")).await;
+        let proxy = proxy.expect("a proxy");
+        let sql = "SELECT SLEEP(986) AS left_alone";
+        leave_alone(cluster, &proxy, sql).await;
+        let noticed = || async { proxy.log().contains("left a statement").then_some(()) };
+        wait::until("the proxy to notice", noticed).await;
+        for server in cluster.servers() {
+            let ids = format!("SELECT ID FROM information_schema.PROCESSLIST WHERE INFO = '{sql}'");
+            let id = server.ask(&ids).await.unwrap_or_default();
+            if !id.is_empty() {
+                server.run(&[format!("KILL {id}")]).await.expect("the end of the link");
+            }
+        }
+        wait::until("its end", || runs(cluster, sql, 0)).await;
+    }
+}
+
+/// A client that goes without a word while its statement runs.
+async fn leave_alone(cluster: &Cluster, proxy: &Proxy, sql: &str) {
+    let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).expect("somebody listens");
+    raw::login(&mut stream, APP, None).expect("a login");
+    let mut bytes = Vec::new();
+    packet::write(&mut bytes, 0, &[b"\x03", sql.as_bytes()].concat());
+    stream.write_all(&bytes).expect("sent");
+    wait::until("the statement to run", || runs(cluster, sql, 1)).await;
+}
+
+/// Whether so many connections run a statement, on all servers.
+async fn runs(cluster: &Cluster, sql: &str, wanted: usize) -> Option<()> {
     let query = format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO = '{sql}'");
     let mut all = 0;
     for server in cluster.servers() {
         all +=
             server.ask(&query).await.expect("the process list").parse::<usize>().expect("a number");
     }
-    all
+    (all == wanted).then_some(())
 }
