@@ -112,7 +112,9 @@ impl Link {
         let mut facts = self.facts;
         // The reset leaves it; it is selected again all the same, for the rights of today.
         facts.schema = None;
-        Self { foreign: true, has_schema: self.has_schema, ..Self::new(facts, serial) }
+        let Self { has_schema, option, tainted, .. } = self;
+        // No reset undoes what taints, or COM_SET_OPTION.
+        Self { foreign: true, has_schema, option, tainted, ..Self::new(facts, serial) }
     }
 
     /// Something happened on it that a reset is not trusted to undo.
@@ -170,7 +172,11 @@ impl Session {
                 | Step::Charsets(_)
                 | Step::Variables(_)
         );
-        let counted = matches!(step, Step::Counts | Step::Found(_));
+        let counted = match step {
+            Step::Counts | Step::Found(_) => true,
+            Step::AskPosition | Step::Wait => self.found_would_be_lost(slot),
+            _ => false,
+        };
         let counted = counted && self.state.dialect.flavour == Flavour::MySql;
         let Some(link) = self.link_mut(slot).filter(|_| says || counted) else { return };
         let payload = reply.get(packet::HEADER_LEN..).unwrap_or_default();
@@ -204,9 +210,6 @@ impl Session {
 
     /// The session begins anew: what it has left on the link ends, the link serves on.
     pub(super) fn begin_anew(&mut self, slot: Held, out: &mut Outbox) {
-        if self.link(slot).is_some_and(|link| link.tainted) {
-            return self.drop_link(slot, out);
-        }
         self.close_all_prepared(slot, out);
         let serial = self.next_serial();
         if let Some(link) = self.links[index(slot)].take() {
