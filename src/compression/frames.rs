@@ -36,7 +36,19 @@ impl Frames {
 
     /// Appends the compressed packets of `plain` to `out`.
     pub fn pack(&mut self, plain: &[u8], out: &mut Vec<u8>) {
-        // A server expects each command to begin in a packet of number 0.
+        match self.numbers.role() {
+            Role::Client => self.pack_commands(plain, out),
+            Role::Server => {
+                for chunk in plain.chunks(CHUNK) {
+                    let numbered = self.numbers.answer(chunk, self.seq);
+                    self.pack_one(&numbered, out);
+                }
+            }
+        }
+    }
+
+    /// A server expects each command to begin in a packet of number 0.
+    fn pack_commands(&mut self, plain: &[u8], out: &mut Vec<u8>) {
         let commands = self.numbers.send(plain);
         let mut from = 0_usize;
         for to in commands.iter().copied().chain([plain.len()]) {

@@ -1,10 +1,12 @@
 //! The sequence numbers of packets inside compressed ones.
 //!
-//! Nobody who speaks the compressed protocol looks at them: servers and clients number the
-//! compressed packets, and take over that number for the packets inside whenever they flush.
-//! Whoever speaks the plain protocol on the other side of the proxy does look. So they are
-//! numbered again here, as the plain protocol would have it.
+//! Servers do not look at them, and few clients do: both number the compressed packets, and take
+//! over that number for the packets inside whenever they flush. Whoever speaks the plain protocol
+//! on the other side of the proxy does look. So what comes is numbered again here, as the plain
+//! protocol would have it, and what goes to a client as a server would.
 #![deny(clippy::indexing_slicing)]
+
+use std::borrow::Cow;
 
 /// Which side of the protocol we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub(super) struct Numbers {
     answered: bool,
     /// What is added to the other side's numbers.
     shift: u8,
+    /// What is added to the numbers of our answers.
+    ahead: u8,
 }
 
 /// How far one direction is in its packets.
@@ -45,6 +49,14 @@ struct Place {
 }
 
 impl Place {
+    /// The number of the packet that `bytes` begin with, if one begins there and is whole.
+    fn whole_packet(&self, bytes: &[u8]) -> Option<u8> {
+        let &[a, b, c, seq] = bytes.first_chunk()?;
+        let length = usize::try_from(u32::from_le_bytes([a, b, c, 0])).ok()?;
+        let begins = self.left == 0 && self.header == 0;
+        (begins && length <= bytes.len().saturating_sub(4)).then_some(seq)
+    }
+
     /// Passes over `bytes` from `at` on, up to and over the next sequence number; where that
     /// stands, if there is one.
     fn next_number(&mut self, bytes: &[u8], at: &mut usize) -> Option<usize> {
@@ -78,11 +90,38 @@ impl Place {
 impl Numbers {
     pub(super) fn new(role: Role) -> Self {
         let (sent, received) = (Place::default(), Place::default());
-        Self { role, sent, received, next: 0, answered: false, shift: 0 }
+        Self { role, sent, received, next: 0, answered: false, shift: 0, ahead: 0 }
     }
 
-    /// Follows what we send; returns where commands begin in it, for the side that sends them
-    /// (0 where a header began before these bytes).
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Follows what we answer to a client, and numbers what goes into its compressed packet of
+    /// this number. A server takes that number over behind each of several results; a client
+    /// that looks (`mysql_async`) expects it there, and allows it wherever a compressed packet
+    /// begins with a packet that is whole.
+    pub(super) fn answer<'a>(&mut self, plain: &'a [u8], compressed: u8) -> Cow<'a, [u8]> {
+        if let Some(seq) = self.sent.whole_packet(plain) {
+            self.ahead = compressed.wrapping_sub(seq);
+        }
+        let mut numbered = Cow::Borrowed(plain);
+        let mut at = 0;
+        while let Some(place) = self.sent.next_number(plain, &mut at) {
+            let seq = plain.get(place).copied().unwrap_or(0);
+            self.next = seq.wrapping_add(1);
+            self.answered = true;
+            if self.ahead > 0
+                && let Some(number) = numbered.to_mut().get_mut(place)
+            {
+                *number = seq.wrapping_add(self.ahead);
+            }
+        }
+        numbered
+    }
+
+    /// Follows what we send to a server; returns where commands begin in it (0 where a header
+    /// began before these bytes).
     pub(super) fn send(&mut self, plain: &[u8]) -> Vec<usize> {
         let mut commands = Vec::new();
         let mut at = 0;
@@ -92,7 +131,7 @@ impl Numbers {
             let counts_on = self.answered && seq == self.next;
             self.next = seq.wrapping_add(1);
             self.answered = true;
-            if seq == 0 && !counts_on && self.role == Role::Client {
+            if seq == 0 && !counts_on {
                 commands.push(place.saturating_sub(3));
             }
         }
@@ -113,7 +152,7 @@ impl Numbers {
                     let counts_on = !self.answered && seq.wrapping_add(self.shift) == self.next;
                     if *seq == 0 && !counts_on {
                         // A new command.
-                        self.shift = 0;
+                        (self.shift, self.ahead) = (0, 0);
                     } else if self.answered {
                         self.shift = self.next.wrapping_sub(*seq);
                     }
@@ -202,9 +241,33 @@ mod tests {
         let asked = || {
             let mut numbers = Numbers::new(Role::Server);
             numbers.receive(&mut packets(&[(1, 0)]));
-            numbers.send(&packets(&[(4, 1)]));
+            numbers.answer(&packets(&[(4, 1)]), 1);
             numbers
         };
         received(asked, &packets(&[(9, 5), (0, 6), (2, 0), (2, 0)]), &[2, 3, 0, 0]);
+    }
+
+    #[test]
+    fn an_answer_takes_over_the_compressed_number_where_a_whole_packet_begins_it() {
+        let mut numbers = Numbers::new(Role::Server);
+        numbers.receive(&mut packets(&[(1, 0)]));
+        let first = packets(&[(1, 1), (2, 2), (3, 3)]);
+        assert_eq!(numbers.answer(&first, 1), first);
+        let second = numbers.answer(&packets(&[(1, 4), (2, 5)]), 2).into_owned();
+        assert_eq!(second, packets(&[(1, 2), (2, 3)]));
+        // A packet that does not come whole counts on, and so does what follows it.
+        let long = packets(&[(9, 6), (1, 7)]);
+        let (head, tail) = long.split_at(5);
+        let wire = [numbers.answer(head, 3).into_owned(), numbers.answer(tail, 4).into_owned()];
+        assert_eq!(wire.concat(), packets(&[(9, 4), (1, 5)]));
+        // The other side's numbers go on from those that it gave.
+        let mut file = packets(&[(5, 6)]);
+        numbers.receive(&mut file);
+        assert_eq!(file, packets(&[(5, 8)]));
+        // A new command begins anew, with an answer that does not come whole as well.
+        numbers.receive(&mut packets(&[(1, 0)]));
+        let long = packets(&[(9, 1)]);
+        let (head, _) = long.split_at(5);
+        assert_eq!(numbers.answer(head, 1), head);
     }
 }

@@ -3,8 +3,11 @@
 
 use std::io::Write as _;
 
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Compression, Conn, OptsBuilder};
 use pointsman::provider::Flavour;
 use pointsman::provider::replication::APP;
+use pointsman::provider::server::opts;
 
 use crate::clients::command_line;
 use crate::proxy::Proxy;
@@ -104,5 +107,40 @@ async fn each_side_is_compressed_as_it_asks_and_nothing_is_lost() {
             }
         }
         cluster.down().await.expect("taken down");
+    }
+}
+
+/// `mysql_async` looks at the numbers of packets inside compressed ones, and expects that a server
+/// takes over the compressed packet's number with each result.
+#[tokio::test]
+async fn a_client_that_looks_at_numbers_keeps_its_place_in_several_results() {
+    for flavour in servers::flavours() {
+        let cluster = servers::shared(flavour);
+        for towards_servers in ["off", "zlib"] {
+            let group = format!("server_compression = \"{towards_servers}\"");
+            let proxy = Proxy::start(cluster, &group).await;
+            let at = opts(proxy.port, APP);
+            let options = OptsBuilder::from_opts(at).compression(Compression::fast());
+            let mut client = Conn::new(options).await.expect("a login");
+            // Rows longer than what is read at once come in pieces of packets.
+            let long = "REPEAT('long', 50000)";
+            let several = format!(
+                "SELECT 1, 2 UNION ALL SELECT 3, 4; SELECT {long}; DO 1; SELECT {long}, 5, 6"
+            );
+            for round in 0..3 {
+                let what = format!("{flavour:?}, servers {towards_servers}, round {round}");
+                let mut results = client.query_iter(&several).await.expect(&what);
+                let first: Vec<(u8, u8)> = results.collect().await.expect(&what);
+                assert_eq!(first, [(1, 2), (3, 4)], "{what}");
+                let second: Vec<String> = results.collect().await.expect(&what);
+                assert_eq!(second, ["long".repeat(50_000)], "{what}");
+                let third: Vec<u8> = results.collect().await.expect(&what);
+                assert!(third.is_empty(), "{what}");
+                let fourth: Vec<(String, u8, u8)> = results.collect().await.expect(&what);
+                assert!(matches!(fourth.as_slice(), [(_, 5, 6)]), "{what}");
+                client.query_drop("DO 2").await.expect(&what);
+            }
+            client.disconnect().await.expect("a goodbye");
+        }
     }
 }
