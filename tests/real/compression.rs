@@ -4,7 +4,7 @@
 use std::io::Write as _;
 
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Compression, Conn, OptsBuilder};
+use mysql_async::{Compression, Conn, OptsBuilder, WhiteListFsHandler};
 use pointsman::provider::Flavour;
 use pointsman::provider::replication::APP;
 use pointsman::provider::server::opts;
@@ -114,14 +114,21 @@ async fn each_side_is_compressed_as_it_asks_and_nothing_is_lost() {
 /// takes over the compressed packet's number with each result.
 #[tokio::test]
 async fn a_client_that_looks_at_numbers_keeps_its_place_in_several_results() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    (0..10).for_each(|line| writeln!(file, "{line}").expect("written"));
+    let path = file.path().display().to_string();
     for flavour in servers::flavours() {
         let cluster = servers::shared(flavour);
         for towards_servers in ["off", "zlib"] {
             let group = format!("server_compression = \"{towards_servers}\"");
             let proxy = Proxy::start(cluster, &group).await;
             let at = opts(proxy.port, APP);
-            let options = OptsBuilder::from_opts(at).compression(Compression::fast());
+            let handler = WhiteListFsHandler::new([&path]);
+            let options = OptsBuilder::from_opts(at)
+                .compression(Compression::fast())
+                .local_infile_handler(Some(handler));
             let mut client = Conn::new(options).await.expect("a login");
+            client.query_drop("CREATE TEMPORARY TABLE looked (a INT)").await.expect("a table");
             // Rows longer than what is read at once come in pieces of packets.
             let long = "REPEAT('long', 50000)";
             let several = format!(
@@ -138,7 +145,12 @@ async fn a_client_that_looks_at_numbers_keeps_its_place_in_several_results() {
                 assert!(third.is_empty(), "{what}");
                 let fourth: Vec<(String, u8, u8)> = results.collect().await.expect(&what);
                 assert!(matches!(fourth.as_slice(), [(_, 5, 6)]), "{what}");
-                client.query_drop("DO 2").await.expect(&what);
+                // Files between results: both sides' numbers jump.
+                let load = format!("LOAD DATA LOCAL INFILE '{path}' INTO TABLE looked");
+                client.query_drop(format!("DO 2; {load}; {load}; DO 3")).await.expect(&what);
+                let rows: Option<u64> =
+                    client.query_first("SELECT COUNT(*) FROM looked").await.expect(&what);
+                assert_eq!(rows, Some(20 * (round + 1)), "{what}");
             }
             client.disconnect().await.expect("a goodbye");
         }
