@@ -351,6 +351,38 @@ pub(crate) async fn console_says(
 }
 
 #[tokio::test]
+async fn a_login_that_found_the_primary_gone_gets_in_when_it_is_back() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own(flavour, 0).await;
+        let ((user, password), seed) = (MONITOR, cluster.primary().expect("a primary").address());
+        // No probe of its own accord, and no number of failed ones that changes the topology:
+        // only dialling again can tell that the primary is there.
+        let config = format!(
+            "admin = \"{{admin}}\"\nhttp = \"{{http}}\"\nstate_dir = \"{{state}}\"\n\n\
+             [monitor]\nuser = \"{user}\"\npassword = \"{password}\"\ninterval = \"1m\"\n\
+             fall = 100\n\n\
+             [groups.main]\nlisten = \"{{listen}}\"\nseeds = [\"{seed}\"]\nhold = \"60s\"\n"
+        );
+        let proxy = Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"));
+        let known = clients::connect(proxy.port, APP).await;
+        known.disconnect().await.expect("a goodbye");
+        cluster.kill("db1").await.expect("a kill");
+        let port = proxy.port;
+        let login = tasks::spawn("login", async move { clients::connect(port, APP).await });
+        wait::until("its dial to fail", || async {
+            let failed = proxy.metric("pointsman_server_link_errors_total", &["kind=\"connect\""]);
+            (failed > 0.0).then_some(())
+        })
+        .await;
+        cluster.start("db1").await.expect("it comes back");
+        let in_time = tokio::time::timeout(wait::PATIENCE, login).await;
+        let mut client = in_time.expect("a login before the hold ends").expect("a login");
+        let one: Option<u8> = client.query_first("SELECT 1").await.expect("a read");
+        assert_eq!(one, Some(1), "{flavour:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_replica_killed_in_mid_result_ends_the_result_with_an_error() {
     for flavour in servers::flavours() {
         let cluster = servers::own(flavour, 2).await;
