@@ -4,6 +4,8 @@
 //! writable or not. `read_only` comes second: of those that do not replicate, one that is not
 //! read-only takes the writes, and never two in one generation. When the facts are
 //! contradictory there is no primary, and `no_primary_why` says what an operator must look at.
+//! A server that a client of ours has made read-only is no server that is being demoted: it
+//! stays the primary, and judges statements itself, while all others replicate from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -228,7 +230,10 @@ fn choose(previous: &Topology, input: &Input<'_>) -> Choice {
         .filter_map(|(index, member)| Head::of(input, index, member))
         .collect();
     let writable: Vec<&Head<'_>> = heads.iter().filter(|head| head.writable(&heads)).collect();
-    let Some(best) = prefer(&writable, was)? else { return Err(nobody(previous, input, &heads)) };
+    let closed = || heads.iter().find(|head| head.closed(members));
+    let Some(best) = prefer(&writable, was)?.or_else(closed) else {
+        return Err(nobody(previous, input, &heads));
+    };
     let waits_for = members.iter().find(|at| at.gone.is_none() && !at.judgement.observed());
     if let Some(unknown) = waits_for
         && was != Some(best.index)
@@ -314,6 +319,13 @@ impl<'a> Head<'a> {
             && self.seen.executed.is_empty()
             && heads.iter().any(|other| !other.seen.executed.is_empty());
         !self.seen.read_only && !stranger
+    }
+
+    /// Whether it is read-only by a client's statement alone: nobody else may be meant to take
+    /// its place, since all others are seen to replicate from it.
+    fn closed(&self, members: &[Member]) -> bool {
+        let others = members.iter().filter(|other| other.gone.is_none()).count().saturating_sub(1);
+        self.seen.read_only && self.member.judgement.closed_by_client() && self.attached == others
     }
 
     /// Whether its history contains the other's and more.

@@ -27,6 +27,8 @@ pub enum SignalKind {
     DialFailed,
     /// A write was refused with 1290 or 1836: the primary is being demoted.
     ReadOnlyRefused,
+    /// A client has set `read_only` there, by a statement of its own.
+    SetReadOnly,
     /// 1040, 1203 or 1226: alive, but full.
     Overload,
 }
@@ -42,6 +44,8 @@ pub struct Judgement {
     trouble: String,
     observed: bool,
     down_since: Option<Instant>,
+    /// When a client of ours has set `read_only` there.
+    closed: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +71,7 @@ impl Judgement {
             trouble: "not probed yet".to_owned(),
             observed: false,
             down_since: None,
+            closed: None,
         }
     }
 
@@ -77,6 +82,7 @@ impl Judgement {
         match result {
             Ok(seen) => {
                 self.trouble.clone_from(&seen.note);
+                self.closed = self.closed.filter(|at| seen.read_only || began <= *at);
                 self.last = Some((began, ended, seen));
                 self.failures = 0;
                 self.succeed(limits);
@@ -84,6 +90,8 @@ impl Judgement {
             Err(failure) if failure.kind.counts() => {
                 self.trouble = failure.text;
                 self.successes = 0;
+                // What comes back may have been started with other settings.
+                self.closed = None;
                 self.fail(ended, limits);
             }
             Err(failure) => {
@@ -97,7 +105,7 @@ impl Judgement {
     }
 
     /// Takes a session's report into account; `true` when a probe should follow at once.
-    pub fn signal(&mut self, kind: SignalKind) -> bool {
+    pub fn signal(&mut self, kind: SignalKind, now: Instant) -> bool {
         match kind {
             SignalKind::LinkLost | SignalKind::DialFailed => {
                 if self.verdict == Verdict::Up {
@@ -107,6 +115,10 @@ impl Judgement {
                 self.verdict == Verdict::Suspect
             }
             SignalKind::ReadOnlyRefused => true,
+            SignalKind::SetReadOnly => {
+                self.closed = Some(now);
+                true
+            }
             SignalKind::Overload => false,
         }
     }
@@ -143,6 +155,12 @@ impl Judgement {
     #[must_use]
     pub fn seen_until(&self) -> Option<Instant> {
         self.last.as_ref().map(|(_, ended, _)| *ended)
+    }
+
+    /// Whether it is read-only because a client of ours made it so, as far as is known.
+    #[must_use]
+    pub fn closed_by_client(&self) -> bool {
+        self.closed.is_some()
     }
 
     /// Whether any probe has come to an end, good or bad.
@@ -214,11 +232,12 @@ mod tests {
                 'd' => Err(Failure::new(FailureKind::of_errno(1045), "access denied")),
                 'p' => Err(Failure::new(FailureKind::Puzzling, "odd answer")),
                 'l' | 'r' | 'v' => {
-                    judgement.signal(match step {
+                    let kind = match step {
                         'l' => SignalKind::LinkLost,
                         'r' => SignalKind::ReadOnlyRefused,
                         _ => SignalKind::Overload,
-                    });
+                    };
+                    judgement.signal(kind, now);
                     continue;
                 }
                 other => panic!("no such step: {other}"),
@@ -280,14 +299,35 @@ mod tests {
 
     #[test]
     fn signals_ask_for_a_probe_when_it_can_tell_something() {
-        let mut judgement = Judgement::fresh();
-        assert!(!judgement.signal(SignalKind::LinkLost), "down already: its timer is enough");
-        let now = Instant::now();
+        let (mut judgement, now) = (Judgement::fresh(), Instant::now());
+        assert!(!judgement.signal(SignalKind::LinkLost, now), "down already: its timer is enough");
         let good = Observation { began: now, ended: now, result: Ok(fixture::seen(1)) };
         judgement.observe(good, LIMITS);
-        assert!(judgement.signal(SignalKind::LinkLost));
-        assert!(judgement.signal(SignalKind::DialFailed));
-        assert!(judgement.signal(SignalKind::ReadOnlyRefused));
-        assert!(!judgement.signal(SignalKind::Overload));
+        assert!(judgement.signal(SignalKind::LinkLost, now));
+        assert!(judgement.signal(SignalKind::DialFailed, now));
+        assert!(judgement.signal(SignalKind::ReadOnlyRefused, now));
+        assert!(!judgement.signal(SignalKind::Overload, now));
+    }
+
+    #[test]
+    fn a_client_has_closed_a_server_until_a_later_probe_finds_it_open_or_none() {
+        let (mut judgement, begun) = (Judgement::fresh(), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let probe = |judgement: &mut Judgement, began, read_only| {
+            let seen = Seen { read_only, ..fixture::seen(1) };
+            let observation = Observation { began: at(began), ended: at(9), result: Ok(seen) };
+            judgement.observe(observation, LIMITS);
+        };
+        assert!(judgement.signal(SignalKind::SetReadOnly, at(2)));
+        probe(&mut judgement, 1, false);
+        assert!(judgement.closed_by_client(), "that probe began before");
+        probe(&mut judgement, 3, true);
+        assert!(judgement.closed_by_client());
+        probe(&mut judgement, 4, false);
+        assert!(!judgement.closed_by_client());
+        judgement.signal(SignalKind::SetReadOnly, at(5));
+        let result = Err(Failure::new(FailureKind::Unreachable, "connection refused"));
+        judgement.observe(Observation { began: at(6), ended: at(6), result }, LIMITS);
+        assert!(!judgement.closed_by_client(), "it may have been started anew");
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::config::{Group, Monitor, RoleHint, resolve};
 use crate::health::assemble::{Input, Member, Overrides, assemble};
 use crate::health::cell::Publisher;
-use crate::health::judge::{Hysteresis, Judgement};
+use crate::health::judge::{Hysteresis, Judgement, SignalKind};
 use crate::health::observation::Observation;
 use crate::health::probe::{Probe, Rhythm, watch as watch_server};
 use crate::health::trail::Trail;
@@ -22,7 +22,7 @@ use crate::topology::{Condition, NodeId, Topology};
 const OBSERVATIONS_MAX: usize = 256;
 
 /// How often the owner looks after its probe tasks. Also the time between probes while there is
-/// no primary, since clients are held then.
+/// no primary, since clients are held then, or a read-only one, which may be about to be replaced.
 const TICK: Duration = Duration::from_millis(100);
 
 /// All that is known about a group, and the tasks that find it out.
@@ -174,6 +174,7 @@ where
                 Event::PrimaryChanged { to, .. } => to.is_none(),
                 Event::ApplyingChanged { applying, .. } => !applying,
                 Event::AlikeChanged { alike, .. } => !alike,
+                Event::ClosedChanged { closed, .. } => *closed,
                 Event::Added { .. } | Event::RoleChanged { .. } | Event::WeightChanged { .. } => {
                     false
                 }
@@ -196,7 +197,7 @@ where
                 self.start_watching(index);
             }
         }
-        if self.topology.primary.is_none() {
+        if self.topology.primary_node().is_none_or(|primary| primary.read_only) {
             self.publish();
             self.nudge_all();
         }
@@ -280,8 +281,9 @@ where
         let index = usize::from(signal.node.0);
         let Some(member) = self.members.get_mut(index) else { return };
         let before = member.judgement.condition();
-        let look_now = member.judgement.signal(signal.kind);
-        let changed = member.judgement.condition() != before;
+        let look_now = member.judgement.signal(signal.kind, Instant::now().into_std());
+        let closed = signal.kind == SignalKind::SetReadOnly;
+        let changed = closed || member.judgement.condition() != before;
         if look_now && let Some(Some(watcher)) = self.watchers.get(index) {
             watcher.nudge.notify_one();
         }

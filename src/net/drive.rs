@@ -490,6 +490,7 @@ impl Drive {
             Trouble::LinkLost => SignalKind::LinkLost,
             Trouble::DialFailed => SignalKind::DialFailed,
             Trouble::ReadOnly => SignalKind::ReadOnlyRefused,
+            Trouble::SetReadOnly => SignalKind::SetReadOnly,
             Trouble::Overload => SignalKind::Overload,
         };
         self.seat.group.health.signal(node, kind);

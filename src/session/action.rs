@@ -132,6 +132,8 @@ pub enum Trouble {
     DialFailed,
     /// A write was refused because the server is read-only.
     ReadOnly,
+    /// The client has set `read_only` there.
+    SetReadOnly,
     /// Too many connections.
     Overload,
 }

@@ -529,7 +529,9 @@ impl Session {
                 self.fall_to_primary(reason);
             }
             Held::Primary if retry::primary_is_read_only(code, message) => {
-                if self.bound() {
+                // A primary that is known to be read-only is so by a client's wish.
+                let node_is = world.topology.primary_node().filter(|at| at.id == node);
+                if self.bound() || node_is.is_some_and(|at| at.read_only) {
                     return false;
                 }
                 let Some(pending) = self.pending.as_mut() else { return false };

@@ -4,7 +4,7 @@ use crate::protocol::flags::Status;
 use crate::router::policy::Held;
 use crate::router::set::{self, Assignment, SetTarget, SetValue};
 use crate::router::{Effects, Reason, Verb};
-use crate::session::action::{Outbox, Request, World};
+use crate::session::action::{Outbox, Request, Trouble, World};
 use crate::session::attach::shows_data;
 use crate::session::pending::Ask;
 use crate::session::pin::Pin;
@@ -260,22 +260,28 @@ impl Session {
                     self.state.set_role(&role)
                 }
                 (SetTarget::Role, _) => self.pins.add(Pin::UnknownSet),
-                // Who changes a server's settings looks at what became of it there.
-                (
-                    SetTarget::Global(_) | SetTarget::Persist(_) | SetTarget::GlobalTransaction,
-                    _,
-                ) => {
-                    self.pins.add(Pin::HostBound);
-                    if !matches!(out.requests.last(), Some(Request::SettingsChanged)) {
-                        out.requests.push(Request::SettingsChanged);
+                (SetTarget::Global(name) | SetTarget::Persist(name), _) => {
+                    let closes = matches!(name.as_str(), "read_only" | "super_read_only");
+                    if closes && let Some(link) = self.link(Held::Primary) {
+                        out.requests.push(Request::Signal(link.facts.node, Trouble::SetReadOnly));
                     }
+                    self.settings_changed(out);
                 }
+                (SetTarget::GlobalTransaction, _) => self.settings_changed(out),
                 (
                     SetTarget::SessionTransaction | SetTarget::Password | SetTarget::DefaultRole,
                     _,
                 ) => {}
                 (SetTarget::ResourceGroup, _) => self.pins.add(Pin::UnknownSet),
             }
+        }
+    }
+
+    /// Who changes a server's settings looks at what became of it there.
+    fn settings_changed(&mut self, out: &mut Outbox) {
+        self.pins.add(Pin::HostBound);
+        if !matches!(out.requests.last(), Some(Request::SettingsChanged)) {
+            out.requests.push(Request::SettingsChanged);
         }
     }
 

@@ -70,6 +70,15 @@ pub enum Event {
         /// Whether sessions find the primary's settings there.
         alike: bool,
     },
+    /// A client has made the primary read-only, or that has ended.
+    ClosedChanged {
+        /// Its index.
+        node: NodeId,
+        /// Its name.
+        name: Arc<str>,
+        /// Whether it is read-only now.
+        closed: bool,
+    },
     /// Another server takes the writes, or none does.
     PrimaryChanged {
         /// The name of the one before, if there was one.
@@ -115,6 +124,11 @@ pub fn diff(before: &Topology, after: &Topology) -> Vec<Event> {
             let alike = node.alike;
             events.push(Event::AlikeChanged { node: id, name: name.clone(), alike });
         }
+        let stays = before.primary == Some(id) && after.primary == Some(id);
+        if old.read_only != node.read_only && stays {
+            let closed = node.read_only;
+            events.push(Event::ClosedChanged { node: id, name: name.clone(), closed });
+        }
     }
     if before.primary != after.primary {
         let name = |topology: &Topology| topology.primary_node().map(|node| node.name.clone());
@@ -154,6 +168,12 @@ impl fmt::Display for Event {
                     "{name} has other settings than the primary (sql_mode, time_zone, \
                      max_allowed_packet and the like) and takes no reads until they agree"
                 )
+            }
+            Self::ClosedChanged { name, closed: true, .. } => {
+                write!(f, "{name} was made read-only by a client, and stays the primary")
+            }
+            Self::ClosedChanged { name, closed: false, .. } => {
+                write!(f, "{name} is not read-only any more")
             }
             Self::PrimaryChanged { from: None, to: Some(to), .. } => {
                 write!(f, "the primary is {to}")

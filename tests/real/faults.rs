@@ -383,6 +383,52 @@ async fn a_login_that_found_the_primary_gone_gets_in_when_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_primary_that_a_client_makes_read_only_answers_for_itself() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own(flavour, 2).await;
+        let primary = cluster.primary().expect("a primary");
+        let table = [
+            "CREATE TABLE app.closing (a INT)",
+            "CREATE USER 'closer'@'%' IDENTIFIED BY 'closer'",
+            "GRANT ALL PRIVILEGES ON *.* TO 'closer'@'%'",
+        ];
+        primary.run(&table).await.expect("a table");
+        cluster.wait_caught_up().await.expect("replicas apply");
+        let proxy = watchful(&cluster, "hold = \"60s\"").await;
+        let mut writer = clients::connect(proxy.port, APP).await;
+        run(&mut writer, "INSERT INTO closing VALUES (1)").await;
+        let mut closer = clients::connect(proxy.port, ("closer", "closer")).await;
+        run(&mut closer, "SET GLOBAL read_only = 1").await;
+        let refused = writer.query_drop("INSERT INTO closing VALUES (2)");
+        let refused = tokio::time::timeout(wait::PATIENCE, refused).await.expect("not held");
+        let (code, _, text) = refusal(refused);
+        assert_eq!(code, 1290, "{flavour:?}: {text}");
+        assert!(text.contains("--read-only"), "{flavour:?}: the server's own words: {text}");
+        // Logins and those who may write go on, and so do the reads of all.
+        let mut other = clients::connect(proxy.port, ("closer", "closer")).await;
+        run(&mut other, "INSERT INTO closing VALUES (3)").await;
+        let sum: Option<u64> = writer.query_first("SELECT SUM(a) FROM closing").await.expect("it");
+        assert_eq!(sum, Some(4), "{flavour:?}");
+        run(&mut closer, "SET GLOBAL read_only = 0").await;
+        run(&mut writer, "INSERT INTO closing VALUES (5)").await;
+
+        // Closed by a client and then replaced: nobody writes there any more.
+        run(&mut closer, "SET GLOBAL read_only = 1").await;
+        promote_db2(&cluster).await;
+        wait::until("the new primary to be known", || async {
+            let primary = cluster.server("db2").expect("db2").address();
+            proxy.log().contains(&format!("the primary is {primary}")).then_some(())
+        })
+        .await;
+        run(&mut writer, "INSERT INTO closing VALUES (6)").await;
+        run(&mut other, "INSERT INTO closing VALUES (7)").await;
+        let query = "SELECT GROUP_CONCAT(a ORDER BY a) FROM app.closing WHERE a > 5";
+        let db2 = cluster.server("db2").expect("db2");
+        assert_eq!(db2.ask(query).await.expect("an answer"), "6,7", "{flavour:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_replica_killed_in_mid_result_ends_the_result_with_an_error() {
     for flavour in servers::flavours() {
         let cluster = servers::own(flavour, 2).await;

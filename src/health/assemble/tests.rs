@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::health::fixture::{self, gtid, source};
-use crate::health::judge::Hysteresis;
+use crate::health::judge::{Hysteresis, SignalKind};
 use crate::health::observation::{Failure, FailureKind, Observation};
 
 const LIMITS: Hysteresis = Hysteresis { fall: 3, rise: 1 };
@@ -197,6 +197,45 @@ fn a_switchover_by_plain_sql_is_followed() {
     }
     let roles: Vec<Role> = cluster.topology.nodes.iter().map(|node| node.role).collect();
     assert_eq!(roles, [Role::Replica, Role::Primary, Role::Replica]);
+}
+
+#[test]
+fn a_primary_that_a_client_made_read_only_stays_while_all_others_follow_it() {
+    let closed = || {
+        let mut cluster = Cluster::settled();
+        let now = cluster.now;
+        cluster.members[0].judgement.signal(SignalKind::SetReadOnly, now);
+        cluster.hear(&[(1, ReadOnly), (2, Follows(1)), (3, Follows(1)), (1, ReadOnly)]);
+        assert_eq!(cluster.primary(), Some("db1"));
+        assert!(cluster.node(1).read_only);
+        cluster
+    };
+    let mut opened = closed();
+    opened.hear(&[(1, Writable), (1, ReadOnly)]);
+    assert_eq!(opened.primary(), None, "this time nobody of ours has done it");
+
+    let mut promoted = closed();
+    promoted.hear(&[(2, ReadOnly)]);
+    assert_eq!(promoted.primary(), None, "db2 is meant to take its place");
+    promoted.hear(&[(2, Promoted)]);
+    assert_eq!(promoted.primary(), Some("db2"));
+    promoted.hear(&[(2, Nothing), (2, Nothing), (2, Nothing)]);
+    assert_eq!(promoted.primary(), None, "db1 is not the one to go back to");
+
+    let mut unseen = closed();
+    unseen.hear(&[(3, Nothing), (3, Nothing), (3, Nothing)]);
+    assert_eq!(unseen.primary(), None, "db3 may be the one that takes writes");
+
+    let mut restarted = closed();
+    restarted.hear(&[(1, Nothing), (1, ReadOnly)]);
+    assert_eq!(restarted.primary(), None);
+
+    let mut alone = Cluster::new(1);
+    alone.hear(&[(1, Writable)]);
+    let now = alone.now;
+    alone.members[0].judgement.signal(SignalKind::SetReadOnly, now);
+    alone.hear(&[(1, ReadOnly)]);
+    assert_eq!(alone.primary(), Some("db1"));
 }
 
 #[test]

@@ -304,6 +304,25 @@ fn a_read_only_primary_that_stays_so_gives_its_own_words_after_the_hold() {
 }
 
 #[test]
+fn a_primary_that_a_client_made_read_only_answers_for_itself() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "SET GLOBAL read_only = 1", &ok(1, AUTO));
+    assert!(rig.signalled(Trouble::SetReadOnly));
+    let mut rig = Rig::new();
+    rig.client(&query("DELETE FROM t"));
+    rig.dialed(Primary);
+    rig.sent(Primary);
+    let refused = err(1, 1290, "running with the --read-only option");
+    rig.server(Primary, &refused);
+    assert_eq!(rig.session.phase_word(), "waiting for a primary");
+    rig.topology(|topology| topology.nodes[0].read_only = true);
+    assert_eq!(rig.sent_sql(Primary), "DELETE FROM t");
+    rig.server(Primary, &refused);
+    assert_eq!(rig.told(), refused);
+    assert_eq!(rig.ask(Primary, "DELETE FROM u", &refused), refused);
+}
+
+#[test]
 fn another_1290_is_the_answer() {
     let mut rig = Rig::new();
     rig.client(&query("DELETE FROM t"));
