@@ -13,6 +13,13 @@ use crate::session::retry::{Progress, Verdict, after_link_loss};
 use crate::session::{Phase, Session};
 use crate::topology::NodeId;
 
+/// MariaDB's bounds of the time that a transaction may be idle; it closes the connection then.
+const IDLE_TRANSACTIONS: [&[u8]; 3] = [
+    b"idle_transaction_timeout",
+    b"idle_write_transaction_timeout",
+    b"idle_readonly_transaction_timeout",
+];
+
 impl Session {
     /// A link broke, or its server said goodbye.
     pub(super) fn link_lost(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {
@@ -33,6 +40,10 @@ impl Session {
         match &self.phase {
             Phase::Closed => {}
             Phase::Tunnel => self.close(world.now, out),
+            // What the server has done to its session is done to the client.
+            Phase::Idle if in_transaction && self.bounds_idle_transactions() => {
+                self.close(world.now, out);
+            }
             Phase::Idle | Phase::Dialing | Phase::Holding | Phase::ChangingUser => {
                 self.remember_loss(in_transaction, pins, server);
                 if self.pending.is_some()
@@ -55,6 +66,12 @@ impl Session {
                 self.remember_loss(in_transaction, pins, server);
             }
         }
+    }
+
+    /// Whether the client wants its connection to be closed when a transaction is idle for long.
+    fn bounds_idle_transactions(&self) -> bool {
+        let mut bounds = IDLE_TRANSACTIONS.iter().filter_map(|name| self.state.variable(name));
+        bounds.any(|bound| bound != b"0")
     }
 
     /// No transaction is open any more, and the client's next OK says so.

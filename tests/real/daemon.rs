@@ -1,6 +1,6 @@
 //! The process among its neighbours: signals, limits, deadlines, listeners, load balancers.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -138,6 +138,23 @@ async fn strangers_and_idlers_are_closed_in_time() {
     // A transaction is idle too, as for a server; running statements are not.
     let mut slow = logged_in(proxy.port);
     assert_eq!(raw::ask(&mut slow, "SELECT SLEEP(1)").expect("an answer").as_deref(), Some("0"));
+}
+
+/// A client that bounds idle transactions is closed with one, as by the server.
+#[tokio::test]
+async fn a_transaction_that_is_idle_for_too_long_closes_its_client() {
+    if !servers::present(Flavour::Mariadb) {
+        return;
+    }
+    let cluster = servers::shared(Flavour::Mariadb);
+    let proxy = Proxy::start(cluster, "").await;
+    let mut idler = logged_in(proxy.port);
+    for sql in ["SET idle_transaction_timeout = 1", "BEGIN"] {
+        raw::ask(&mut idler, sql).expect(sql);
+    }
+    raw::ask(&mut idler, "SELECT 1 FOR UPDATE").expect("the primary answers");
+    let said = idler.read(&mut [0]).expect("an end, not the bound of this test");
+    assert_eq!(said, 0, "closed without a word");
 }
 
 /// What servers keep a login waiting for is not the client's time: it is told how the wait ended.

@@ -51,6 +51,25 @@ fn a_client_that_is_killed_is_not_told_of_a_lost_server() {
 }
 
 #[test]
+fn a_client_that_bounds_idle_transactions_is_closed_with_one() {
+    for (bound, closes) in [("0", false), ("1", true)] {
+        let mut rig = Rig::new();
+        let changed = [variable("idle_write_transaction_timeout", bound)];
+        rig.ask(Primary, "SET idle_write_transaction_timeout = 1", &ok_with(1, AUTO, &changed));
+        rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+        rig.event(Event::LinkClosed(Primary));
+        assert_eq!(rig.closed(), closes, "{bound}");
+        assert!(rig.told().is_empty());
+    }
+    // Outside of a transaction it is nothing that the client has asked for.
+    let mut rig = Rig::new();
+    let changed = [variable("idle_transaction_timeout", "1")];
+    rig.ask(Primary, "SET idle_transaction_timeout = 1", &ok_with(1, AUTO, &changed));
+    rig.event(Event::LinkClosed(Primary));
+    assert!(!rig.closed());
+}
+
+#[test]
 fn the_table_of_repeats_is_whole() {
     let dialect = initial_dialect(&facts(), 45, false);
     for &(sql, outside, inside) in SENT {
