@@ -185,5 +185,61 @@ impl Tracking {
 #[must_use]
 pub fn are_shown_by(sql: &[u8]) -> bool {
     let names = |word: &[u8]| sql.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
-    names(b"session_track") || names(b"variables")
+    names(b"session_track") || (names(b"variables") && !shows_others(sql))
+}
+
+/// Whether it is SHOW VARIABLES LIKE with a pattern that begins as no tracker does. Drivers begin
+/// with such ones.
+fn shows_others(sql: &[u8]) -> bool {
+    let sql = sql.trim_ascii_end();
+    let Some(quoted) = sql.strip_suffix(b";").unwrap_or(sql).trim_ascii_end().strip_suffix(b"'")
+    else {
+        return false;
+    };
+    let mut parts = quoted.split(|byte| *byte == b'\'');
+    let (Some(head), Some(pattern), None) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let head = head.to_ascii_lowercase();
+    let words: Vec<&[u8]> =
+        head.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
+    let shows = match words.as_slice() {
+        [b"show", b"variables", b"like"] => true,
+        [b"show", scope, b"variables", b"like"] => {
+            [b"session".as_slice(), b"global", b"local"].contains(scope)
+        }
+        _ => false,
+    };
+    let mut literal = pattern.iter().take_while(|byte| !b"%_\\".contains(*byte));
+    shows && !literal.by_ref().zip(b"session").all(|(a, b)| a.eq_ignore_ascii_case(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_that_begins_otherwise_shows_no_tracker() {
+        for (sql, shown) in [
+            ("SHOW VARIABLES", true),
+            ("SHOW VARIABLES LIKE 'profil%'", false),
+            ("show  session variables like 'lower_case_%' ; ", false),
+            ("SHOW GLOBAL VARIABLES LIKE 'max_allowed_packet'", false),
+            ("SHOW VARIABLES LIKE 'sql_mode'", false),
+            ("SHOW VARIABLES LIKE 'Sess%'", true),
+            ("SHOW VARIABLES LIKE 'session\\_track%'", true),
+            ("SHOW VARIABLES LIKE '%track%'", true),
+            ("SHOW VARIABLES LIKE '_e%'", true),
+            ("SHOW VARIABLES LIKE '\\session_track%'", true),
+            ("SHOW VARIABLES LIKE ''", true),
+            ("SHOW VARIABLES LIKE 'a' '%'", true),
+            ("SHOW VARIABLES WHERE variable_name LIKE 'a'", true),
+            ("SHOW VARIABLES LIKE 'a'; SHOW VARIABLES", true),
+            ("SELECT * FROM information_schema.session_variables WHERE 1 OR 1 LIKE 'a'", true),
+            ("SHOW STATUS LIKE 'a'", false),
+            ("SELECT @@session_track_schema", true),
+        ] {
+            assert_eq!(are_shown_by(sql.as_bytes()), shown, "{sql}");
+        }
+    }
 }
