@@ -15,6 +15,14 @@ LINE = re.compile(
 )
 # A shard of so many tests amortises the start of its servers; a wrecked one costs no more.
 SHARD = 24
+# Status variables about TLS and compression are those of the link to the server, and clients look
+# at the suite's own certificate: tests about them have both sides alike.
+ENCRYPTED = re.compile(r"main\.ssl_")
+ENCRYPTED_GROUP = f"""{LINKS_GO}server_tls = "skip-verify"
+server_compression = "zlib"
+tls_certificate = "{MTR}/std_data/server-cert.pem"
+tls_key = "{MTR}/std_data/server-key.pem"
+"""
 
 
 def listed(path):
@@ -41,7 +49,8 @@ class Run:
     def all(self, tests, parallel=1, size=None):
         """Runs `tests`; afterwards `verdicts` has one of pass, fail, skipped, lost for each."""
         size = size or SHARD
-        shards = [tests[at : at + size] for at in range(0, len(tests), size)]
+        kinds = [[test for test in tests if bool(ENCRYPTED.match(test)) == kind] for kind in (0, 1)]
+        shards = [some[at : at + size] for some in kinds for at in range(0, len(some), size)]
         todo = list(enumerate(shards))
         todo.reverse()
 
@@ -81,7 +90,8 @@ class Run:
             trio.start()
             port, socket = trio.primary.port, trio.primary.socket
             if self.program:
-                proxy = Proxy(self.program, trio, LINKS_GO)
+                group = ENCRYPTED_GROUP if ENCRYPTED.match(tests[0]) else LINKS_GO
+                proxy = Proxy(self.program, trio, group)
                 port, socket = proxy.port, proxy.socket
             done = self.mtr(trio, tests, port, socket, proxy)
             self.examine(name, trio, proxy, done)
