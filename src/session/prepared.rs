@@ -144,8 +144,9 @@ impl Session {
                 self.decide_held(slot, Reason::Pinned);
                 self.proceed(world, out);
             }
-            None if self.doubtful && self.transaction.is_some() => {
-                // The flags of the answer are not known here.
+            // The flags of the answer are not known here; or it is counted, and logged, by the
+            // server that the session is bound to.
+            None if (self.doubtful && self.transaction.is_some()) || self.is_bound_where(id) => {
                 self.repeat_no_count();
                 self.decide_held(Held::Primary, Reason::Pinned);
                 self.proceed(world, out);
@@ -155,6 +156,11 @@ impl Session {
                 self.agree(world, out);
             }
         }
+    }
+
+    /// Whether the session is bound to a server that has prepared the statement.
+    fn is_bound_where(&self, id: u32) -> bool {
+        !self.binding_pins().is_empty() && self.prepared_on(Held::Primary, id).is_some()
     }
 
     fn unknown_statement(

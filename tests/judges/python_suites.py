@@ -123,6 +123,10 @@ class Connector(Pytest):
     package = "mariadb"
     paths = ["test/integration"]
     schemas = ["testp"]
+    # It looks at Ssl_version and Compression of connections that ask for TLS 1.2 and for packets
+    # to be compressed, which are the link's to the server: both sides are alike.
+    options = ["--tls-version=TLSv1.2"]
+    group = Pytest.group + '\nserver_compression = "zlib"'
 
     def obtain(self):
         super().obtain()

@@ -356,6 +356,18 @@ fn a_reset_of_a_statement_without_cursor_is_answered_here() {
 }
 
 #[test]
+fn a_reset_of_a_statement_goes_to_the_server_that_the_session_is_bound_to() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "FLUSH STATUS", &ok(1, AUTO));
+    let id = prepared_on(&mut rig, Primary, "SELECT a FROM t", 40, 0);
+    rig.client(&about(0x1a, id));
+    assert!(rig.told().is_empty());
+    assert_eq!(rig.sent(Primary), [[&b"\x1a"[..], &40_u32.to_le_bytes()].concat()]);
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.told(), ok(1, AUTO));
+}
+
+#[test]
 fn com_reset_connection_forgets_the_statements() {
     let mut rig = Rig::new();
     let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
