@@ -9,7 +9,7 @@ use crate::tls::trust::Trust;
 use crate::topology::{Flavour, Node};
 
 /// MariaDB's table since 10.4; `auth_or` and locks are only there.
-const GLOBAL_PRIV: &str = "SELECT Host, User, Priv, \
+const GLOBAL_PRIV: &str = "SELECT SQL_NO_CACHE Host, User, Priv, \
      CAST(@@global.default_password_lifetime AS CHAR) \
      FROM mysql.global_priv WHERE User IN (_utf8mb4 X'{}', '')";
 /// MySQL's table.
@@ -20,7 +20,7 @@ const MYSQL_USER: &str = "SELECT Host, User, plugin, authentication_string, \
      ssl_type, CAST(ssl_cipher AS CHAR), CAST(x509_issuer AS CHAR), CAST(x509_subject AS CHAR) \
      FROM mysql.user WHERE User IN (_utf8mb4 X'{}', '')";
 /// The view (or old table) of MariaDB, for those who may read only that.
-const MARIADB_USER: &str = "SELECT Host, User, plugin, \
+const MARIADB_USER: &str = "SELECT SQL_NO_CACHE Host, User, plugin, \
      IF(authentication_string = '', Password, authentication_string), 'Y', \
      ssl_type, ssl_cipher, x509_issuer, x509_subject \
      FROM mysql.user WHERE User IN (_utf8mb4 X'{}', '') AND is_role = 'N'";

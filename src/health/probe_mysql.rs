@@ -42,7 +42,7 @@ macro_rules! of_sessions {
 
 /// One question for everything but replication, in the order of [`seen`].
 const MARIADB_VARIABLES: &str = concat!(
-    "SELECT @@global.server_id, '', @@global.read_only, @@global.gtid_binlog_pos, \
+    "SELECT SQL_NO_CACHE @@global.server_id, '', @@global.read_only, @@global.gtid_binlog_pos, \
      @@global.gtid_slave_pos, ",
     of_the_server!(),
     "CONCAT_WS('/', ",

@@ -3,7 +3,8 @@
 //! statement whose link has been given up.
 //!
 //! Drivers on the same host ask `@@socket` and go on there, past the proxy; KILL takes the
-//! number that the client was greeted with. The columns keep their names.
+//! number that the client was greeted with. The columns keep their names. Where a statement looks
+//! for its own row in a list of threads, the number stays the server's.
 //!
 //! MariaDB reports `SET name = ...` and `SET @@session.name = ...` with its trackers, but not
 //! `SET @@name = ...` (measured with 10.11): that one is given the scope that it has anyway.
@@ -15,6 +16,9 @@ use crate::router::keyword as kw;
 use crate::router::lexer::{Gate, Lexer, Token, TokenKind};
 use crate::router::{Dialect, SCAN_LIMIT, names};
 use crate::topology::Flavour;
+
+/// Tables whose rows are threads of the server, in lower case.
+const OF_THREADS: [&[u8]; 3] = [b"processlist", b"threads", b"innodb_trx"];
 
 /// Longest alias that a server takes, bytes (it counts characters).
 const ALIAS_LIMIT: usize = 256;
@@ -103,7 +107,8 @@ fn rewrite(sql: &[u8], dialect: &Dialect, put: Put) -> Option<Vec<u8>> {
         tokens.push(token);
     }
     let untracked = dialect.flavour == Flavour::MariaDb && matches!(put, Put::Session { .. });
-    let mut pass = Pass { sql, put, unscoped_untracked: untracked, edits: Vec::new() };
+    let mut pass =
+        Pass { sql, put, unscoped_untracked: untracked, of_threads: false, edits: Vec::new() };
     for statement in tokens.split(|token| token.is_punct(b';')) {
         // What follows a semicolon asks about the statement before it.
         if !pass.statement(statement) || matches!(put, Put::Counts(_)) {
@@ -133,6 +138,8 @@ struct Pass<'a> {
     put: Put,
     /// The family's trackers are silent about `SET @@name`.
     unscoped_untracked: bool,
+    /// The statement names a list of threads.
+    of_threads: bool,
     edits: Vec<Edit>,
 }
 
@@ -175,6 +182,10 @@ impl Pass<'_> {
             | kw::DECLARE => return false,
             _ => return true,
         }
+        self.of_threads = tokens.iter().any(|token| {
+            let name = names::unquoted(token.bytes(self.sql));
+            token.is_identifier() && OF_THREADS.iter().any(|of| name.eq_ignore_ascii_case(of))
+        });
         let in_set = verb.is_word(kw::SET);
         let (mut depth, mut in_list) = (0usize, false);
         let mut item = Item::default();
@@ -246,6 +257,7 @@ impl Pass<'_> {
             format!("({connection_id}+0)")
         }
         .into_bytes();
+        let number = (in_list || !self.of_threads).then_some(number);
         match rest {
             [name, open, close, ..]
                 if name.is_word(kw::CONNECTION_ID)
@@ -253,7 +265,7 @@ impl Pass<'_> {
                     && close.is_punct(b')')
                     && !before.is_some_and(|token| token.is_punct(b'.')) =>
             {
-                Some((3, number))
+                number.map(|number| (3, number))
             }
             [at, rest @ ..] if at.kind == TokenKind::AtAt => {
                 let (scope, name) = match rest {
@@ -271,7 +283,7 @@ impl Pass<'_> {
                 } else if is(kw::SOCKET) {
                     Some((length, b"''".to_vec()))
                 } else if is(kw::PSEUDO_THREAD_ID) {
-                    Some((length, number))
+                    number.map(|number| (length, number))
                 } else {
                     None
                 }
@@ -451,6 +463,11 @@ mod tests {
                 "SELECT a FROM t WHERE id = CONNECTION_ID() ORDER BY CONNECTION_ID()",
                 "SELECT a FROM t WHERE id = (5+0) ORDER BY (5+0)",
             ),
+            (
+                "SELECT CONNECTION_ID() FROM x.`Threads` WHERE processlist_id = CONNECTION_ID()",
+                "SELECT 5 AS `CONNECTION_ID()` FROM x.`Threads` \
+                 WHERE processlist_id = CONNECTION_ID()",
+            ),
             ("SET @a = CONNECTION_ID()", "SET @a = 5"),
             ("DO SLEEP(CONNECTION_ID())", "DO SLEEP((5+0))"),
             ("SELECT @@pseudo_thread_id", "SELECT 5 AS `@@pseudo_thread_id`"),
@@ -491,6 +508,7 @@ mod tests {
     fn what_is_not_a_call_of_this_session_stays() {
         for sql in [
             "SELECT 'CONNECTION_ID()', `CONNECTION_ID`, db.CONNECTION_ID()",
+            "SELECT a FROM information_schema.processlist WHERE id = @@pseudo_thread_id",
             "SELECT 1 -- @@socket",
             "SELECT socket FROM t",
             "CREATE VIEW v AS SELECT CONNECTION_ID()",
