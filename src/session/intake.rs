@@ -11,6 +11,7 @@ use crate::session::action::{Outbox, Request, Spent, World, index};
 use crate::session::failure::Failure;
 use crate::session::pending::{Ask, Pending, Trackers};
 use crate::session::pin::Pin;
+use crate::session::release::ONE;
 use crate::session::sync::Step;
 use crate::session::{Phase, Session, tracking};
 
@@ -221,7 +222,8 @@ impl Session {
     /// taken for one of its own.
     fn ask_whom(&mut self, sql: &[u8]) {
         let Some((span, connection)) = kill::expression(sql, &self.state.dialect) else { return };
-        let text = [b"SELECT ", sql.get(span).unwrap_or_default()].concat();
+        let whom = sql.get(span).unwrap_or_default();
+        let text = [b"SELECT ", whom, b" ", ONE.as_bytes()].concat();
         let own = rewrite::virtualise(&text, &self.state.dialect, self.connection_id);
         if let Some(pending) = self.pending.as_mut() {
             pending.whom = Some((own.unwrap_or(text).into(), connection));

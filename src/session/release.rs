@@ -78,6 +78,9 @@ impl Carried {
     }
 }
 
+/// What ends a question for one value: the client may have said `sql_select_limit = 0`.
+pub(super) const ONE: &str = "LIMIT 1";
+
 /// The question that a link is asked before it goes, up to its closing bracket.
 const COUNTS: &[u8] = b"SELECT CONCAT_WS(',', LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT()";
 
@@ -184,8 +187,8 @@ impl Session {
     /// A question for one value; FOUND_ROWS is asked for with it where it would be lost.
     pub(super) fn question(&self, slot: Held, expression: &str) -> Vec<u8> {
         let sql = match self.found_would_be_lost(slot) {
-            true => format!("SELECT CONCAT_WS(';', FOUND_ROWS(), {expression})"),
-            false => format!("SELECT {expression}"),
+            true => format!("SELECT CONCAT_WS(';', FOUND_ROWS(), {expression}) {ONE}"),
+            false => format!("SELECT {expression} {ONE}"),
         };
         sql.into_bytes()
     }
@@ -216,7 +219,8 @@ impl Session {
             sql.extend_from_slice(b", ");
             sql.extend_from_slice(&self.state.user_variables.as_known());
         }
-        sql.push(b')');
+        sql.extend_from_slice(b") ");
+        sql.extend_from_slice(ONE.as_bytes());
         sql
     }
 
@@ -237,6 +241,10 @@ impl Session {
             // Not what was asked for: whoever asks the session is told so.
             self.last_lost |= self.last == Some(slot);
             self.last = self.last.filter(|last| *last != slot);
+            self.carried.link_gone(slot);
+            if let Some(link) = self.link_mut(slot) {
+                link.ran = false;
+            }
             return;
         };
         if let Some(link) = self.link_mut(slot) {

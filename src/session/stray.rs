@@ -7,6 +7,7 @@ use crate::router::{Effects, Kind, rewrite};
 use crate::session::failure::Failure;
 use crate::session::links::Link;
 use crate::session::pin::{Pin, Pins};
+use crate::session::release::ONE;
 use crate::session::sync::Step;
 use crate::session::{Session, single};
 
@@ -70,7 +71,8 @@ impl Session {
             let assignment = format!(", CONCAT('@`{v}`=', IFNULL({value}, 'NULL'))");
             sql.extend_from_slice(assignment.as_bytes());
         }
-        sql.push(b')');
+        sql.extend_from_slice(b") ");
+        sql.extend_from_slice(ONE.as_bytes());
         sql
     }
 

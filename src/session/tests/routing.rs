@@ -5,7 +5,7 @@ use crate::protocol::session_track::Change;
 use crate::session::action::{Request, Retry, Trouble, WaitOutcome};
 
 /// What a link is asked where the client's rows were counted.
-const POSITION: &str = "SELECT CONCAT_WS(';', FOUND_ROWS(), @@global.gtid_binlog_pos)";
+const POSITION: &str = "SELECT CONCAT_WS(';', FOUND_ROWS(), @@global.gtid_binlog_pos) LIMIT 1";
 
 #[test]
 fn statements_run_where_they_belong() {
