@@ -153,6 +153,11 @@ struct Item {
 }
 
 impl Pass<'_> {
+    fn is_of_threads(&self, token: &Token) -> bool {
+        let name = names::unquoted(token.bytes(self.sql));
+        token.is_identifier() && OF_THREADS.iter().any(|of| name.eq_ignore_ascii_case(of))
+    }
+
     /// Looks at one statement; false when the rest of the text belongs to its body.
     fn statement(&mut self, tokens: &[Token]) -> bool {
         let base = tokens.iter().take_while(|token| token.is_punct(b'(')).count();
@@ -182,10 +187,7 @@ impl Pass<'_> {
             | kw::DECLARE => return false,
             _ => return true,
         }
-        self.of_threads = tokens.iter().any(|token| {
-            let name = names::unquoted(token.bytes(self.sql));
-            token.is_identifier() && OF_THREADS.iter().any(|of| name.eq_ignore_ascii_case(of))
-        });
+        self.of_threads = tokens.iter().any(|token| self.is_of_threads(token));
         let in_set = verb.is_word(kw::SET);
         let (mut depth, mut in_list) = (0usize, false);
         let mut item = Item::default();
