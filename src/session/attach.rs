@@ -133,7 +133,7 @@ impl Session {
         decision
     }
 
-    fn is_only_prepared(&self) -> bool {
+    pub(super) fn is_only_prepared(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| matches!(pending.ask, Ask::Prepare { .. }))
     }
 

@@ -293,11 +293,11 @@ impl Session {
                 && pending.is_some_and(|p| matches!(p.ask, Ask::Fetch { .. } | Ask::Other))
     }
 
-    /// The pending request asks about the statement before, or adds to what that has listed: no
-    /// statement of our own may come between.
-    pub(super) fn is_about_the_last(&self) -> bool {
+    /// The pending request asks about the statement before, adds to what that has listed, or leaves
+    /// it what the client asks about next: no statement of our own may come between.
+    pub(super) fn needs_the_last(&self) -> bool {
         let last = self.pending.as_ref().is_some_and(|p| p.class.kind == Kind::Last);
-        last || self.lists_behind() && self.listed.count > 0
+        last || self.is_only_prepared() || self.lists_behind() && self.listed.count > 0
     }
 
     /// MySQL empties the list with the next statement that is not about it, MariaDB with the

@@ -131,7 +131,7 @@ impl Session {
         match pending.trackers {
             Trackers::Wanted => return Some(Step::ShowTrackers),
             // A SET would be the previous statement.
-            Trackers::Ours if link.untracked && !self.is_about_the_last() => {
+            Trackers::Ours if link.untracked && !self.needs_the_last() => {
                 return Some(Step::Track);
             }
             // Shown on another link, which was lost since.
