@@ -245,11 +245,7 @@ impl Session {
             if status.has(Status::LAST_ROW_SENT) {
                 statement.cursor = None;
             }
-            if self.statements.any_cursor() {
-                self.pins.add(Pin::Cursor);
-            } else {
-                self.pins.remove(Pin::Cursor);
-            }
+            self.pin_cursors();
         }
     }
 

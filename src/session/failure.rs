@@ -94,42 +94,38 @@ impl Failure {
     fn text(&self) -> String {
         match self {
             Self::OutcomeUnknown { server } => format!(
-                "server '{server}' vanished before it answered; whether the \
-                 statement took effect is unknown. Check before repeating it"
+                "server '{server}' vanished before it answered; whether the statement took \
+                 effect is unknown. Check before repeating it"
             ),
             Self::AnswerCut { server } => format!(
-                "server '{server}' vanished in the middle of its answer. \
-                 Reconnect and repeat the query"
+                "server '{server}' vanished in the middle of its answer. Reconnect and repeat \
+                 the query"
             ),
             Self::StateLost { server, pins } => format!(
-                "session state lost with server '{server}': {}. Reconnect and \
-                 set it up again",
+                "session state lost with server '{server}': {}. Reconnect and set it up again",
                 pins.words()
             ),
-            Self::DiagnosticsLost => {
-                "the previous statement's warnings and row counts were lost with \
-             its server; the session goes on"
-                    .to_owned()
-            }
+            Self::DiagnosticsLost => "the previous statement's warnings and row counts were lost \
+                                      with its server; the session goes on"
+                .to_owned(),
             Self::TransactionLost { server } => format!(
-                "the transaction was rolled back because server '{server}' \
-                 vanished or lost its role; try restarting transaction"
+                "the transaction was rolled back because server '{server}' vanished or lost its \
+                 role; try restarting transaction"
             ),
             Self::NoPrimary { generation, why } => {
                 format!("no writable primary (generation {generation}: {why})")
             }
             Self::NoLink { server, limit } => format!(
-                "too many connections: none of {limit} to server '{server}' came \
-                 free within queue_timeout; nothing was executed"
+                "too many connections: none of {limit} to server '{server}' came free within \
+                 queue_timeout; nothing was executed"
             ),
             Self::Unready { server } => format!(
-                "no connection to server #{server} could be brought into this \
-                 session's state; nothing was executed. Reconnect, and report it as a bug"
+                "no connection to server #{server} could be brought into this session's state; \
+                 nothing was executed. Reconnect, and report it as a bug"
             ),
-            Self::ServerMalformed { server } => format!(
-                "server '{server}' sent a malformed answer; both connections \
-                 are closed"
-            ),
+            Self::ServerMalformed { server } => {
+                format!("server '{server}' sent a malformed answer; both connections are closed")
+            }
         }
     }
 }

@@ -211,10 +211,10 @@ impl Session {
     /// The session begins anew: what it has left on the link ends, the link serves on.
     pub(super) fn begin_anew(&mut self, slot: Held, out: &mut Outbox) {
         self.close_all_prepared(slot, out);
-        let serial = self.next_serial();
         if let Some(link) = self.links[index(slot)].take() {
             self.link_forgotten(slot, &link);
-            self.links[index(slot)] = Some(link.into_foreign(serial));
+            self.links[index(slot)] = Some(link);
+            self.make_foreign(slot);
         }
     }
 

@@ -344,9 +344,7 @@ impl Session {
                 if let Some(statement) = self.statements.get_mut(id) {
                     statement.cursor = None;
                 }
-                if !self.statements.any_cursor() {
-                    self.pins.remove(Pin::Cursor);
-                }
+                self.pin_cursors();
             }
             Ask::Query
             | Ask::Prepare { .. }

@@ -80,10 +80,10 @@ pub(super) fn insert_id_statement(
 }
 
 /// What a server is asked for its position.
-pub(super) fn position_expression(flavour: Flavour) -> String {
+pub(super) fn position_expression(flavour: Flavour) -> &'static str {
     match flavour {
-        Flavour::MariaDb => "@@global.gtid_binlog_pos".to_owned(),
-        Flavour::MySql => "@@global.gtid_executed".to_owned(),
+        Flavour::MariaDb => "@@global.gtid_binlog_pos",
+        Flavour::MySql => "@@global.gtid_executed",
     }
 }
 

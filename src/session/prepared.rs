@@ -201,7 +201,14 @@ impl Session {
             let Some(on_link) = statement.on_links[index(slot)] else { continue };
             self.close_prepared(slot, on_link, out);
         }
-        if !self.statements.any_cursor() {
+        self.pin_cursors();
+    }
+
+    /// An open cursor is a pin, the last one's end is the pin's.
+    pub(super) fn pin_cursors(&mut self) {
+        if self.statements.any_cursor() {
+            self.pins.add(Pin::Cursor);
+        } else {
             self.pins.remove(Pin::Cursor);
         }
     }
@@ -244,9 +251,7 @@ impl Session {
         if let Some(on_link) = on_link {
             self.close_prepared(slot, on_link, out);
         }
-        if !self.statements.any_cursor() {
-            self.pins.remove(Pin::Cursor);
-        }
+        self.pin_cursors();
     }
 
     /// The server has no room for a statement that is to be prepared on its link once more: the

@@ -306,15 +306,18 @@ impl Session {
     /// MySQL's by what its executor runs, by other result sets neither (10.11 and 9.7, measured).
     fn has_set_found(&self, class: &Class, exchange: &Exchange) -> bool {
         let flavour = self.state.dialect.flavour;
-        if exchange.error != 0 && !class.multi && !class.effects.any(Effects::OPAQUE) {
-            // MySQL counts when all is over.
-            let ran = exchange.rows || was_executed(exchange.error) && self.has_subquery();
-            return flavour == Flavour::MariaDb && ran;
-        }
+        let opaque = class.effects.any(Effects::OPAQUE);
         if exchange.error != 0 {
-            return exchange.rows;
+            return match flavour {
+                _ if class.multi || opaque => exchange.rows,
+                // It counts when all is over.
+                Flavour::MySql => false,
+                Flavour::MariaDb => {
+                    exchange.rows || was_executed(exchange.error) && self.has_subquery()
+                }
+            };
         }
-        if class.effects.any(Effects::OPAQUE) {
+        if opaque {
             return true;
         }
         if class.multi {

@@ -294,7 +294,7 @@ impl Session {
             | Step::Tell(sql) => sql.clone(),
             Step::AskStrays => self.strays_question(),
             Step::Whom(sql) => sql.to_vec(),
-            Step::AskPosition => self.question(slot, &position_expression(flavour)),
+            Step::AskPosition => self.question(slot, position_expression(flavour)),
             Step::Wait => {
                 let wait = world.group.replica_wait;
                 self.question(slot, &wait_expression(flavour, &self.state.token, wait))

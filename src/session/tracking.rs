@@ -210,8 +210,8 @@ fn shows_others(sql: &[u8]) -> bool {
         }
         _ => false,
     };
-    let mut literal = pattern.iter().take_while(|byte| !b"%_\\".contains(*byte));
-    shows && !literal.by_ref().zip(b"session").all(|(a, b)| a.eq_ignore_ascii_case(b))
+    let mut literal = pattern.iter().take_while(|byte| !b"%_\\".contains(*byte)).zip(b"session");
+    shows && !literal.all(|(a, b)| a.eq_ignore_ascii_case(b))
 }
 
 #[cfg(test)]

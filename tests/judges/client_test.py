@@ -4,7 +4,7 @@ import re
 import subprocess
 
 from rounds import Round
-from servers import LINKS_GO, die_with_parent
+from servers import LINKS_GO, PIPED
 
 PROGRAM = "mariadb-client-test"
 LISTED = re.compile(r"^(?P<name>\w+)$")
@@ -72,14 +72,7 @@ class ClientTest(Round):
             "--getopt-ll-test=25600M",
             test,
         ]
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=120,
-            preexec_fn=die_with_parent,
-        )
+        done = subprocess.run(command, timeout=120, **PIPED)
         with open(self.folder / "out", "a") as out:
             out.write(done.stdout.decode(errors="replace"))
         return done.returncode == 0

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from rounds import Round
-from servers import die_with_parent
+from servers import CHILD, PIPED
 
 HERE = Path(__file__).resolve().parent
 # A suite that hangs is ended; what has no verdict then counts as not passed.
@@ -40,12 +40,9 @@ def call(command, **how):
     """Runs a command that has to succeed, with its output where ours goes on failure."""
     done = subprocess.run(
         [str(part) for part in command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        preexec_fn=die_with_parent,
+        **PIPED,
         **how,
     )
     if done.returncode:
@@ -94,12 +91,11 @@ class Driver(Round):
             begun = out.tell()
             child = subprocess.Popen(
                 [str(part) for part in command],
-                stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=dict(os.environ, **dict(env)),
                 cwd=cwd or self.folder,
-                preexec_fn=die_with_parent,
+                **CHILD,
             )
             try:
                 child.wait(timeout=PATIENCE)

@@ -8,7 +8,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from servers import LINKS_GO, MTR, Proxy, Trio, die_with_parent
+from servers import LINKS_GO, MTR, PIPED, Proxy, Trio
 
 LINE = re.compile(
     r"^(?P<name>\S+\.\S+)(?: '[^']*')?\s+(?:w\d+\s+)?\[ (?P<verdict>pass|fail|skipped|disabled) \]"
@@ -129,15 +129,12 @@ class Run:
         with open(output, "w", errors="replace") as out:
             child = subprocess.Popen(
                 [str(part) for part in command],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
                 env=env,
                 cwd=MTR,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                **PIPED,
             )
             watch = threading.Timer(60 * 60, child.send_signal, (signal.SIGTERM,))
             watch.start()

@@ -42,17 +42,22 @@ def die_with_parent():
     ctypes.CDLL("libc.so.6").prctl(1, signal.SIGKILL)
 
 
+# How children are started: nobody types for them, and they end with this process.
+CHILD = {"stdin": subprocess.DEVNULL, "preexec_fn": die_with_parent}
+# The same, with all that they print in one stream.
+PIPED = {**CHILD, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+
 def spawn(command, log, env=None, cwd=None):
     """Starts a process that ends with this one at the latest."""
     with open(log, "ab") as out:
         child = subprocess.Popen(
             [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
             env=env,
             cwd=cwd,
-            preexec_fn=die_with_parent,
+            **CHILD,
         )
     _running.append(child)
     return child

@@ -127,7 +127,7 @@ async fn a_replica_replicates_from_the_proxy_s_address() {
         let replica = cluster.replicas().expect("a replica")[0];
         let proxy = Proxy::start(&cluster, "").await;
         let (port, (user, password)) = (proxy.port, REPL);
-        let (change, count) = match flavour {
+        let (change, counter) = match flavour {
             Flavour::Mariadb => (
                 [
                     "STOP SLAVE".to_owned(),
@@ -137,8 +137,7 @@ async fn a_replica_replicates_from_the_proxy_s_address() {
                     ),
                     "START SLAVE".to_owned(),
                 ],
-                "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
-                 WHERE VARIABLE_NAME = 'Rpl_semi_sync_master_yes_tx'",
+                "Rpl_semi_sync_master_yes_tx",
             ),
             Flavour::Mysql => (
                 [
@@ -146,13 +145,15 @@ async fn a_replica_replicates_from_the_proxy_s_address() {
                     format!("CHANGE REPLICATION SOURCE TO SOURCE_PORT = {port}"),
                     "START REPLICA".to_owned(),
                 ],
-                "SELECT VARIABLE_VALUE FROM performance_schema.global_status \
-                 WHERE VARIABLE_NAME = 'Rpl_semi_sync_source_yes_tx'",
+                "Rpl_semi_sync_source_yes_tx",
             ),
         };
         replica.run(&change).await.expect("another source");
         cluster.wait_acknowledging(1).await.expect("it is connected again");
-        let before: u64 = primary.ask(count).await.expect("a counter").parse().expect("a number");
+        let count = async || -> u64 {
+            servers::status(primary, flavour, counter).await.parse().expect("a number")
+        };
+        let before = count().await;
         primary.run(&["CREATE TABLE app.through (id INT PRIMARY KEY)"]).await.expect("a table");
         for id in 0..20 {
             let insert = format!("INSERT INTO app.through VALUES ({id})");
@@ -163,7 +164,7 @@ async fn a_replica_replicates_from_the_proxy_s_address() {
             (rows == "20").then_some(())
         })
         .await;
-        let after: u64 = primary.ask(count).await.expect("a counter").parse().expect("a number");
+        let after = count().await;
         assert!(after >= before + 20, "{flavour:?}: acknowledged {before} before, {after} after");
     }
 }

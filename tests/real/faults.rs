@@ -354,15 +354,12 @@ pub(crate) async fn console_says(
 async fn a_login_that_found_the_primary_gone_gets_in_when_it_is_back() {
     for flavour in servers::flavours() {
         let cluster = servers::own(flavour, 0).await;
-        let ((user, password), seed) = (MONITOR, cluster.primary().expect("a primary").address());
+        let seed = cluster.primary().expect("a primary").address();
         // No probe of its own accord, and no number of failed ones that changes the topology:
         // only dialling again can tell that the primary is there.
-        let config = format!(
-            "admin = \"{{admin}}\"\nhttp = \"{{http}}\"\nstate_dir = \"{{state}}\"\n\n\
-             [monitor]\nuser = \"{user}\"\npassword = \"{password}\"\ninterval = \"1m\"\n\
-             fall = 100\n\n\
-             [groups.main]\nlisten = \"{{listen}}\"\nseeds = [\"{seed}\"]\nhold = \"60s\"\n"
-        );
+        let config = configuration(&[&seed], "hold = \"60s\"")
+            .replace("interval = \"100ms\"", "interval = \"1m\"\nfall = 100");
+        assert!(config.contains("fall = 100"), "{config}");
         let proxy = Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"));
         let known = clients::connect(proxy.port, APP).await;
         known.disconnect().await.expect("a goodbye");

@@ -146,14 +146,7 @@ async fn one_seed_finds_all(observed: &Observed) {
 
 async fn a_probe_breaks_no_connection(observed: &Observed) {
     let primary = observed.cluster.primary().expect("a primary");
-    let question = "SELECT VARIABLE_VALUE FROM global_status_place WHERE \
-         VARIABLE_NAME = 'Aborted_connects'";
-    let place = match observed.cluster.flavour() {
-        Flavour::Mariadb => "information_schema.GLOBAL_STATUS",
-        Flavour::Mysql => "performance_schema.global_status",
-    };
-    let question = question.replace("global_status_place", place);
-    let aborted = primary.ask(&question).await.expect("answers");
+    let aborted = servers::status(primary, observed.cluster.flavour(), "Aborted_connects").await;
     assert_eq!(aborted, "0", "the monitor's logins are complete");
 }
 

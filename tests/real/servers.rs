@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use pointsman::provider::local::Cluster;
 use pointsman::provider::programs::{MARIADB_ROOT, Programs};
+use pointsman::provider::server::Server;
 use pointsman::provider::{Flavour, Lifetime, Spec};
 
 /// The shared clusters, built by the first test that asks. They are never dropped: their guard
@@ -101,6 +102,17 @@ pub(crate) fn newer_mariadb() -> Option<(PathBuf, Programs)> {
             None
         }
     }
+}
+
+/// A status variable of the server.
+pub(crate) async fn status(server: &Server, flavour: Flavour, name: &str) -> String {
+    let schema = match flavour {
+        Flavour::Mariadb => "information_schema",
+        Flavour::Mysql => "performance_schema",
+    };
+    let sql =
+        format!("SELECT variable_value FROM {schema}.global_status WHERE variable_name = '{name}'");
+    server.ask(&sql).await.expect("a status variable")
 }
 
 /// A folder name that nobody else uses; nothing is made.

@@ -274,14 +274,7 @@ async fn servers_count_no_link_as_aborted() {
             (open == 0.0).then_some(())
         })
         .await;
-        let tables = match flavour {
-            Flavour::Mariadb => "information_schema",
-            Flavour::Mysql => "performance_schema",
-        };
-        let sql = format!(
-            "SELECT variable_value FROM {tables}.global_status \
-             WHERE variable_name = 'Aborted_clients'"
-        );
-        assert_eq!(primary.ask(&sql).await.expect("a status"), "0", "{flavour:?}");
+        let aborted = servers::status(primary, flavour, "Aborted_clients").await;
+        assert_eq!(aborted, "0", "{flavour:?}");
     }
 }

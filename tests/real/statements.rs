@@ -23,15 +23,7 @@ async fn connect(port: u16, account: (&str, &str)) -> Conn {
 
 /// How many statements a server has prepared for its clients.
 async fn count(server: &Server, flavour: Flavour) -> usize {
-    let schema = match flavour {
-        Flavour::Mariadb => "information_schema",
-        Flavour::Mysql => "performance_schema",
-    };
-    let sql = format!(
-        "SELECT variable_value FROM {schema}.global_status \
-         WHERE variable_name = 'Prepared_stmt_count'"
-    );
-    server.ask(&sql).await.expect("a count").parse().expect("a number")
+    servers::status(server, flavour, "Prepared_stmt_count").await.parse().expect("a number")
 }
 
 async fn prepared(conn: &mut Conn, number: usize, wherever: &str) -> Statement {

@@ -265,13 +265,20 @@ fn pipelined_commands_run_in_order() {
     assert_eq!(rig.told(), [ok(1, AUTO), row("1", AUTO), ok(1, AUTO)].concat());
 }
 
-#[test]
-fn a_primary_that_has_become_read_only_is_waited_for() {
+/// A session whose write the primary has refused as read-only, and the refusal.
+fn refused_write() -> (Rig, Vec<u8>) {
     let mut rig = Rig::new();
     rig.client(&query("DELETE FROM t"));
     rig.dialed(Primary);
     rig.sent(Primary);
-    rig.server(Primary, &err(1, 1290, "running with the --read-only option"));
+    let refused = err(1, 1290, "running with the --read-only option");
+    rig.server(Primary, &refused);
+    (rig, refused)
+}
+
+#[test]
+fn a_primary_that_has_become_read_only_is_waited_for() {
+    let (mut rig, _) = refused_write();
     assert!(rig.told().is_empty());
     assert_eq!(rig.session.phase_word(), "waiting for a primary");
     assert!(rig.signalled(Trouble::ReadOnly));
@@ -289,12 +296,7 @@ fn a_primary_that_has_become_read_only_is_waited_for() {
 
 #[test]
 fn a_read_only_primary_that_stays_so_gives_its_own_words_after_the_hold() {
-    let mut rig = Rig::new();
-    rig.client(&query("DELETE FROM t"));
-    rig.dialed(Primary);
-    rig.sent(Primary);
-    let refused = err(1, 1290, "running with the --read-only option");
-    rig.server(Primary, &refused);
+    let (mut rig, refused) = refused_write();
     assert!(rig.deadline());
     assert_eq!(rig.told(), refused);
     assert!(!rig.closed());
@@ -308,12 +310,7 @@ fn a_primary_that_a_client_made_read_only_answers_for_itself() {
     let mut rig = Rig::new();
     rig.ask(Primary, "SET GLOBAL read_only = 1", &ok(1, AUTO));
     assert!(rig.signalled(Trouble::SetReadOnly));
-    let mut rig = Rig::new();
-    rig.client(&query("DELETE FROM t"));
-    rig.dialed(Primary);
-    rig.sent(Primary);
-    let refused = err(1, 1290, "running with the --read-only option");
-    rig.server(Primary, &refused);
+    let (mut rig, refused) = refused_write();
     assert_eq!(rig.session.phase_word(), "waiting for a primary");
     rig.topology(|topology| topology.nodes[0].read_only = true);
     assert_eq!(rig.sent_sql(Primary), "DELETE FROM t");
