@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pointsman::provider::local::{Cluster, free_port};
+use pointsman::provider::local::{Cluster, free_ports};
 use pointsman::provider::replication::MONITOR;
 
 /// Longest wait for a front to listen.
@@ -46,7 +46,7 @@ impl Front {
 
     /// Debian's HAProxy in TCP mode with as many threads as pointsman has workers.
     pub(crate) fn haproxy(cluster: &Cluster, dir: &Path) -> Self {
-        let port = free_port().expect("a free port");
+        let [port] = free_ports().expect("a free port");
         let server = cluster.primary().expect("a primary").address();
         let config = format!(
             "global\n  nbthread 2\n  maxconn 4000\n\
@@ -63,7 +63,7 @@ impl Front {
 
     /// This very program, forwarding.
     pub(crate) fn forwarder(cluster: &Cluster, dir: &Path) -> Self {
-        let port = free_port().expect("a free port");
+        let [port] = free_ports().expect("a free port");
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.arg("--forward").arg(format!("127.0.0.1:{port}"));
         command.arg(cluster.primary().expect("a primary").address());
@@ -81,7 +81,7 @@ impl Front {
     ) -> Self {
         let dir = dir.join(name);
         std::fs::create_dir_all(&dir).expect("a folder for pointsman");
-        let [port, http] = [(); 2].map(|()| free_port().expect("a free port"));
+        let [port, http] = free_ports().expect("free ports");
         let primary = cluster.primary().expect("a primary").address();
         let servers = match alone {
             true => format!("\n[[groups.main.servers]]\naddress = \"{primary}\"\n"),

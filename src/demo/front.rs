@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::demo::Error;
-use crate::provider::local::{Cluster, free_port};
+use crate::provider::local::{Cluster, free_ports};
 use crate::provider::process;
 use crate::provider::replication::MONITOR;
 use crate::provider::server;
@@ -38,7 +38,7 @@ impl Front {
     /// When it does not get ready; with the end of its log.
     pub async fn start(cluster: &Cluster) -> Result<Self, Error> {
         let dir = folder(cluster);
-        let (listen, admin, http) = (free_port()?, free_port()?, free_port()?);
+        let [listen, admin, http] = free_ports()?;
         let seed = cluster.primary()?.address();
         let config = configuration([listen, admin, http], &dir, &seed);
         let program = std::env::current_exe().map_err(system("finding our own program"))?;

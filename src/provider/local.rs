@@ -415,12 +415,17 @@ impl Cluster {
     }
 }
 
-/// A port on loopback that nobody listens on, and that is not given to outgoing connections.
+/// Different ports on loopback that nobody listens on, and that are not given to outgoing
+/// connections.
 ///
 /// # Errors
-/// When there is none.
-pub fn free_port() -> Result<u16, Error> {
-    reserve(1).map(|reserved| reserved.first().map_or(0, |(port, _)| *port))
+/// When there are not so many.
+pub fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT], Error> {
+    let mut ports = [0; COUNT];
+    for (port, (free, _listener)) in ports.iter_mut().zip(reserve(COUNT)?) {
+        *port = free;
+    }
+    Ok(ports)
 }
 
 /// Writes what makes the system tables, and then the accounts, as one file.
@@ -524,4 +529,17 @@ async fn finish(command: &[String], input: Option<&Path>) -> Result<(), Error> {
 fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_path_buf();
     move |source| Error::File { what, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ports_are_different() {
+        let mut ports = free_ports::<512>().expect("free ports").to_vec();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 512);
+    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pointsman::protocol::flags::{Capabilities, MariadbCapabilities};
 use pointsman::protocol::handshake::HandshakeResponse;
-use pointsman::provider::local::free_port;
+use pointsman::provider::local::free_ports;
 
 use crate::server::{OFFERED, read_packet};
 
@@ -29,7 +29,7 @@ impl Proxy {
         let name = format!("pointsman-corpus-{}-{}", std::process::id(), server.port());
         let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&dir).expect("a folder");
-        let [port, proxied] = [(); 2].map(|()| free_port().expect("a free port"));
+        let [port, proxied] = free_ports().expect("free ports");
         let group = |name: &str, port: u16, more: &str| {
             format!(
                 "[groups.{name}]\nlisten = \"127.0.0.1:{port}\"\nhandshake_timeout = \"5s\"\n\

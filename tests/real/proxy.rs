@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use pointsman::provider::local::{Cluster, free_port};
+use pointsman::provider::local::{Cluster, free_ports};
 use pointsman::provider::replication::MONITOR;
 
 use crate::servers::scratch;
@@ -51,8 +51,7 @@ impl Proxy {
     fn begin(config: &str) -> Self {
         let dir = scratch("proxy");
         std::fs::create_dir_all(&dir).expect("a folder for the proxy");
-        let ports = [(); 3].map(|()| free_port().expect("a free port"));
-        let [port, admin, http] = ports;
+        let [port, admin, http] = free_ports().expect("free ports");
         let config = config
             .replace("{listen}", &format!("127.0.0.1:{port}"))
             .replace("{everywhere}", &format!("0.0.0.0:{port}"))
