@@ -28,8 +28,6 @@ use crate::upstream::stream::Stream;
 
 /// Room added to a tail before a read that continues it.
 const TAIL_ROOM: usize = 16 * 1024;
-/// Largest outbox that is kept for reuse.
-const KEPT_OUTBOX: usize = 256 * 1024;
 
 /// The sockets of one session.
 #[derive(Debug)]
@@ -84,7 +82,7 @@ impl Drive {
                 Left::Input(input) => self.take(input, &mut out, &mut draining).await,
                 Left::Outbox => self.catch_up(&mut out).await,
             };
-            self.worker.give_outbox(out, KEPT_OUTBOX);
+            self.worker.give_outbox(out);
             if result.is_err() {
                 break;
             }
@@ -100,41 +98,38 @@ impl Drive {
 
     /// Takes inputs as long as all that comes of them can be performed without waiting, which
     /// is nearly always. What is left is for the slower path, which can wait.
-    fn poll_turns(&mut self, draining: bool, cx: &mut Context<'_>) -> Poll<(Left, Outbox)> {
-        let mut out = None;
-        loop {
+    fn poll_turns(&mut self, draining: bool, cx: &mut Context<'_>) -> Poll<(Left, Box<Outbox>)> {
+        let mut out = self.worker.take_outbox();
+        let left = loop {
             let Poll::Ready(input) = self.poll_input(cx) else {
-                if let Some(out) = out {
-                    self.worker.give_outbox(out, KEPT_OUTBOX);
-                }
+                self.worker.give_outbox(out);
                 return Poll::Pending;
             };
-            let mut filled = out.take().unwrap_or_else(|| self.worker.take_outbox());
             match input {
                 Input::Client(Ok(read)) if read > 0 && self.client_tail.is_empty() && !draining => {
-                    self.client_bytes_first(read, &mut filled);
+                    self.client_bytes_first(read, &mut out);
                 }
                 Input::Link(slot, Ok(read)) if read > 0 && !draining => {
-                    self.link_bytes_first(slot, read, &mut filled);
+                    self.link_bytes_first(slot, read, &mut out);
                 }
-                input => return Poll::Ready((Left::Input(input), filled)),
+                input => break Left::Input(input),
             }
-            if !self.perform_now(&mut filled) || !self.client_tail.is_empty() {
-                return Poll::Ready((Left::Outbox, filled));
+            if !self.perform_now(&mut out) || !self.client_tail.is_empty() {
+                break Left::Outbox;
             }
-            out = Some(filled);
-        }
+        };
+        Poll::Ready((left, out))
     }
 
     /// Performs what does not wait, in the outbox's order; false when something is left in it.
     fn perform_now(&mut self, out: &mut Outbox) -> bool {
-        let metrics = self.worker.metrics(&self.seat.group);
+        let metrics = &self.seat.served.metrics;
         if !write_now(&mut self.client, &mut out.client, |n| metrics.passed(Bytes::ToClients, n)) {
             return false;
         }
-        for slot in [Held::Primary, Held::Replica] {
-            let bytes = &mut out.links[index(slot)];
-            match self.links[index(slot)].as_mut() {
+        for (bytes, link) in out.links.iter_mut().zip(&mut self.links) {
+            match link {
+                _ if bytes.is_empty() => {}
                 Some(link) => {
                     let count = |n| metrics.passed(Bytes::ToServers, n);
                     if !write_now(&mut link.stream, bytes, count) {
@@ -143,6 +138,9 @@ impl Drive {
                 }
                 None => bytes.clear(),
             }
+        }
+        if out.requests.is_empty() {
+            return true;
         }
         if out.requests.iter().any(Request::waits) {
             return false;
@@ -162,13 +160,14 @@ impl Drive {
     }
 
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
-        if let Some(ring) = self.seat.bell.poll(cx) {
+        if let Some(ring) = self.seat.bell.take() {
             return Poll::Ready(Input::Ring(ring));
         }
         let interest = self.interest();
         for slot in [Held::Primary, Held::Replica] {
             if interest.links[index(slot)]
                 && let Some(link) = self.links[index(slot)].as_mut()
+                && link.stream.poll_readable(cx).is_ready()
                 && let Poll::Ready(read) =
                     read_some(&mut link.stream, &mut link.tail, &self.worker.buffer, cx)
             {
@@ -179,6 +178,7 @@ impl Drive {
             }
         }
         if interest.client
+            && self.client.poll_readable(cx).is_ready()
             && let Poll::Ready(read) =
                 read_some(&mut self.client, &mut self.client_tail, &self.worker.buffer, cx)
         {
@@ -187,15 +187,13 @@ impl Drive {
         if !interest.client && self.client.has_ended() {
             self.notice_hang_up(cx);
         }
+        self.seat.bell.watch(cx);
         Poll::Pending
     }
 
     fn interest(&self) -> Interest {
         let session = self.seat.session.borrow();
-        session.as_ref().map_or(
-            Interest { client: false, links: [false; 2], topology: false, deadline: None },
-            Session::interest,
-        )
+        session.as_ref().map_or(Interest::NOTHING, Session::interest)
     }
 
     fn can_leave(&self) -> bool {
@@ -276,14 +274,14 @@ impl Drive {
             self.client_bytes_first(read, out);
             self.settle(out).await?;
         } else {
-            self.worker.metrics(&self.seat.group).passed(Bytes::FromClients, read as u64);
+            self.seat.served.metrics.passed(Bytes::FromClients, read as u64);
         }
         self.drain_client_tail(out).await
     }
 
     /// Hands over what was read into the worker's buffer, and keeps what was not used.
     fn client_bytes_first(&mut self, read: usize, out: &mut Outbox) {
-        self.worker.metrics(&self.seat.group).passed(Bytes::FromClients, read as u64);
+        self.seat.served.metrics.passed(Bytes::FromClients, read as u64);
         let worker = self.worker.clone();
         let buffer = worker.buffer.borrow();
         let input = buffer.get(..read).unwrap_or_default();
@@ -318,7 +316,7 @@ impl Drive {
 
     /// Hands over what was read of a link, and keeps what was not used.
     fn link_bytes_first(&mut self, slot: Held, read: usize, out: &mut Outbox) {
-        self.worker.metrics(&self.seat.group).passed(Bytes::FromServers, read as u64);
+        self.seat.served.metrics.passed(Bytes::FromServers, read as u64);
         let Some(link) = self.links[index(slot)].as_mut() else { return };
         if link.tail.is_empty() {
             let worker = self.worker.clone();
@@ -352,7 +350,7 @@ impl Drive {
         let mut session = self.seat.session.borrow_mut();
         let Some(session) = session.as_mut() else { return T::default() };
         let group = &self.seat.group;
-        let mut current = self.worker.current(group);
+        let mut current = self.seat.served.current.borrow_mut();
         let Current { topology, settings } = &mut *current;
         let topology = topology.newest();
         let loads = |node| group.loads.running_on(node);
@@ -396,7 +394,7 @@ impl Drive {
 
     async fn flush(&mut self, out: &mut Outbox) -> Result<(), Gone> {
         if !out.client.is_empty() {
-            self.worker.metrics(&self.seat.group).passed(Bytes::ToClients, out.client.len() as u64);
+            self.seat.served.metrics.passed(Bytes::ToClients, out.client.len() as u64);
             let bytes = std::mem::take(&mut out.client);
             let done = self.write_client(&bytes).await;
             out.client = bytes;
@@ -409,7 +407,7 @@ impl Drive {
             }
             let bytes = std::mem::take(&mut out.links[index(slot)]);
             if let Some(link) = self.links[index(slot)].as_mut() {
-                self.worker.metrics(&self.seat.group).passed(Bytes::ToServers, bytes.len() as u64);
+                self.seat.served.metrics.passed(Bytes::ToServers, bytes.len() as u64);
                 // A broken link shows when it is read: what its server said last comes first.
                 let _ = write(&mut link.stream, &bytes, &self.seat).await?;
             }
@@ -448,13 +446,13 @@ impl Drive {
 
     /// Performs a request that neither waits nor answers.
     pub(super) fn note(&mut self, request: Request) {
-        let metrics = self.worker.metrics(&self.seat.group);
+        let metrics = &self.seat.served.metrics;
         match request {
             Request::Finished(finished) => {
-                if finished.node.is_some_and(|n| self.worker.is_waited_for(&self.seat.group, n)) {
+                if finished.node.is_some_and(|node| self.seat.served.is_waited_for(node)) {
                     self.seat.bell.ring(Ring::RELEASE);
                 }
-                self.worker.finished(&self.seat.group, finished);
+                self.worker.finished(&self.seat.served, finished);
             }
             Request::Drop(slot) => drop(self.links[index(slot)].take()),
             Request::Release { slot, link } => {
@@ -499,7 +497,7 @@ impl Drive {
 
 impl Drop for Drive {
     fn drop(&mut self) {
-        let metrics = self.worker.metrics(&self.seat.group);
+        let metrics = &self.seat.served.metrics;
         self.seat.count_pins(Pins::default(), metrics);
         self.worker.disown(&self.seat);
     }

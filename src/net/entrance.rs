@@ -381,7 +381,7 @@ async fn relay(drive: &mut Drive, machine: &mut Greet, demand: Demand) -> Result
     let error = match opened.await {
         Ok(first) => return Ok(first),
         Err(DialError::Refused(payload)) => {
-            drive.worker.metrics(&drive.seat.group).login_failed();
+            drive.seat.served.metrics.login_failed();
             pass_on(drive, &payload, machine.next_seq()).await?;
             return Err(Barred::Refused);
         }
@@ -474,7 +474,7 @@ fn identity(hello: &Hello, credential: Credential, demand: Demand) -> Identity {
 /// Unknown user and wrong password: one answer.
 async fn deny<T>(drive: &mut Drive, machine: &Greet, socket: bool) -> Result<T, Barred> {
     let hello = machine.hello();
-    drive.worker.metrics(&drive.seat.group).login_failed();
+    drive.seat.served.metrics.login_failed();
     let user = String::from_utf8_lossy(&hello.user).into_owned();
     // A client on this host is to a server what our own monitor is.
     let topology = drive.seat.group.topology.load();

@@ -36,7 +36,7 @@ pub(super) async fn open_on_primary(
                     node: primary,
                     slot: Held::Primary,
                     schema: identity.hello.database.as_deref(),
-                    served: worker.served(&seat.group),
+                    served: &seat.served,
                     place,
                     now: worker.now(),
                 };

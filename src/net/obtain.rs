@@ -78,7 +78,7 @@ impl Drive {
     ) -> Event {
         let topology = self.seat.group.topology.load();
         let settings = self.seat.group.settings.load_full();
-        let served = self.worker.served(&self.seat.group);
+        let served = &self.seat.served;
         let schema = schema.as_deref();
         let opening = Opening { node, slot, schema, served, place, now: self.worker.now() };
         let opened = link::open(&self.seat, identity, &topology, &settings, opening).await;

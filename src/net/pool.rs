@@ -124,13 +124,21 @@ impl Principal {
     }
 }
 
+impl Served {
+    /// Whether a session that has just finished a statement on this server should give up its
+    /// link: somebody waits for one, or it is to be so always.
+    pub(super) fn is_waited_for(&self, node: NodeId) -> bool {
+        self.group.budget.waiting(node) > 0 || self.links.eager.get()
+    }
+}
+
 impl Worker {
     /// The principal of a client that has logged in.
     pub(super) fn principal(&self, seat: &Seat, identity: &Identity) -> Rc<Principal> {
         let settings = seat.group.settings.load();
         let peer = seat.peer.get().filter(|_| settings.proxy_protocol_to_servers);
         let wanted = Principal::new(identity, peer.map(|peer| peer.ip()));
-        let mut known = self.served(&seat.group).links.principals.borrow_mut();
+        let mut known = seat.served.links.principals.borrow_mut();
         if let Some(same) = known.iter().find(|principal| ***principal == wanted) {
             return same.clone();
         }
@@ -150,7 +158,7 @@ impl Worker {
         wanted: Option<Wanted<Key>>,
         until: Instant,
     ) -> Acquired {
-        let served = self.served(&seat.group);
+        let served = &seat.served;
         if let Some(wanted) = &wanted
             && let Some((pooled, own)) = served.take_parked(node, wanted, self.now())
         {
@@ -260,12 +268,12 @@ impl Worker {
 
     /// A session holds a link from now on.
     pub(super) fn holds(&self, seat: &Seat) {
-        self.served(&seat.group).links.holders.borrow_mut().insert(seat.id);
+        seat.served.links.holders.borrow_mut().insert(seat.id);
     }
 
     /// A session gives up a link.
     pub(super) fn give_up(&self, seat: &Seat, slot: Held, socket: LinkSocket, kept: Box<Kept>) {
-        let served = self.served(&seat.group);
+        let served = &seat.served;
         let Some(who) = seat.who.borrow().clone() else { return };
         // The login turned it into a sql_mode, which a reset forgets.
         let ignores_space = who.capabilities.has(Capabilities::IGNORE_SPACE);
@@ -276,7 +284,7 @@ impl Worker {
 
     /// Closes a statement on a session's own link in the pool.
     pub(super) fn close_parked(&self, seat: &Seat, slot: Held, serial: u32, id: u32) {
-        let mut pool = self.served(&seat.group).links.pool.borrow_mut();
+        let mut pool = seat.served.links.pool.borrow_mut();
         let is_it = |parked: &Parked<Key, Pooled>| {
             let Pooled { key, kept, .. } = &parked.link;
             key.slot == slot && kept.serial() == serial
@@ -290,7 +298,7 @@ impl Worker {
 
     /// A client is gone: its links are anybody's.
     pub(super) fn disown(&self, seat: &Seat) {
-        let links = &self.served(&seat.group).links;
+        let links = &seat.served.links;
         links.pool.borrow_mut().disown(seat.id);
         links.holders.borrow_mut().remove(&seat.id);
     }
@@ -367,12 +375,6 @@ impl Worker {
         for (_, seat) in idle.iter().take(waiting as usize) {
             seat.bell.ring(Ring::RELEASE);
         }
-    }
-
-    /// Whether a session that has just finished a statement on this server should give up its
-    /// link: somebody waits for one, or it is to be so always.
-    pub(super) fn is_waited_for(&self, group: &Arc<GroupHandle>, node: NodeId) -> bool {
-        group.budget.waiting(node) > 0 || self.served(group).links.eager.get()
     }
 
     /// What time does to the pool: links that are too old, too long idle, closed by their

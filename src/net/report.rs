@@ -1,5 +1,6 @@
 //! What a worker tells operators: its sessions, its links, its statistics; and what it counts.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,7 +31,7 @@ impl Worker {
     }
 
     fn digests(&self) -> Vec<GroupDigests> {
-        let copy = |served: &Served| GroupDigests {
+        let copy = |served: &Rc<Served>| GroupDigests {
             group: served.group.name.clone(),
             table: served.digests.borrow().clone(),
         };

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::metrics::WorkerMetrics;
 use crate::net::group::GroupHandle;
 use crate::net::pool::Principal;
+use crate::net::worker::Served;
 use crate::protocol::auth::Credential;
 use crate::protocol::greet::Hello;
 use crate::reactor::Reactor;
@@ -24,6 +25,8 @@ pub(super) struct Seat {
     /// The id that the client was greeted with.
     pub(super) id: u32,
     pub(super) group: Arc<GroupHandle>,
+    /// The group as its worker serves it.
+    pub(super) served: Rc<Served>,
     /// The index of its worker.
     pub(super) worker: usize,
     /// The client's address; `None` on a unix socket.
@@ -167,18 +170,23 @@ impl Bell {
         Ring(rung).has(Ring::RELEASE)
     }
 
-    /// What it was rung for, if it was; otherwise remembers whom to wake.
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Option<Ring> {
-        let rung = self.rung.replace(0);
-        if rung != 0 {
-            return Some(Ring(rung));
+    /// What it was rung for, if it was.
+    #[inline]
+    pub(super) fn take(&self) -> Option<Ring> {
+        match self.rung.replace(0) {
+            0 => None,
+            rung => Some(Ring(rung)),
         }
+    }
+
+    /// Remembers whom to wake.
+    #[inline]
+    pub(super) fn watch(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         match waker.as_ref() {
             Some(known) if known.will_wake(cx.waker()) => {}
             _ => *waker = Some(cx.waker().clone()),
         }
-        None
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) fn begin_compression(drive: &mut Drive) -> Result<(), Gone> {
             return Ok(());
         }
     };
-    let codec = drive.worker.served(&drive.seat.group).codec.clone();
+    let codec = drive.seat.served.codec.clone();
     let mut frames = Frames::new(method, Role::Server, codec);
     let early = std::mem::take(&mut drive.client_tail);
     frames.unpack(&early, &mut drive.client_tail).map_err(|_| Gone)?;

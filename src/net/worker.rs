@@ -1,6 +1,6 @@
 //! A worker: one thread, one single-threaded runtime, and the sessions that live and die on it.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -132,7 +132,7 @@ pub(super) struct Served {
     pub(super) digests: RefCell<DigestTable>,
     /// What compresses for all connections of this worker.
     pub(super) codec: Rc<RefCell<Codec>>,
-    current: RefCell<Current>,
+    pub(super) current: RefCell<Current>,
     /// When it was last said aloud that a server is not believed.
     doubted: Cell<Option<Instant>>,
 }
@@ -153,12 +153,12 @@ pub(super) struct Worker {
     pub(super) buffer: RefCell<Box<[u8]>>,
     pub(super) classes: RefCell<ClassCache>,
     pub(super) refused: RefCell<RefusedDigests>,
-    /// The outbox that the last turn has left.
-    outbox: RefCell<Option<Outbox>>,
+    /// The outbox that the last turn has left, empty.
+    outbox: RefCell<Option<Box<Outbox>>>,
     /// Requests that are over, for their room: the last one on top, for it is in the cache.
     pub(super) spent: RefCell<Vec<Spent>>,
     pub(super) seats: RefCell<BTreeMap<u32, Rc<Seat>>>,
-    pub(super) groups: Vec<Served>,
+    pub(super) groups: Vec<Rc<Served>>,
     seed: Cell<u32>,
     clients: Arc<AtomicUsize>,
     pub(super) siblings: Vec<WorkerHandle>,
@@ -304,7 +304,7 @@ async fn ring_on_deadline(worker: Rc<Worker>, mut ticks: watch::Receiver<()>) {
         for seat in worker.seats.borrow().values() {
             let session = seat.session.borrow();
             let Some(session) = session.as_ref() else { continue };
-            if session.interest().deadline.is_some_and(|deadline| deadline <= now) {
+            if session.deadline().is_some_and(|deadline| deadline <= now) {
                 seat.bell.ring(Ring::DEADLINE);
             }
             let idle = now.saturating_duration_since(session.phase_since());
@@ -338,7 +338,7 @@ impl Worker {
             codec: Rc::default(),
             doubted: Cell::default(),
         };
-        let groups = groups.into_iter().map(serve).collect();
+        let groups = groups.into_iter().map(serve).map(Rc::new).collect();
         Self {
             index,
             reactor,
@@ -378,35 +378,23 @@ impl Worker {
     }
 
     /// An empty outbox, with the room that an earlier one has left.
-    pub(super) fn take_outbox(&self) -> Outbox {
+    pub(super) fn take_outbox(&self) -> Box<Outbox> {
         self.outbox.borrow_mut().take().unwrap_or_default()
     }
 
-    /// Keeps an outbox for the next turn, unless it has grown beyond `keep` bytes.
-    pub(super) fn give_outbox(&self, mut out: Outbox, keep: usize) {
-        out.requests.clear();
-        let [primary, replica] = &mut out.links;
-        for bytes in [&mut out.client, primary, replica] {
-            bytes.clear();
-            if bytes.capacity() > keep {
-                *bytes = Vec::new();
-            }
-        }
+    /// Keeps the room of an outbox for the next turn.
+    pub(super) fn give_outbox(&self, mut out: Box<Outbox>) {
+        out.clear();
         *self.outbox.borrow_mut() = Some(out);
     }
 
-    pub(super) fn served(&self, group: &Arc<GroupHandle>) -> &Served {
+    pub(super) fn served(&self, group: &Arc<GroupHandle>) -> &Rc<Served> {
         let known = self.groups.iter().find(|served| Arc::ptr_eq(&served.group, group));
         known.or_else(|| self.groups.first()).expect("invariant: a worker serves its seats' groups")
     }
 
     pub(super) fn metrics(&self, group: &Arc<GroupHandle>) -> &WorkerMetrics {
         &self.served(group).metrics
-    }
-
-    /// The topology and the settings of a group, as of now.
-    pub(super) fn current(&self, group: &Arc<GroupHandle>) -> RefMut<'_, Current> {
-        self.served(group).current.borrow_mut()
     }
 
     fn ring_all(&self, why: Ring) {
@@ -453,6 +441,7 @@ impl Worker {
         let seat = Rc::new(Seat {
             id,
             group: group.clone(),
+            served: self.served(&group).clone(),
             worker: self.index,
             peer: Cell::new(peer),
             local,
@@ -508,10 +497,9 @@ impl Worker {
 
     // --- counting ---
 
-    pub(super) fn finished(&self, group: &Arc<GroupHandle>, finished: Finished) {
+    pub(super) fn finished(&self, served: &Served, finished: Finished) {
         let Finished { node, dialect, took, error, state, spent } = finished;
         if let Some(node) = node {
-            let served = self.served(group);
             let reason = spent.reason();
             let class = match reason {
                 Reason::Write | Reason::LockingRead => QueryClass::Write,

@@ -34,19 +34,13 @@ pub(super) struct Readiness {
     writable: Cell<bool>,
     /// The peer has closed, or the connection is broken: reading will not block any more.
     ended: Cell<bool>,
-    /// Kept from one wait to the next: it is the same task nearly always.
-    reader: RefCell<Option<Reader>>,
+    /// The task of the socket's own reactor that is told when there is something to be read, by
+    /// its id, without a lock. Kept from one wait to the next. One that got the id later looks
+    /// around and waits on.
+    task: Cell<Option<usize>>,
+    /// Whoever waits for that by a waker of its own instead.
+    reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
-}
-
-/// Who is told that a socket can be read.
-#[derive(Debug)]
-enum Reader {
-    /// A task of the socket's own reactor, by its id: told without a lock. One that got the id
-    /// later looks around and waits on.
-    Task(usize),
-    /// Whoever waits by a waker of its own.
-    Other(Waker),
 }
 
 impl Readiness {
@@ -58,10 +52,10 @@ impl Readiness {
         }
         if event.is_readable() || event.is_read_closed() || broken {
             self.readable.set(true);
-            match self.reader.borrow().as_ref() {
-                Some(Reader::Task(id)) => called.push(*id),
-                Some(Reader::Other(waker)) => waker.wake_by_ref(),
-                None => {}
+            if let Some(task) = self.task.get() {
+                called.push(task);
+            } else if let Some(waker) = self.reader.borrow().as_ref() {
+                waker.wake_by_ref();
             }
         }
         if event.is_writable() || event.is_write_closed() || broken {
@@ -75,12 +69,11 @@ impl Readiness {
 
     #[inline]
     fn await_reading(&self, cx: &Context<'_>, (task, data): (usize, *const ())) {
-        let mut reader = self.reader.borrow_mut();
-        let is_task = cx.waker().data() == data;
-        match reader.as_ref() {
-            Some(Reader::Task(known)) if is_task && *known == task => {}
-            _ if is_task => *reader = Some(Reader::Task(task)),
-            _ => *reader = Some(Reader::Other(cx.waker().clone())),
+        if cx.waker().data() == data {
+            self.task.set(Some(task));
+        } else {
+            self.task.set(None);
+            *self.reader.borrow_mut() = Some(cx.waker().clone());
         }
     }
 

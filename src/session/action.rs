@@ -20,6 +20,8 @@ use crate::topology::{NodeId, Topology};
 
 /// The longest command, bytes, whose room is kept for the next one.
 const ROOM: usize = 16 * 1024;
+/// The most bytes of an outbox whose room is kept for the next input.
+const OUTBOX_ROOM: usize = 256 * 1024;
 
 /// What a session may see of the world while it handles one input.
 pub struct World<'a> {
@@ -52,6 +54,18 @@ pub struct Outbox {
     pub links: [Vec<u8>; 2],
     /// Everything that is not bytes.
     pub requests: Vec<Request>,
+}
+
+impl Outbox {
+    /// Forgets what is in it and keeps its room for the next input, unless that has grown large.
+    pub fn clear(&mut self) {
+        self.requests.clear();
+        let [primary, replica] = &mut self.links;
+        for bytes in [&mut self.client, primary, replica] {
+            bytes.clear();
+            bytes.shrink_to(OUTBOX_ROOM);
+        }
+    }
 }
 
 /// Something that only the shell can do.
@@ -331,8 +345,11 @@ pub struct Interest {
     pub links: [bool; 2],
     /// A new generation of the topology.
     pub topology: bool,
-    /// Not later than this.
-    pub deadline: Option<Instant>,
+}
+
+impl Interest {
+    /// Nothing but what its worker tells it by itself.
+    pub const NOTHING: Self = Self { client: false, links: [false; 2], topology: false };
 }
 
 /// The index of a slot in pairs of things.

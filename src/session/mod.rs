@@ -322,20 +322,14 @@ impl Session {
     /// What the session waits for.
     #[must_use]
     pub fn interest(&self) -> Interest {
-        let mut interest =
-            Interest { client: false, links: [false; 2], topology: false, deadline: None };
+        let mut interest = Interest::NOTHING;
         match &self.phase {
             Phase::Idle | Phase::Tunnel => {
                 interest.client = true;
                 interest.links = [true; 2];
             }
             Phase::Dialing | Phase::ChangingUser | Phase::Closed => {}
-            Phase::Holding => {
-                interest.topology = true;
-                interest.deadline = self
-                    .redial_at
-                    .or_else(|| self.pending.as_ref().and_then(|pending| pending.hold_until));
-            }
+            Phase::Holding => interest.topology = true,
             Phase::Own(own) => {
                 interest.topology = true;
                 interest.links[action::index(own.slot)] = true;
@@ -351,6 +345,15 @@ impl Session {
             }
         }
         interest
+    }
+
+    /// When the session is to be told that the time is over, if it waits for one.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        if !matches!(self.phase, Phase::Holding) {
+            return None;
+        }
+        self.redial_at.or_else(|| self.pending.as_ref().and_then(|pending| pending.hold_until))
     }
 
     /// Whether the session is between commands and holds nothing that a close would destroy.

@@ -210,6 +210,19 @@ impl Stream {
         self.layers.get_or_insert_default().compress(frames);
     }
 
+    /// Whether reading makes sense now, without a system call; who asks is told when it does.
+    #[inline]
+    pub fn poll_readable(&self, cx: &Context<'_>) -> Poll<()> {
+        // A layer may have something to be read where the socket has not.
+        if self.layers.is_some() {
+            return Poll::Ready(());
+        }
+        match &self.socket {
+            Socket::Tcp(stream) => stream.poll_readable(cx),
+            Socket::Unix(stream) => stream.poll_readable(cx),
+        }
+    }
+
     /// Reads what is there into `buffer`; `Ready(Ok(0))` is the peer's end.
     #[inline]
     pub fn poll_read(

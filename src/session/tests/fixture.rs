@@ -313,7 +313,7 @@ impl Rig {
 
     /// Lets time pass up to the session's deadline, if it has one, and tells it.
     pub(super) fn deadline(&mut self) -> bool {
-        let Some(deadline) = self.session.interest().deadline else { return false };
+        let Some(deadline) = self.session.deadline() else { return false };
         self.now = self.now.max(deadline);
         self.event(Event::Deadline);
         true

@@ -378,7 +378,7 @@ fn a_deadline_is_never_in_the_past() {
     rig.no_primary();
     assert!(rig.deadline());
     if rig.session.phase_word() == "waiting for a primary" {
-        let deadline = rig.session.interest().deadline.expect("a hold has an end");
+        let deadline = rig.session.deadline().expect("a hold has an end");
         assert!(deadline > rig.now, "the shell would spin");
     }
 }
