@@ -244,6 +244,7 @@ impl ReplyWalker {
                 self.skip = self.skip.saturating_sub(passed);
                 at = at.saturating_add(passed);
             }
+            at = at.saturating_add(self.plain_count(buf.get(at..).unwrap_or_default()));
             at = at.saturating_add(self.plain_packets(buf.get(at..).unwrap_or_default()));
             let rest = buf.get(at..).unwrap_or_default();
             let Some((len, seq)) = header(rest) else {
@@ -283,6 +284,30 @@ impl ReplyWalker {
                 }
             }
         }
+    }
+
+    /// Passes over the packet that holds the number of columns, if it is wholly there and as plain
+    /// as nearly always: one byte.
+    fn plain_count(&mut self, buf: &[u8]) -> usize {
+        let rows = matches!(self.expect, Expect::Query | Expect::Execute | Expect::Bulk);
+        if self.state != State::First || !rows || !self.is_between_packets() || self.is_flagged() {
+            return 0;
+        }
+        let Some(&[1, 0, 0, seq, count @ 1..=0xFA]) = buf.first_chunk::<5>() else { return 0 };
+        if self.count(seq, 0).is_err() {
+            return 0;
+        }
+        if self.columns == 0 {
+            self.columns = u32::from(count);
+        }
+        self.state = State::Definitions { left: u64::from(count) };
+        HEADER_LEN.saturating_add(1)
+    }
+
+    /// Whether a byte behind the number of columns says if definitions follow.
+    const fn is_flagged(&self) -> bool {
+        self.caps.has(Capabilities::OPTIONAL_RESULTSET_METADATA)
+            || self.mariadb.has(MariadbCapabilities::CACHE_METADATA)
     }
 
     /// Passes over the definitions and rows that are wholly there, a few instructions each:
@@ -457,9 +482,7 @@ impl ReplyWalker {
         };
         let mut cursor = Cursor::new(payload);
         let left = cursor.lenenc_int("number of columns")?;
-        let flagged = self.caps.has(Capabilities::OPTIONAL_RESULTSET_METADATA)
-            || self.mariadb.has(MariadbCapabilities::CACHE_METADATA);
-        let follow = !flagged || cursor.u8("metadata flag")? != 0;
+        let follow = !self.is_flagged() || cursor.u8("metadata flag")? != 0;
         Ok(Verdict::Pass(match follow && left > 0 {
             true => State::Definitions { left },
             false => self.after_definitions(),

@@ -5,14 +5,14 @@
 //! anything could make that doubtful has no shape and is remembered as it is.
 #![deny(clippy::indexing_slicing)]
 
-use memchr::{memchr, memchr3};
+use memchr::memchr3;
 
 use crate::router::{Charset, Dialect};
 
-/// Bytes at which copying stops: digits, quotes, and what may begin a comment.
+/// Bytes at which copying stops: digits, quotes, what may begin a comment, escapes and NUL.
 const STOPS: [bool; 256] = {
     let mut stops = [false; 256];
-    let bytes = b"0123456789'\"`-/";
+    let bytes = b"0123456789'\"`-/#\\\0";
     let mut rest: &[u8] = bytes;
     while let Some((&byte, tail)) = rest.split_first() {
         #[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
@@ -27,8 +27,8 @@ const STOPS: [bool; 256] = {
 /// Writes the shape of `sql` into `shape`, which is emptied first; false when it has none.
 pub(crate) fn of(sql: &[u8], dialect: &Dialect, shape: &mut Vec<u8>) -> bool {
     shape.clear();
-    // Escapes, comments to the end of a line, NUL; trail bytes that look like quotes.
-    if dialect.charset != Charset::AsciiSafe || memchr3(b'\\', b'#', 0, sql).is_some() {
+    // Elsewhere trail bytes may look like quotes.
+    if dialect.charset != Charset::AsciiSafe {
         return false;
     }
     let mut at = 0usize;
@@ -41,6 +41,8 @@ pub(crate) fn of(sql: &[u8], dialect: &Dialect, shape: &mut Vec<u8>) -> bool {
         let before = at.checked_sub(1).and_then(|before| sql.get(before)).copied().unwrap_or(b' ');
         let rest = sql.get(at..).unwrap_or_default();
         let length = match byte {
+            // Comments to the end of a line; escapes.
+            b'#' | b'\\' | 0 => None,
             b'\'' if joins(before) || before == b'@' => None,
             b'\'' => string(rest).inspect(|_| shape.extend_from_slice(b"''")),
             b'"' | b'`' => quoted(rest, byte).inspect(|length| copy(shape, rest, *length)),
@@ -81,20 +83,18 @@ const fn joins(byte: u8) -> bool {
 
 /// The length of the string that `text` begins with; two quotes in it stand for one.
 fn string(text: &[u8]) -> Option<usize> {
-    let mut at = 1usize;
-    loop {
-        let close = memchr(b'\'', text.get(at..)?)?;
-        at = at.saturating_add(close).saturating_add(1);
-        if text.get(at) != Some(&b'\'') {
-            return Some(at);
-        }
-        at = at.saturating_add(1);
+    let mut at = quoted(text, b'\'')?;
+    while text.get(at) == Some(&b'\'') {
+        at = at.saturating_add(quoted(text.get(at..)?, b'\'')?);
     }
+    Some(at)
 }
 
-/// The length of what `text` begins with, up to the next quote.
+/// The length of what `text` begins with, up to the next quote; `None` with an escape in it.
 fn quoted(text: &[u8], quote: u8) -> Option<usize> {
-    memchr(quote, text.get(1..)?).map(|length| length.saturating_add(2))
+    let rest = text.get(1..)?;
+    let length = memchr3(quote, b'\\', 0, rest)?;
+    (rest.get(length) == Some(&quote)).then(|| length.saturating_add(2))
 }
 
 #[cfg(test)]
@@ -117,6 +117,7 @@ mod tests {
             ("SELECT `1`, \"2'\", 3", "SELECT `1`, \"2'\", 0"),
             ("SELECT 1.5, 1e5, 0x10, a.2b", "SELECT 1.5, 1e5, 0x10, a.2b"),
             ("SELECT 5", "SELECT 0"),
+            ("SELECT '#', `#`, ''''", "SELECT '', `#`, ''"),
         ] {
             assert_eq!(shape(sql).as_deref(), Some(expected), "{sql}");
         }
@@ -134,7 +135,12 @@ mod tests {
             "SELECT _utf8'a'",
             "SELECT @1",
             "SELECT @'a'",
+            "SELECT 'a', 'b\\'c'",
+            "SELECT \"a\\\"b\", 'c'",
+            "SELECT `a\\`",
+            "SELECT \\N",
             "SELECT 'open",
+            "SELECT '''",
             "SELECT `open",
             "SELECT '\0'",
         ] {
