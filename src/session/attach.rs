@@ -7,7 +7,7 @@ use crate::protocol::execute;
 use crate::protocol::packet;
 use crate::protocol::walker::ReplyWalker;
 use crate::router::policy::{self, Decision, Freshness, Held, Target, View};
-use crate::router::{Class, Effects, Kind, Reason, Verb, is_host_local_schema, rewrite};
+use crate::router::{Class, Effects, Kind, Reason, Verb, rewrite};
 use crate::session::action::{Outbox, Request, World, index};
 use crate::session::failure::Failure;
 use crate::session::pending::Ask;
@@ -75,7 +75,7 @@ impl Session {
         };
         let replica = self.reads_from();
         let current = replica.map(|reading| reading.node);
-        let class = in_schema(pending.class, self.state.schema());
+        let class = in_schema(pending.class, self.state.is_in_host_local_schema());
         let view = View {
             pin,
             in_transaction: self.transaction.is_some(),
@@ -555,8 +555,8 @@ impl Session {
 
 /// A plain read of unqualified names in a host-local schema (performance_schema, sys, mysql)
 /// concerns one host: the text alone cannot show it.
-fn in_schema(mut class: Class, schema: Option<&[u8]>) -> Class {
-    if class.kind == Kind::Read && schema.is_some_and(is_host_local_schema) {
+fn in_schema(mut class: Class, host_local: bool) -> Class {
+    if class.kind == Kind::Read && host_local {
         class.kind = Kind::Primary;
         class.reason = Reason::HostLocal;
     }

@@ -73,6 +73,9 @@ impl Session {
     pub(super) fn learn_holdings(&mut self) {
         let Some(pending) = self.pending.as_ref() else { return };
         let class = pending.class;
+        if class.effects == Effects::NONE && self.pins.is_empty() {
+            return;
+        }
         let takes = |(_, effect, _): &&(Thing, Effects, Pin)| class.effects.any(*effect);
         let gives = class.effects.any(Effects::UNLOCK.with(Effects::RELEASE_ALL_LOCKS))
             || matches!(class.verb, Verb::Handler | Verb::Ddl)

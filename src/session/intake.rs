@@ -385,19 +385,12 @@ impl Session {
         expect: Expect,
         wire: &[u8],
     ) {
-        let mut pending = Pending::new(ask, class, expect, world.now);
         self.pending = Some(match world.spent.pop() {
             Some(Spent(mut room)) => {
-                std::mem::swap(&mut pending.wire, &mut room.wire);
-                pending.wire.clear();
-                pending.wire.extend_from_slice(wire);
-                *room = pending;
+                room.become_new(ask, class, expect, wire, world.now);
                 room
             }
-            None => {
-                pending.wire = wire.to_vec();
-                Box::new(pending)
-            }
+            None => Box::new(Pending::new(ask, class, expect, wire, world.now)),
         });
     }
 }

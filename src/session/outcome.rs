@@ -155,6 +155,9 @@ impl Session {
     fn learn_pins(&mut self) {
         let Some(pending) = self.pending.as_ref() else { return };
         let effects = pending.class.effects;
+        if effects == Effects::NONE {
+            return;
+        }
         let pins = [
             (Effects::TEMP_TABLE, Pin::TemporaryTable),
             (Effects::LOCK, Pin::TableLock),

@@ -79,13 +79,19 @@ pub(super) enum Ask {
 }
 
 impl Pending {
-    /// A command that has just come; its bytes are still to be written down.
-    pub(super) fn new(ask: Ask, class: Class, expect: Expect, received: Instant) -> Self {
+    /// A command that has just come.
+    pub(super) fn new(
+        ask: Ask,
+        class: Class,
+        expect: Expect,
+        wire: &[u8],
+        received: Instant,
+    ) -> Self {
         Self {
             ask,
             class,
             expect,
-            wire: Vec::new(),
+            wire: wire.to_vec(),
             text_at: usize::MAX,
             received,
             hold_until: None,
@@ -106,5 +112,67 @@ impl Pending {
             refusal: None,
             steps: 0,
         }
+    }
+
+    /// Becomes a command that has just come, in the room of one that is over. Field by field, and
+    /// not by [`Pending::new`]: this is done for each command, and the whole is large.
+    pub(super) fn become_new(
+        &mut self,
+        ask: Ask,
+        class: Class,
+        expect: Expect,
+        wire: &[u8],
+        received: Instant,
+    ) {
+        // Each is named, so that none can be forgotten.
+        let Self {
+            ask: its_ask,
+            class: its_class,
+            expect: its_expect,
+            wire: its_wire,
+            text_at,
+            received: its_received,
+            hold_until,
+            decision,
+            avoid,
+            asked,
+            queue_until,
+            silenced,
+            counted,
+            repeated,
+            reprepared,
+            relinked,
+            reopen,
+            body,
+            kill,
+            whom,
+            trackers,
+            refusal,
+            steps,
+        } = self;
+        *its_ask = ask;
+        *its_class = class;
+        *its_expect = expect;
+        its_wire.clear();
+        its_wire.extend_from_slice(wire);
+        *text_at = usize::MAX;
+        *its_received = received;
+        *hold_until = None;
+        *decision = None;
+        *avoid = 0;
+        *asked = false;
+        *queue_until = None;
+        *silenced = false;
+        *counted = false;
+        *repeated = false;
+        *reprepared = false;
+        *relinked = false;
+        *reopen = false;
+        *body = None;
+        *kill = None;
+        *whom = None;
+        *trackers = Trackers::Ours;
+        *refusal = None;
+        *steps = 0;
     }
 }

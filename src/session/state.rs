@@ -7,7 +7,7 @@
 use crate::protocol::flags::Status;
 use crate::protocol::session_track::Change;
 use crate::router::policy::Held;
-use crate::router::{Charset, Dialect};
+use crate::router::{Charset, Dialect, is_host_local_schema};
 use crate::session::options::{are_renamed, charset_beside};
 use crate::session::user_variables::UserVariables;
 use crate::topology::Flavour;
@@ -28,6 +28,8 @@ pub struct State {
     /// Grows with every change.
     pub version: u32,
     schema: Option<Vec<u8>>,
+    /// What is read there concerns one host: asked for each statement, so it is kept.
+    in_host_local_schema: bool,
     schema_at: u32,
     /// The statement that sets the role, and when it was set.
     role: Option<(Vec<u8>, u32)>,
@@ -70,6 +72,7 @@ impl State {
             dialect,
             token: GtidSet::default(),
             version: 1,
+            in_host_local_schema: schema.as_deref().is_some_and(is_host_local_schema),
             schema,
             schema_at: 1,
             role: None,
@@ -78,6 +81,12 @@ impl State {
             charset_at: 0,
             names: None,
         }
+    }
+
+    /// Whether the current schema is one of those that differ from server to server.
+    #[must_use]
+    pub fn is_in_host_local_schema(&self) -> bool {
+        self.in_host_local_schema
     }
 
     /// The current schema.
@@ -174,6 +183,7 @@ impl State {
     pub fn set_schema(&mut self, name: &[u8]) {
         if self.schema.as_deref() != Some(name) {
             self.version = self.version.wrapping_add(1);
+            self.in_host_local_schema = is_host_local_schema(name);
             self.schema = Some(name.to_vec());
             self.schema_at = self.version;
         }
