@@ -3,6 +3,10 @@
 //!
 //!     cargo bench --bench e2e -- [--seconds 0.5] [--rounds 9] [--clients 1,8,64]
 //!         [--modes text,prepared] [--fronts direct,haproxy,...] [--before PROGRAM] [--json FILE]
+//!         [--load sysbench]
+//!
+//! The load is one thread with all clients, which costs little and the same everywhere, or, with
+//! `--load sysbench`, sysbench's point select with a thread for each client.
 //!
 //! Mode `tls` is text with clients in TLS; HAProxy and the forwarder pass that on to the server.
 //! The front `encrypted` is pointsman with TLS towards the servers, in every mode, so that
@@ -28,6 +32,7 @@ use pointsman::provider::{Flavour, Lifetime, Spec};
 mod forward;
 mod fronts;
 mod load;
+mod sysbench;
 
 use fronts::Front;
 use load::{Figures, Mode, ROWS};
@@ -55,6 +60,12 @@ fn main() {
     let is_wanted = |mode: &Mode| wanted_modes.iter().any(|word| word == mode.word());
     let modes: Vec<Mode> = Mode::ALL.into_iter().filter(is_wanted).collect();
 
+    let run = match option("--load").as_deref() {
+        None => load::run,
+        Some("sysbench") => sysbench::run,
+        Some(other) => panic!("unknown load {other}"),
+    };
+
     let dir = std::env::temp_dir().join(format!("pointsman-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("a scratch folder");
     let cluster = servers(&dir);
@@ -68,7 +79,7 @@ fn main() {
                 for at in 0..fronts.len() {
                     let front = &fronts[(at + round) % fronts.len()];
                     let time = Duration::from_secs_f64(seconds);
-                    let figures = load::run(front.port, *clients, *mode, time, &front.cpu);
+                    let figures = run(front.port, *clients, *mode, time, &front.cpu);
                     let key = (mode.word(), *clients, front.name);
                     results.entry(key).or_default().push(figures);
                 }
@@ -112,13 +123,14 @@ fn servers(dir: &Path) -> Cluster {
     };
     runtime().block_on(async {
         let cluster = Cluster::up(spec).await.unwrap_or_else(|error| panic!("{error}"));
-        let statements = [
+        let mut statements = vec![
             "CREATE TABLE app.bench (id INT PRIMARY KEY, c CHAR(120) NOT NULL)".to_owned(),
             format!(
                 "INSERT INTO app.bench SELECT seq, REPEAT(CHAR(97 + seq % 26), 120) \
                  FROM seq_1_to_{ROWS}"
             ),
         ];
+        statements.extend(sysbench::table());
         let primary = cluster.primary().expect("a primary");
         primary.run(&statements).await.unwrap_or_else(|error| panic!("{error}"));
         cluster.wait_caught_up().await.unwrap_or_else(|error| panic!("{error}"));
