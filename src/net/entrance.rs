@@ -21,6 +21,7 @@ use crate::protocol::greet::{Account, Greet, Hello, Offer, Step};
 use crate::protocol::handshake::LOGIN_PACKET_MAX;
 use crate::protocol::login::LoginError;
 use crate::protocol::{packet, reply, session_track};
+use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, Login};
 use crate::session::{Session, state};
 use crate::tls::trust::Demand;
@@ -464,6 +465,9 @@ async fn admit(
     let link = link.map(|(socket, facts, _)| (socket, facts));
     *drive.seat.who.borrow_mut() = Some(drive.worker.principal(&drive.seat, &identity));
     *drive.seat.identity.borrow_mut() = Some(Rc::new(identity));
+    if let Some((socket, _)) = &link {
+        drive.worker.close_nobodys(&drive.seat, Held::Primary, socket.node);
+    }
     Ok(Entered { login, link })
 }
 

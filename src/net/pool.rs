@@ -296,6 +296,16 @@ impl Worker {
         drop(broken);
     }
 
+    /// A login has opened a link of its own: one like it that nobody owns any more is closed, so
+    /// that clients which come and go leave no more links than there were clients at once.
+    pub(super) fn close_nobodys(&self, seat: &Seat, slot: Held, node: NodeId) {
+        let Some(who) = seat.who.borrow().clone() else { return };
+        let keep = seat.group.settings.load().links.keep as usize;
+        let key = Key { slot, who };
+        let closed = seat.served.links.pool.borrow_mut().evict_nobodys(node, &key, keep);
+        drop(closed);
+    }
+
     /// A client is gone: its links are anybody's.
     pub(super) fn disown(&self, seat: &Seat) {
         let links = &seat.served.links;

@@ -138,6 +138,16 @@ impl<K: PartialEq, T> Pool<K, T> {
         self.shelves.get_mut(&node)?.parked.pop_front().map(|parked| parked.link)
     }
 
+    /// Takes out the one that has been parked for longest of the links that are nobody's, while
+    /// there are more of this kind than `keep`.
+    pub fn evict_nobodys(&mut self, node: NodeId, key: &K, keep: usize) -> Option<T> {
+        let shelf = self.shelves.get_mut(&node)?;
+        let is_nobodys = |parked: &Parked<K, T>| parked.owner == 0 && parked.key == *key;
+        let count = shelf.parked.iter().filter(|parked| is_nobodys(parked)).count();
+        let oldest = shelf.parked.iter().position(is_nobodys).filter(|_| count > keep)?;
+        shelf.parked.remove(oldest).map(|parked| parked.link)
+    }
+
     /// Does something with a link that its owner may have back; taken out when that fails.
     pub fn with_own(
         &mut self,
@@ -293,6 +303,19 @@ mod tests {
         assert_eq!(act(1, 11, true), None);
         assert_eq!(done, [11, 11]);
         assert_eq!(pool.take(DB, &wanted('a', 1)), Some((10, true)));
+    }
+
+    #[test]
+    fn of_nobodys_links_the_oldest_goes_while_there_are_more_than_are_kept() {
+        let mut pool = Pool::default();
+        for (key, owner, link) in [('a', 1, 10), ('a', 0, 20), ('b', 0, 30), ('a', 0, 40)] {
+            pool.put(DB, parked(key, owner, link));
+        }
+        assert_eq!(pool.evict_nobodys(DB, &'a', 2), None);
+        assert_eq!(pool.evict_nobodys(DB, &'a', 1), Some(20));
+        assert_eq!(pool.evict_nobodys(DB, &'a', 1), None);
+        assert_eq!(pool.evict_nobodys(DB, &'a', 0), Some(40));
+        assert_eq!(pool.evict_nobodys(DB, &'a', 0), None, "the others have owners, or are of b");
     }
 
     #[test]

@@ -278,3 +278,30 @@ async fn servers_count_no_link_as_aborted() {
         assert_eq!(aborted, "0", "{flavour:?}");
     }
 }
+
+/// A login opens a link of its own. Clients that come and go, as PHP's do, must not leave one each
+/// until the server has no room for others.
+#[tokio::test]
+async fn clients_that_come_and_go_leave_no_more_links_than_there_were_at_once() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own(flavour, 0).await;
+        let proxy = Proxy::start(&cluster, "").await;
+        for number in 0..40 {
+            let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).expect("a connection");
+            raw::login(&mut stream, APP, Some("app")).expect("a login");
+            let found = raw::ask(&mut stream, "SELECT DATABASE()").expect("an answer");
+            assert_eq!(found.as_deref(), Some("app"), "{flavour:?}: client {number}");
+        }
+        // One in use and one kept, on each worker.
+        let workers = std::thread::available_parallelism().expect("a number of processors");
+        let few = 2 * workers.get();
+        assert!(few < 40, "too many processors for so few clients");
+        wait::until("few links", || async {
+            let open = proxy.metric("pointsman_server_links", &[]);
+            (open <= few as f64).then_some(())
+        })
+        .await;
+        drop(proxy);
+        cluster.down().await.expect("taken down");
+    }
+}
