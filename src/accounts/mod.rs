@@ -52,6 +52,8 @@ pub struct AccountFacts {
     /// Only the server can tell whether it lets this account in now: it is locked, its password
     /// may have expired, its connections are limited, or failures to log in are counted.
     pub judged: bool,
+    /// The server lets nobody in by its plugin now (`secure_auth`), whatever he says.
+    pub barred: bool,
     /// Several plugins may let it in; only the server knows which of them does.
     pub several: bool,
     /// One more would let in by the operating system's user, which is never done over TCP.
@@ -63,6 +65,13 @@ pub struct AccountFacts {
 }
 
 impl AccountFacts {
+    /// Whether what is stored for mysql_native_password is no hash, so that only the server can
+    /// tell what it goes by. With a way in by the socket it is there to let nobody in.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        self.double_sha1 == Some(rows::NO_PASSWORD) && !self.socket
+    }
+
     /// What the plugin keeps of the password, in binary, as clients of MariaDB's plugins work it
     /// out for themselves; `None` without a password, and for other plugins.
     #[must_use]
@@ -317,6 +326,7 @@ fn stated(user: &User, topology: &Topology) -> AccountFacts {
         double_sha1: (!sha2 && !empty).then(|| auth::double_sha1(password)),
         empty,
         judged: false,
+        barred: false,
         several: false,
         socket: false,
         requires: Requirement::Nothing,

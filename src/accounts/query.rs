@@ -5,6 +5,7 @@ use crate::config::Monitor;
 use crate::health::connect::{self, Connection};
 use crate::health::observation::Failure;
 use crate::protocol::answer::Row;
+use crate::protocol::old_password::OLD;
 use crate::tls::trust::Trust;
 use crate::topology::{Flavour, Node};
 
@@ -12,6 +13,8 @@ use crate::topology::{Flavour, Node};
 const GLOBAL_PRIV: &str = "SELECT SQL_NO_CACHE Host, User, Priv, \
      CAST(@@global.default_password_lifetime AS CHAR) \
      FROM mysql.global_priv WHERE User IN (_utf8mb4 X'{}', '')";
+/// Whether MariaDB lets nobody in by the plugin from before 4.1.
+const SECURE_AUTH: &str = "SELECT SQL_NO_CACHE @@global.secure_auth";
 /// MySQL's table.
 const MYSQL_USER: &str = "SELECT Host, User, plugin, authentication_string, \
      IF(account_locked = 'Y' OR password_expired = 'Y' OR max_connections > 0 \
@@ -88,7 +91,17 @@ async fn of_global_priv(conn: &mut Connection, user: &str) -> Result<Vec<Account
         let lifetime = text(&row, 3).parse().unwrap_or(0);
         rows::of_mariadb(&text(&row, 0), bytes(&row, 1), &privileges, lifetime)
     };
-    Ok(found.rows().filter_map(row).collect())
+    let mut rows: Vec<AccountRow> = found.rows().filter_map(row).collect();
+    if rows.iter().any(|row| row.facts.plugin.as_bytes() == OLD) {
+        // Servers are to lose the variable, and with it what it forbids.
+        let asked = conn.ask(SECURE_AUTH).await.ok();
+        let barred = asked
+            .is_some_and(|asked| asked.rows().next().is_some_and(|row| bytes(&row, 0) == b"1"));
+        for row in rows.iter_mut().filter(|row| row.facts.plugin.as_bytes() == OLD) {
+            row.facts.barred = barred;
+        }
+    }
+    Ok(rows)
 }
 
 async fn of_user(

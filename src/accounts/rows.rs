@@ -12,7 +12,7 @@ const SOCKETS: [&str; 2] = ["unix_socket", "auth_socket"];
 
 /// A hash that no password has, for stored texts that are none (`invalid`): they let nobody in,
 /// while a missing hash would read as an empty password.
-const NO_PASSWORD: [u8; 20] = [0; 20];
+pub(super) const NO_PASSWORD: [u8; 20] = [0; 20];
 
 /// One account: a user at a host pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +147,8 @@ pub fn row(
 ) -> AccountRow {
     let plugin = if plugin.is_empty() { "mysql_native_password".to_owned() } else { plugin };
     let native = plugin == "mysql_native_password";
+    // The server has a setting by which it lets such accounts in, or not.
+    let judged = judged || plugin == "mysql_old_password";
     let with_password =
         native || ["caching_sha2_password", "sha256_password"].contains(&plugin.as_str());
     let facts = AccountFacts {
@@ -156,6 +158,7 @@ pub fn row(
         plugin,
         authentication,
         judged,
+        barred: false,
         several: false,
         socket: false,
         requires: Requirement::Nothing,

@@ -20,6 +20,7 @@ use crate::protocol::flags::{Capabilities, MariadbCapabilities, Status};
 use crate::protocol::greet::{Account, Greet, Hello, Offer, Step};
 use crate::protocol::handshake::LOGIN_PACKET_MAX;
 use crate::protocol::login::LoginError;
+use crate::protocol::old_password::OldHash;
 use crate::protocol::{packet, reply, session_track};
 use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, Login};
@@ -249,6 +250,9 @@ async fn steps(
             }
             Step::NeedAccount => match account(drive, machine.hello(), facts).await {
                 Ok((account, facts)) => {
+                    if facts.as_ref().is_some_and(|facts| facts.barred) {
+                        hear_refusal(drive, &machine).await?;
+                    }
                     terms = Terms::of(facts);
                     machine.account(account)
                 }
@@ -324,7 +328,13 @@ async fn account(
     };
     let account = match found.plugin.as_str() {
         _ if found.several => Account::Relayed,
+        // What is stored is no hash: it may have been written there since the server last read it.
+        "mysql_native_password" | "" if found.is_unreadable() => Account::Relayed,
         "mysql_native_password" | "" => Account::Native { double_sha1: found.double_sha1 },
+        "mysql_old_password" => match OldHash::parse(&found.authentication) {
+            None if !found.authentication.is_empty() => Account::Relayed,
+            hash => Account::Old { hash },
+        },
         "caching_sha2_password" => {
             Account::CachingSha2 { cached: accounts.password(&hello.user), empty: found.empty }
         }
@@ -332,6 +342,16 @@ async fn account(
         _ => Account::Relayed,
     };
     Ok((account, Some(found)))
+}
+
+/// Hears from the primary why it lets nobody in by an account's plugin, and passes it on.
+async fn hear_refusal(drive: &mut Drive, machine: &Greet) -> Result<(), Barred> {
+    let identity = identity(machine.hello(), Credential::Empty, Demand::Nothing);
+    let opened = Box::pin(open_on_primary(&drive.worker, &drive.seat, &identity, nobody)).await;
+    let Err(DialError::Refused(payload)) = opened else { return Ok(()) };
+    drive.worker.metrics(&drive.seat.group).login_failed();
+    pass_on(drive, &payload, machine.next_seq()).await?;
+    Err(Barred::Refused)
 }
 
 /// Asks the primary whether a password is right. `Some(link)` when it is; the link is there

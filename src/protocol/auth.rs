@@ -14,6 +14,7 @@ use aws_lc_rs::{constant_time, digest, rand};
 use zeroize::Zeroizing;
 
 use super::handshake::NONCE_LEN;
+use super::old_password::OldHash;
 
 /// The plugin of 4.1, with SHA-1.
 pub const NATIVE: &[u8] = b"mysql_native_password";
@@ -70,6 +71,8 @@ pub enum Credential {
     Empty,
     /// SHA1(password), recovered from a native exchange: good for mysql_native_password only.
     Sha1([u8; 20]),
+    /// What the server keeps: good for mysql_old_password only.
+    Old(OldHash),
     /// The password itself.
     Password(Password),
     /// Nothing: the client answers the server itself, once.
@@ -84,6 +87,7 @@ impl fmt::Debug for Credential {
         f.write_str(match self {
             Self::Empty => "Credential::Empty",
             Self::Sha1(_) => "Credential::Sha1(..)",
+            Self::Old(_) => "Credential::Old(..)",
             Self::Password(_) => "Credential::Password(..)",
             Self::Relayed { .. } => "Credential::Relayed",
         })

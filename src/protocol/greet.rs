@@ -17,7 +17,8 @@ use super::handshake::{
     AuthMoreData, AuthSwitch, ChangeUser, Greeting, HandshakeResponse, LOGIN_PACKET_MAX, NONCE_LEN,
     SslRequest,
 };
-use super::{Malformed, packet};
+use super::old_password::{OLD, OldHash};
+use super::{Malformed, packet, reply};
 
 /// AuthMoreData of caching_sha2_password: the fast answer was right.
 const FAST_OK: &[u8] = &[3];
@@ -121,6 +122,11 @@ pub enum Account {
         /// SHA1(SHA1(password)); `None` for the empty password.
         double_sha1: Option<[u8; 20]>,
     },
+    /// mysql_old_password.
+    Old {
+        /// What is stored; `None` for the empty password.
+        hash: Option<OldHash>,
+    },
     /// caching_sha2_password.
     CachingSha2 {
         /// The password, when an earlier full exchange has shown it to be right.
@@ -187,6 +193,7 @@ enum State {
 #[derive(Debug)]
 enum Target {
     Native { stored: Option<[u8; 20]> },
+    Old { stored: Option<OldHash> },
     CachingSha2 { cached: Option<Password>, empty: bool },
     Sha256 { empty: bool },
 }
@@ -195,6 +202,7 @@ impl Target {
     const fn plugin(&self) -> &'static [u8] {
         match self {
             Self::Native { .. } => NATIVE,
+            Self::Old { .. } => OLD,
             Self::CachingSha2 { .. } => CACHING_SHA2,
             Self::Sha256 { .. } => SHA256,
         }
@@ -394,6 +402,7 @@ impl Greet {
         }
         let target = match account {
             Account::Native { double_sha1 } => Target::Native { stored: double_sha1 },
+            Account::Old { hash } => return self.old(hash),
             Account::CachingSha2 { cached, empty } => Target::CachingSha2 { cached, empty },
             Account::Unknown { plugin } => {
                 self.unknown = true;
@@ -438,6 +447,26 @@ impl Greet {
         }
         let mut out = Vec::new();
         self.seq = AuthSwitch::encode(&mut out, self.seq, target.plugin(), &self.hello.nonce);
+        self.state = State::Switched(target);
+        Ok(Step::Send(out))
+    }
+
+    /// Nobody is challenged anew for mysql_old_password: the answer is to the login's nonce
+    /// (MariaDB 10.11, measured), and a client that began with mysql_native_password is asked for
+    /// it by a single byte.
+    fn old(&mut self, stored: Option<OldHash>) -> Result<Step, SqlError> {
+        if !self.hello.capabilities.has(Capabilities::PLUGIN_AUTH) {
+            return Err(self.too_old());
+        }
+        self.hello.nonce = self.hello.login_nonce;
+        let target = Target::Old { stored };
+        let answer = std::mem::take(&mut self.answer);
+        let mut out = Vec::new();
+        self.seq = match self.hello.plugin.as_deref().unwrap_or(NATIVE) {
+            OLD => return Ok(self.compare(target, &answer)),
+            NATIVE => packet::write(&mut out, self.seq, &[reply::EOF]),
+            _ => AuthSwitch::encode(&mut out, self.seq, OLD, &self.hello.nonce),
+        };
         self.state = State::Switched(target);
         Ok(Step::Send(out))
     }
@@ -494,6 +523,13 @@ impl Greet {
                     (None | Some(_), _) => Step::Denied,
                 }
             }
+            Target::Old { stored } => match stored {
+                None if blank => self.done(Credential::Empty),
+                Some(hash) if hash.is_met_by(answer, &self.hello.nonce) => {
+                    self.done(Credential::Old(hash))
+                }
+                None | Some(_) => Step::Denied,
+            },
             Target::CachingSha2 { empty, .. } | Target::Sha256 { empty } if blank => match empty {
                 true => self.done(Credential::Empty),
                 false => Step::Denied,

@@ -10,6 +10,7 @@ use super::flags::{Capabilities, MariadbCapabilities};
 use super::handshake::{
     AuthMoreData, AuthSwitch, Greeting, HandshakeResponse, NONCE_LEN, SslRequest,
 };
+use super::old_password::{OLD, OldHash};
 use super::{Malformed, packet, reply};
 
 /// A server may change its mind about the plugin this often (MariaDB: accounts with several).
@@ -311,7 +312,8 @@ impl Login {
             // the client answers.
             (Credential::Relayed { .. }, _) => (RELAYED, Vec::new()),
             (Credential::Empty, CACHING_SHA2) => (CACHING_SHA2, Vec::new()),
-            (Credential::Empty, _) => (NATIVE, Vec::new()),
+            // The server asks for the answer by a switch.
+            (Credential::Empty | Credential::Old(_), _) => (NATIVE, Vec::new()),
             (Credential::Sha1(stage1), _) => (NATIVE, auth::native_token(stage1, &nonce).to_vec()),
             (Credential::Password(password), CACHING_SHA2) => {
                 let token = auth::caching_sha2_token(password.expose(), &nonce);
@@ -352,6 +354,10 @@ impl Login {
                 (Credential::Relayed { private }, _) => {
                     let private = *private && self.request.secure;
                     self.on_question(exchange, payload, private)
+                }
+                (Credential::Old(hash), Some(&reply::EOF)) => {
+                    let hash = *hash;
+                    self.on_old(exchange, payload, hash)
                 }
                 (_, Some(&reply::EOF)) => self.on_switch(exchange.greeting, payload),
                 (_, _) => self.on_more(exchange, AuthMoreData::parse(payload)?.data),
@@ -402,7 +408,7 @@ impl Login {
         let answer = match (&self.request.credential, exchange.plugin.as_slice()) {
             (Credential::Empty, _) => Vec::new(),
             (Credential::Sha1(stage1), NATIVE) => auth::native_token(stage1, &nonce).to_vec(),
-            (Credential::Sha1(_), plugin) => {
+            (Credential::Sha1(_) | Credential::Old(_), plugin) => {
                 return Err(LoginError::PasswordUnknown { plugin: lossy(plugin) });
             }
             (Credential::Password(password), NATIVE) => {
@@ -419,6 +425,28 @@ impl Login {
         Ok(self.answer(exchange, &answer))
     }
 
+    /// The answer of mysql_old_password, to whom has the hash: that is the only credential that
+    /// is good for it, as no password is shown in a scheme before 4.1.
+    fn on_old(
+        &mut self,
+        mut exchange: Exchange,
+        payload: &[u8],
+        hash: OldHash,
+    ) -> Result<LoginStep, LoginError> {
+        self.switched()?;
+        if payload.len() > 1 {
+            let switch = AuthSwitch::parse(payload)?;
+            if switch.plugin != OLD {
+                return Err(LoginError::PasswordUnknown { plugin: lossy(&switch.plugin) });
+            }
+            let nonce = switch.nonce();
+            exchange.nonce = nonce.ok_or(Malformed::new("nonce of a switched plugin", 0))?;
+        }
+        exchange.plugin = OLD.to_vec();
+        let answer = [&hash.token(&exchange.nonce)[..], b"\0"].concat();
+        Ok(self.answer(exchange, &answer))
+    }
+
     fn on_ed25519(
         &mut self,
         greeting: Greeting,
@@ -431,7 +459,9 @@ impl Login {
             Credential::Empty => ed25519::sign(b"", &nonce),
             Credential::Password(password) => ed25519::sign(password.expose(), &nonce),
             // No signature: the server goes on with another plugin of the account, or refuses.
-            Credential::Sha1(_) | Credential::Relayed { .. } => [0; ed25519::SIGNATURE_LEN],
+            Credential::Sha1(_) | Credential::Old(_) | Credential::Relayed { .. } => {
+                [0; ed25519::SIGNATURE_LEN]
+            }
         };
         Ok(self.answer(exchange, &signature))
     }
@@ -479,7 +509,10 @@ impl Login {
     fn password(&self, exchange: &Exchange) -> Result<Password, LoginError> {
         match &self.request.credential {
             Credential::Password(password) => Ok(password.clone()),
-            Credential::Empty | Credential::Sha1(_) | Credential::Relayed { .. } => {
+            Credential::Empty
+            | Credential::Sha1(_)
+            | Credential::Old(_)
+            | Credential::Relayed { .. } => {
                 Err(LoginError::PasswordUnknown { plugin: lossy(&exchange.plugin) })
             }
         }

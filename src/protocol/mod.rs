@@ -32,6 +32,7 @@ pub mod flags;
 pub mod greet;
 pub mod handshake;
 pub mod login;
+pub mod old_password;
 pub mod packet;
 pub mod reply;
 pub mod resultset;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{ChangeUserOpts, Conn};
+use pointsman::provider::Flavour;
 use pointsman::provider::replication::APP;
 
+use self::attempt::{Attempt, Way};
 use crate::proxy::Proxy;
 use crate::{clients, raw, servers, wait};
 
@@ -135,5 +137,72 @@ async fn a_changed_password_counts_at_once_and_harms_no_session() {
         assert_eq!(one, Some(1));
         conn.query_drop("SELECT 1 FOR UPDATE").await.expect("the session goes on");
         primary.run(&["DROP USER 'moving'@'%'"]).await.expect("no account");
+    }
+}
+
+#[tokio::test]
+async fn accounts_from_before_4_1_log_in_where_their_server_lets_them() {
+    for flavour in servers::flavours().into_iter().filter(|at| *at == Flavour::Mariadb) {
+        let cluster = servers::shared(flavour);
+        let primary = cluster.primary().expect("a primary");
+        let users = ["before41", "before41too"];
+        for user in users {
+            let account = [
+                format!("CREATE USER '{user}'@'%' IDENTIFIED BY PASSWORD '09301740536db389'"),
+                format!("GRANT SELECT ON app.* TO '{user}'@'%'"),
+            ];
+            primary.run(&account).await.expect("an account");
+        }
+        cluster.wait_caught_up().await.expect("replicas apply");
+        let proxy = Proxy::start(cluster, "").await;
+        let firsts = ["mysql_native_password", "mysql_old_password", "caching_sha2_password"];
+        let settings = ["SET GLOBAL secure_auth = 0", "SET GLOBAL secure_auth = DEFAULT"];
+        for (setting, user) in settings.into_iter().zip(users) {
+            primary.run(&[setting]).await.expect(setting);
+            let mut entered = 0;
+            for first in firsts.into_iter().map(Some).chain([None]) {
+                for password in [b"oldpw".as_slice(), b"wrong", b""] {
+                    for from in [None, Some(APP)] {
+                        let attempt = Attempt {
+                            user: user.to_owned(),
+                            password: password.to_vec(),
+                            first,
+                            database: None,
+                            copes_with_expiry: false,
+                            from,
+                            way: Way::Clear,
+                        };
+                        let [direct, proxied] =
+                            [primary.port, proxy.port].map(|port| attempt::attempt(port, &attempt));
+                        assert_eq!(proxied, direct, "{setting}: {attempt:?}");
+                        entered += u32::from(proxied.is_in());
+                    }
+                }
+            }
+            assert_eq!(entered > 0, setting.ends_with('0'), "{setting}: {entered}");
+        }
+        primary.run(&["DROP USER 'before41'@'%', 'before41too'@'%'"]).await.expect("no account");
+    }
+}
+
+#[tokio::test]
+async fn an_account_whose_stored_password_is_no_hash_is_judged_by_the_primary() {
+    for flavour in servers::flavours().into_iter().filter(|at| *at == Flavour::Mariadb) {
+        let cluster = servers::shared(flavour);
+        let primary = cluster.primary().expect("a primary");
+        let broken = "UPDATE mysql.global_priv SET priv = JSON_SET(priv, \
+                      '$.authentication_string', 'broken') WHERE user = 'rewritten'";
+        let account = "CREATE USER 'rewritten'@'%' IDENTIFIED BY 'pw'";
+        // The server goes by what it has in memory until it reads its tables again.
+        primary.run(&[account, broken]).await.expect("an account");
+        let proxy = Proxy::start(cluster, "").await;
+        login(proxy.port, ("rewritten", "pw"), None).expect("the server has not read that yet");
+        let refused = login(proxy.port, ("rewritten", "wrong"), None).expect_err("refused");
+        assert_eq!((refused.0, refused.1.as_str()), (1045, "28000"));
+        primary.run(&["FLUSH PRIVILEGES"]).await.expect("the server reads its tables");
+        let [direct, proxied] = [primary.port, proxy.port]
+            .map(|port| without_host(login(port, ("rewritten", "pw"), None).expect_err("refused")));
+        assert_eq!(proxied, direct);
+        primary.run(&["DROP USER 'rewritten'@'%'"]).await.expect("no account");
     }
 }

@@ -12,6 +12,7 @@ use pointsman::protocol::flags::{Capabilities, MariadbCapabilities};
 use pointsman::protocol::handshake::{
     ChangeUser, Greeting, HandshakeResponse, NONCE_LEN, SslRequest,
 };
+use pointsman::protocol::old_password::{OLD, OldHash};
 use pointsman::protocol::{packet, reply};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -235,6 +236,8 @@ impl Talk<'_> {
         match (self.plugin.as_slice(), nonce) {
             (CLIENT_ED25519, _) => ed25519::sign(password, &self.nonce).to_vec(),
             (NATIVE | CACHING_SHA2, _) if password.is_empty() => Vec::new(),
+            (OLD, _) if password.is_empty() => Vec::new(),
+            (OLD, Some(nonce)) => [&OldHash::of(password).token(&nonce)[..], b"\0"].concat(),
             (SHA256, _) if password.is_empty() => vec![0],
             (NATIVE, Some(nonce)) => auth::native_token(&auth::stage1(password), &nonce).to_vec(),
             (CACHING_SHA2, Some(nonce)) => auth::caching_sha2_token(password, &nonce).to_vec(),
@@ -256,6 +259,11 @@ impl Talk<'_> {
                 (Some(&reply::ERR), _) => {
                     return Err(Outcome::Refused(raw::refusal(&payload), None));
                 }
+                // To the nonce of the login.
+                (Some(&reply::EOF), _) if payload.len() == 1 => {
+                    self.plugin = OLD.to_vec();
+                    self.answer()
+                }
                 (Some(&reply::EOF), _) => {
                     let mut parts = payload[1..].splitn(2, |byte| *byte == 0);
                     self.plugin = parts.next().unwrap_or_default().to_vec();
@@ -265,7 +273,7 @@ impl Talk<'_> {
                     if nonce.len() == NONCE_LEN + 1 {
                         self.nonce.truncate(NONCE_LEN);
                     }
-                    let known = [NATIVE, CACHING_SHA2, SHA256, CLIENT_ED25519, b"dialog"];
+                    let known = [NATIVE, OLD, CACHING_SHA2, SHA256, CLIENT_ED25519, b"dialog"];
                     if !known.contains(&self.plugin.as_slice()) {
                         let plugin = String::from_utf8_lossy(&self.plugin).into_owned();
                         return Err(Outcome::Lost(plugin));
