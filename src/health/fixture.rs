@@ -26,6 +26,7 @@ pub(super) fn seen(server_id: u32) -> Seen {
             storage_engine: "InnoDB".into(),
             query_cache: false,
             session_defaults: "".into(),
+            trackers: "".into(),
             sql_mode: Arc::from(""),
             max_connections: 151,
             require_secure_transport: false,

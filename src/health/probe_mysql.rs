@@ -40,6 +40,14 @@ macro_rules! of_sessions {
     };
 }
 
+/// How trackers are set when a session begins, in both families.
+macro_rules! of_trackers {
+    () => {
+        "CONCAT_WS('/', @@global.session_track_schema, @@global.session_track_state_change, \
+         @@global.session_track_transaction_info, @@global.session_track_system_variables"
+    };
+}
+
 /// One question for everything but replication, in the order of [`seen`].
 const MARIADB_VARIABLES: &str = concat!(
     "SELECT SQL_NO_CACHE @@global.server_id, '', @@global.read_only, @@global.gtid_binlog_pos, \
@@ -48,7 +56,9 @@ const MARIADB_VARIABLES: &str = concat!(
     "CONCAT_WS('/', ",
     of_sessions!(),
     ", @@global.tx_isolation, @@global.enforce_storage_engine), \
-     @@global.default_storage_engine, @@global.have_query_cache",
+     @@global.default_storage_engine, @@global.have_query_cache, ",
+    of_trackers!(),
+    ")",
 );
 const MYSQL_VARIABLES: &str = concat!(
     "SELECT @@global.server_id, @@global.server_uuid, \
@@ -56,7 +66,9 @@ const MYSQL_VARIABLES: &str = concat!(
     of_the_server!(),
     "CONCAT_WS('/', ",
     of_sessions!(),
-    ", @@global.transaction_isolation), @@global.default_storage_engine",
+    ", @@global.transaction_isolation), @@global.default_storage_engine, '', ",
+    of_trackers!(),
+    ", @@global.session_track_gtids)",
 );
 
 /// Probes one server.
@@ -260,6 +272,7 @@ fn seen(conn: &Connection, row: &Row<'_>, sources: Vec<Source>) -> Result<Seen, 
         storage_engine: Arc::from(text(16)),
         // Only MariaDB is asked.
         query_cache: text(17).eq_ignore_ascii_case("yes"),
+        trackers: Arc::from(text(18)),
         sees_us_as: Arc::from(user.rsplit_once('@').map_or("", |(_, host)| host)),
     };
     Ok(Seen {

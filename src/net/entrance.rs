@@ -26,7 +26,7 @@ use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, Login};
 use crate::session::{Session, state};
 use crate::tls::trust::Demand;
-use crate::topology::{Flavour, ServerFacts};
+use crate::topology::{Flavour, ServerFacts, Topology};
 use crate::upstream::dial::DialError;
 
 /// What the backends offer and we pass on: everything but each side's own transport, and what
@@ -70,6 +70,12 @@ impl From<Gone> for Barred {
 /// MariaDB takes the next command only this long after a change of user has failed, so that
 /// guessing passwords takes time.
 const FAILED_CHANGE_DELAY: Duration = Duration::from_secs(1);
+
+/// A probe that must tell of changed settings has come in this time, or logins go on without it.
+const SETTINGS_SEEN: Duration = Duration::from_secs(1);
+
+/// Between two looks at the topology of a login that waits.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// Lets a client in: header, greeting, dialogue, OK. `None` when it did not get in; it has been
 /// told, and counted.
@@ -155,21 +161,34 @@ pub(super) async fn change_user(
     }
 }
 
-/// The facts to greet with; waits for the first probe when the process has just started.
+/// The facts to greet with; waits for the first probe when the process has just started, and for
+/// the next one when a client has just changed the settings that sessions begin with.
 async fn known_facts(drive: &Drive) -> Option<std::sync::Arc<ServerFacts>> {
     let mut generation = drive.seat.group.topology.subscribe();
     let patience = drive.seat.group.settings.load().handshake_timeout / 2;
     let wait = async {
         loop {
-            if let Some(facts) = drive.seat.group.topology.load().facts() {
+            let topology = drive.seat.group.topology.load();
+            if let Some(facts) = topology.facts()
+                && !is_outdated(drive, &topology)
+            {
                 return Some(facts.clone());
             }
-            if generation.changed().await.is_err() {
+            // A probe that finds all as it was makes no new generation.
+            if let Ok(Err(_)) = tokio::time::timeout(GLANCE, generation.changed()).await {
                 return None;
             }
         }
     };
     tokio::time::timeout(patience.max(Duration::from_millis(10)), wait).await.ok().flatten()
+}
+
+/// Whether what is known of the primary is from before a client has changed its settings.
+fn is_outdated(drive: &Drive, topology: &Topology) -> bool {
+    let changed = drive.seat.group.settings_changed.get();
+    let recent = changed.filter(|at| at.elapsed() < SETTINGS_SEEN);
+    let seen = topology.primary_node().and_then(|node| node.observed_at);
+    recent.zip(seen).is_some_and(|(changed, seen)| seen < changed)
 }
 
 /// What is offered; `None` when no random numbers can be had.
@@ -453,7 +472,8 @@ async fn admit(
             }
         }
     }
-    let greeted = drive.seat.group.topology.load().facts().map_or(2, |facts| facts.status);
+    let facts = drive.seat.group.topology.load().facts().cloned();
+    let greeted = facts.as_ref().map_or(2, |facts| facts.status);
     let status = link.as_ref().map_or(greeted, |(_, facts, _)| facts.status);
     let proof = machine.certificate_proof(terms.verifier.as_deref());
     let mut tracks = Vec::new();
@@ -481,6 +501,7 @@ async fn admit(
         status,
         sole: matches!(identity.credential, Credential::Relayed { .. })
             || link.as_ref().is_some_and(|(.., sandboxed)| *sandboxed),
+        trackers: facts.map_or_else(|| "".into(), |facts| facts.trackers.clone()),
     };
     let link = link.map(|(socket, facts, _)| (socket, facts));
     *drive.seat.who.borrow_mut() = Some(drive.worker.principal(&drive.seat, &identity));

@@ -334,6 +334,9 @@ pub struct Login {
     pub sole: bool,
     /// The user is the one that the session had before (COM_CHANGE_USER).
     pub same_user: bool,
+    /// The server's trackers as its sessions begin with them (see
+    /// [`ServerFacts`](crate::topology::ServerFacts)).
+    pub trackers: Arc<str>,
 }
 
 /// What a session waits for; the shell polls for exactly these.

@@ -180,12 +180,13 @@ impl Session {
     ) -> Self {
         let status = Status(link.as_ref().map_or(login.status, |link| link.status));
         let state = State::new(dialect, login.schema.clone(), status);
+        let tracking = Tracking::of(&login.trackers);
         let mut session = Self {
             connection_id,
             login,
             first_dialect: dialect,
             state,
-            tracking: Tracking::default(),
+            tracking,
             statements: Statements::default(),
             refused_changes: 0,
             doomed: false,
@@ -520,7 +521,7 @@ impl Session {
         self.pins = Pins::default();
         self.holdings = None;
         self.pin_login();
-        self.tracking = Tracking::default();
+        self.tracking = Tracking::of(&self.login.trackers);
         self.transaction = None;
         self.doubtful = false;
         self.lost = None;

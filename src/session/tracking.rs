@@ -1,5 +1,7 @@
 //! Which of the server's trackers the client asked for: ours are all on, the client sees its own.
 
+use std::sync::Arc;
+
 use crate::protocol::session_track::{self, Change};
 use crate::session::options;
 
@@ -11,6 +13,9 @@ pub struct Tracking {
     gtids: bool,
     transaction: Transaction,
     variables: Variables,
+    /// With what the session has begun: the server's global settings, in the order of [`NAMES`],
+    /// with a `/` between two.
+    began: Arc<str>,
     /// What the client has set, as text, in the order of [`NAMES`].
     set: Option<Box<Texts>>,
 }
@@ -36,34 +41,35 @@ enum Transaction {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Variables {
-    Default,
     All,
     These(Vec<Box<[u8]>>),
 }
 
-/// Both families' default of `session_track_system_variables`.
-const DEFAULT_VARIABLES: [&[u8]; 5] = [
-    b"autocommit",
-    b"character_set_client",
-    b"character_set_connection",
-    b"character_set_results",
-    b"time_zone",
-];
+/// Both families' defaults, as [`Tracking::of`] takes them.
+const DEFAULTS: &str = "ON/OFF/OFF/autocommit,character_set_client,\
+    character_set_connection,character_set_results,time_zone/OFF";
 
-impl Default for Tracking {
-    fn default() -> Self {
-        Self {
-            schema: true,
+impl Tracking {
+    /// The settings of a session that has just begun; an empty text stands for the families'
+    /// defaults.
+    #[must_use]
+    pub fn of(began: &Arc<str>) -> Self {
+        let began = if began.is_empty() { Arc::from(DEFAULTS) } else { began.clone() };
+        let mut tracking = Self {
+            schema: false,
             state_change: false,
             gtids: false,
             transaction: Transaction::Off,
-            variables: Variables::Default,
+            variables: Variables::All,
+            began: began.clone(),
             set: None,
+        };
+        for (name, value) in NAMES.iter().zip(began.split('/')) {
+            tracking.show(name, value.as_bytes());
         }
+        tracking
     }
-}
 
-impl Tracking {
     /// Notes that the client set one of the trackers; `name` in lower case, `value` unquoted.
     pub fn set(&mut self, name: &str, value: &[u8]) {
         if let Some(at) = NAMES.iter().position(|known| *known == name)
@@ -72,6 +78,18 @@ impl Tracking {
             let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_,*. ".contains(byte);
             *place = value.iter().all(plain).then(|| value.into());
         }
+        let began = self.began.clone();
+        let mut defaults = NAMES.iter().zip(began.split('/'));
+        match defaults.find(|(known, _)| **known == name) {
+            Some((_, default)) if value.eq_ignore_ascii_case(b"default") => {
+                self.show(name, default.as_bytes());
+            }
+            _ => self.show(name, value),
+        }
+    }
+
+    /// Shows the client what the tracker `name` tells when it is set to `value`.
+    fn show(&mut self, name: &str, value: &[u8]) {
         let on = value.eq_ignore_ascii_case(b"on")
             || value == b"1"
             || value.eq_ignore_ascii_case(b"true");
@@ -172,7 +190,6 @@ impl Tracking {
                 self.transaction == Transaction::Characteristics
             }
             Change::Variable { name, .. } => match &self.variables {
-                Variables::Default => DEFAULT_VARIABLES.contains(name),
                 Variables::All => true,
                 Variables::These(names) => names.iter().any(|shown| **shown == **name),
             },
@@ -217,6 +234,28 @@ fn shows_others(sql: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_begins_with_what_its_server_tells_by_default() {
+        let variable = |name: &'static [u8]| Change::Variable { name, value: b"x" };
+        let usual = Tracking::of(&Arc::from(""));
+        assert!(usual.shows(&variable(b"time_zone")) && usual.shows(&Change::Schema(b"d")));
+        assert!(!usual.shows(&variable(b"sql_mode")) && !usual.shows(&Change::StateChange));
+
+        let mut tracking = Tracking::of(&Arc::from("OFF/ON/CHARACTERISTICS/sql_mode"));
+        let shows = |tracking: &Tracking| {
+            let changes = [variable(b"sql_mode"), variable(b"time_zone"), Change::Schema(b"d")];
+            changes.map(|change| tracking.shows(&change))
+        };
+        assert_eq!(shows(&tracking), [true, false, false]);
+        assert!(tracking.shows(&Change::TransactionCharacteristics(b"x")));
+        tracking.set("session_track_system_variables", b"time_zone");
+        tracking.set("session_track_schema", b"1");
+        assert_eq!(shows(&tracking), [false, true, true]);
+        tracking.set("session_track_system_variables", b"DEFAULT");
+        tracking.set("session_track_schema", b"default");
+        assert_eq!(shows(&tracking), [true, false, false]);
+    }
 
     #[test]
     fn a_pattern_that_begins_otherwise_shows_no_tracker() {

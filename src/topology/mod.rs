@@ -161,6 +161,9 @@ pub struct ServerFacts {
     /// What a session begins with and can see in results (`max_allowed_packet`, `time_zone` ...),
     /// as one text: equal on two servers whose sessions behave alike.
     pub session_defaults: Arc<str>,
+    /// How trackers are set when a session begins: `session_track_schema`, `_state_change`,
+    /// `_transaction_info`, `_system_variables` and, on MySQL, `_gtids`, with a `/` between two.
+    pub trackers: Arc<str>,
     /// The host part under which this server sees the monitor's connection, from `USER()`:
     /// the address that account host patterns are matched against.
     pub sees_us_as: Arc<str>,

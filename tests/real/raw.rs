@@ -27,6 +27,16 @@ pub(crate) fn login(
     account: (&str, &str),
     database: Option<&str>,
 ) -> Result<(), Refusal> {
+    login_with(stream, account, database, Capabilities(0))
+}
+
+/// The same with further capabilities.
+pub(crate) fn login_with(
+    stream: &mut (impl Read + Write),
+    account: (&str, &str),
+    database: Option<&str>,
+    more: Capabilities,
+) -> Result<(), Refusal> {
     let password = Password::new(account.1.as_bytes().to_vec());
     let mut login = Login::new(LoginRequest {
         user: account.0.as_bytes().to_vec(),
@@ -37,7 +47,8 @@ pub(crate) fn login(
             .with(Capabilities::PLUGIN_AUTH)
             .with(Capabilities::SECURE_CONNECTION)
             .with(Capabilities::TRANSACTIONS)
-            .with(Capabilities::CONNECT_WITH_DB),
+            .with(Capabilities::CONNECT_WITH_DB)
+            .with(more),
         mariadb: MariadbCapabilities(0),
         max_packet: 1 << 24,
         attributes: Vec::new(),

@@ -1,11 +1,16 @@
 //! Settings that a client gives the primary: new sessions find them wherever they read.
 
+use std::io::Write as _;
+use std::net::TcpStream;
+
 use mysql_async::prelude::Queryable as _;
+use pointsman::protocol::flags::Capabilities;
+use pointsman::protocol::packet;
 use pointsman::provider::Flavour;
 use pointsman::provider::replication::{APP, ROOT};
 
 use crate::proxy::Proxy;
-use crate::{clients, servers, wait};
+use crate::{clients, raw, servers, wait};
 
 const ASK: &str = "SELECT GROUP_CONCAT('abcdefghij') FROM (SELECT 1) AS one";
 
@@ -46,6 +51,36 @@ async fn a_setting_of_the_primary_holds_for_reads_of_new_sessions() {
         })
         .await;
         assert!(proxy.log().contains("other settings"), "{}", proxy.log());
+    }
+}
+
+/// What a new session that knows of trackers is told of its SET NAMES.
+fn told(port: u16) -> Vec<u8> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    raw::login_with(&mut stream, ROOT, None, Capabilities::SESSION_TRACK).expect("a login");
+    let mut out = Vec::new();
+    packet::write(&mut out, 0, b"\x03SET NAMES latin1");
+    stream.write_all(&out).expect("a query");
+    raw::read_packet(&mut stream).expect("an answer").1
+}
+
+#[tokio::test]
+async fn a_session_begins_with_the_trackers_that_its_server_has() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own(flavour, 0).await;
+        let primary = cluster.primary().expect("a primary");
+        primary.run(&["SET GLOBAL session_track_system_variables = '*'"]).await.expect("all");
+        let proxy = Proxy::start(&cluster, "").await;
+        let all = told(proxy.port);
+        assert_eq!(all, told(primary.port), "{flavour:?}");
+        let mut admin = clients::connect(proxy.port, ROOT).await;
+        for value in ["'character_set_client'", "''", "DEFAULT"] {
+            let set = format!("SET GLOBAL session_track_system_variables = {value}");
+            admin.query_drop(&set).await.expect("a setting");
+            let some = told(proxy.port);
+            assert_eq!(some, told(primary.port), "{flavour:?} {value}");
+            assert!(some.len() < all.len(), "{flavour:?} {value}");
+        }
     }
 }
 

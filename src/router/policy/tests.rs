@@ -45,6 +45,7 @@ fn facts() -> ServerFacts {
         storage_engine: "InnoDB".into(),
         query_cache: false,
         session_defaults: "".into(),
+        trackers: "".into(),
         sql_mode: Arc::from(""),
         max_connections: 151,
         require_secure_transport: false,

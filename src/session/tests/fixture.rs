@@ -70,6 +70,7 @@ impl Rig {
             status: AUTO.0,
             sole: false,
             same_user: false,
+            trackers: "".into(),
         };
         let now = Instant::now();
         let dialect = state::initial_dialect(&facts(), 45, false);
@@ -475,6 +476,7 @@ pub(super) fn facts() -> ServerFacts {
         storage_engine: "InnoDB".into(),
         query_cache: false,
         session_defaults: "".into(),
+        trackers: "".into(),
         sql_mode: Arc::from(""),
         max_connections: 151,
         require_secure_transport: false,

@@ -341,6 +341,7 @@ fn a_change_of_user_drops_the_links_and_starts_anew() {
         status: AUTO.0,
         sole: false,
         same_user: false,
+        trackers: "".into(),
     };
     rig.event(Event::UserChanged(Some(login)));
     assert!(rig.session.pins().is_empty());
