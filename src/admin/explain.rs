@@ -66,6 +66,7 @@ fn new_session(nothing: &GtidSet) -> View<'_> {
         floor: None,
         caught_up: None,
         user_vars_restorable: true,
+        has_defined: false,
         refused_before: false,
         avoid: 0,
         settings_changed: None,

@@ -257,6 +257,9 @@ impl Effects {
     /// Asks for or resets the session's status counters: those of one host from now on.
     pub const COUNTERS: Self = Self(1 << 29);
 
+    /// Asks how tables and the like are defined, or for statistics of them.
+    pub const METADATA: Self = Self(1 << 30);
+
     /// The set with nothing in it.
     pub const NONE: Self = Self(0);
 

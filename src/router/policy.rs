@@ -33,6 +33,8 @@ pub struct View<'a> {
     pub caught_up: Option<NodeId>,
     /// Every user variable of the session can be reproduced elsewhere.
     pub user_vars_restorable: bool,
+    /// The session has defined tables or the like.
+    pub has_defined: bool,
     /// The digest was refused by a replica before.
     pub refused_before: bool,
     /// Servers that have failed this very request, as bits by node index.
@@ -93,6 +95,7 @@ const HARMLESS: u32 = Effects::USER_VAR_READ.0
     | Effects::FOUND_ROWS.0
     | Effects::HINT_PRIMARY.0
     | Effects::HINT_REPLICA.0
+    | Effects::METADATA.0
     | Effects::SET_STATEMENT.0;
 
 /// Decides where one statement runs. `loads` tells the statements in flight on a server; `seed`
@@ -174,6 +177,11 @@ fn read_reason(class: &Class, view: &View<'_>) -> Result<Reason, Reason> {
         (Kind::Primary | Kind::Last, _) => return Err(class.reason),
     };
     if class.effects.any(Effects::USER_VAR_READ) && !view.user_vars_restorable {
+        return Err(Reason::SessionState);
+    }
+    // Who has made a table looks at what became of it there: a replica makes it from the same
+    // text, but with settings, statistics and counters of its own.
+    if class.effects.any(Effects::METADATA) && view.has_defined && reason != Reason::Hint {
         return Err(Reason::SessionState);
     }
     Ok(reason)

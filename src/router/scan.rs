@@ -414,8 +414,9 @@ impl<'a> Scan<'a> {
             if table.eq_ignore_ascii_case(b"session_status") {
                 self.effect(Effects::COUNTERS);
             }
-            if !names::is_shared_information_schema_table(table) {
-                self.note(Reason::HostLocal);
+            match names::is_shared_information_schema_table(table) {
+                true => self.effect(Effects::METADATA),
+                false => self.note(Reason::HostLocal),
             }
         }
     }

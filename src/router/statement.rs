@@ -444,7 +444,7 @@ impl<'a> Reader<'a> {
                 kw::FORMAT => {
                     if !self.next().is_some_and(|t| t.is_punct(b'=')) {
                         // A table of that name.
-                        return (Verb::Describe, Lead::Read);
+                        return self.metadata(Verb::Describe);
                     }
                     let _ = self.next();
                 }
@@ -467,11 +467,11 @@ impl<'a> Reader<'a> {
                     return write(Verb::Explain);
                 }
                 _ if executes => return self.unknown(),
-                _ => return (Verb::Describe, Lead::Read),
+                _ => return self.metadata(Verb::Describe),
             }
         }
         match self.scan.p1.kind {
-            TokenKind::Quoted if !executes => (Verb::Describe, Lead::Read),
+            TokenKind::Quoted if !executes => self.metadata(Verb::Describe),
             _ => self.unknown(),
         }
     }
@@ -504,7 +504,6 @@ impl<'a> Reader<'a> {
 
     fn show(&mut self) -> Opening {
         let host_local = primary(Verb::Show, Reason::HostLocal);
-        let read = (Verb::Show, Lead::Read);
         let mut word = self.next_word();
         if matches!(word, kw::FULL | kw::EXTENDED | kw::STORAGE) {
             word = self.next_word();
@@ -522,20 +521,18 @@ impl<'a> Reader<'a> {
             | kw::KEYS
             | kw::DATABASES
             | kw::SCHEMAS
-            | kw::COLLATION
-            | kw::CHARSET
-            | kw::CHARACTER
-            | kw::ENGINES
-            | kw::TRIGGERS
-            | kw::PRIVILEGES => read,
+            | kw::TRIGGERS => self.metadata(Verb::Show),
+            kw::COLLATION | kw::CHARSET | kw::CHARACTER | kw::ENGINES | kw::PRIVILEGES => {
+                (Verb::Show, Lead::Read)
+            }
             // Events are enabled on one server only.
             kw::EVENTS => host_local,
             kw::STATUS => self.status(false),
             kw::SESSION | kw::LOCAL if self.next_word() == kw::STATUS => self.status(false),
             kw::GLOBAL if self.next_word() == kw::STATUS => self.status(true),
             kw::PROCEDURE | kw::FUNCTION | kw::PACKAGE => match self.next_word() {
-                kw::STATUS => read,
-                kw::BODY if self.next_word() == kw::STATUS => read,
+                kw::STATUS => self.metadata(Verb::Show),
+                kw::BODY if self.next_word() == kw::STATUS => self.metadata(Verb::Show),
                 _ => host_local,
             },
             kw::CREATE => match self.next_word() {
@@ -547,12 +544,17 @@ impl<'a> Reader<'a> {
                 | kw::FUNCTION
                 | kw::TRIGGER
                 | kw::SEQUENCE
-                | kw::PACKAGE => read,
+                | kw::PACKAGE => self.metadata(Verb::Show),
                 _ => host_local,
             },
             kw::WARNINGS | kw::ERRORS | kw::COUNT => (Verb::Show, Lead::Last),
             _ => host_local,
         }
+    }
+
+    fn metadata(&mut self, verb: Verb) -> Opening {
+        self.effect(Effects::METADATA);
+        (verb, Lead::Read)
     }
 
     /// SHOW STATUS: whoever reads the counters of his session does something, then reads them

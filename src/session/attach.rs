@@ -88,6 +88,7 @@ impl Session {
             floor: self.floor,
             caught_up: replica.filter(|reading| reading.caught_up).map(|reading| reading.node),
             user_vars_restorable: self.state.user_variables_restorable(),
+            has_defined: self.has_defined,
             refused_before: world.refused.contains(pending.class.digest),
             avoid: pending.avoid,
             settings_changed: world.settings_changed,

@@ -101,6 +101,8 @@ pub struct Session {
     doubtful: bool,
     /// When something was last read whose position the token does not cover.
     floor: Option<Instant>,
+    /// It has defined tables or the like since its login or reset.
+    has_defined: bool,
     /// Something went down while the client was idle; the next command is told.
     lost: Option<Failure>,
     phase: Phase,
@@ -204,6 +206,7 @@ impl Session {
             last_lost: false,
             transaction: None,
             doubtful: false,
+            has_defined: false,
             floor: None,
             lost: None,
             phase: Phase::Idle,
@@ -524,6 +527,7 @@ impl Session {
         self.tracking = Tracking::of(&self.login.trackers);
         self.transaction = None;
         self.doubtful = false;
+        self.has_defined = false;
         self.lost = None;
         self.strays = None;
         self.last = None;

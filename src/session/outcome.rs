@@ -176,6 +176,7 @@ impl Session {
                 self.pins.add(pin);
             }
         }
+        self.has_defined |= effects.any(Effects::DDL.with(Effects::TEMP_TABLE));
     }
 
     /// What the text of a successful statement tells beyond the trackers.

@@ -78,6 +78,7 @@ fn view(token: &GtidSet) -> View<'_> {
         floor: None,
         caught_up: None,
         user_vars_restorable: true,
+        has_defined: false,
         refused_before: false,
         avoid: 0,
         settings_changed: None,
@@ -240,6 +241,30 @@ fn an_unrestorable_variable_or_an_earlier_refusal_keeps_a_read_on_the_primary() 
     assert_eq!(case.route("SELECT @a"), decision(PRIMARY, Reason::SessionState));
     case.view.refused_before = true;
     assert_eq!(case.route("SELECT 1"), decision(PRIMARY, Reason::RefusedBefore));
+}
+
+#[test]
+fn who_has_defined_tables_sees_them_as_the_primary_has_made_them() {
+    let token = GtidSet::default();
+    let mut case = Case::new(&token);
+    let metadata = [
+        "SHOW CREATE TABLE t",
+        "SHOW TABLE STATUS",
+        "SHOW INDEX FROM t",
+        "DESCRIBE t",
+        "SELECT cardinality FROM information_schema.STATISTICS",
+    ];
+    for sql in metadata {
+        assert_eq!(case.route(sql).target, to(2, Freshness::Known), "{sql}");
+    }
+    case.view.has_defined = true;
+    for sql in metadata {
+        assert_eq!(case.route(sql), decision(PRIMARY, Reason::SessionState), "{sql}");
+    }
+    for sql in ["SELECT a FROM t", "EXPLAIN SELECT a FROM t", "SHOW COLLATION"] {
+        assert_eq!(case.route(sql).target, to(2, Freshness::Known), "{sql}");
+    }
+    assert_eq!(case.route("SHOW TABLES /* pointsman: replica */").reason, Reason::Hint);
 }
 
 #[test]
