@@ -357,6 +357,7 @@ fn start_group(
         clients: AtomicUsize::new(0),
         next_id: next_id.clone(),
         settings_changed: Moment::never(std::time::Instant::now()),
+        table_locks: AtomicUsize::new(0),
     })
 }
 

@@ -70,6 +70,7 @@ fn new_session(nothing: &GtidSet) -> View<'_> {
         refused_before: false,
         avoid: 0,
         settings_changed: None,
+        tables_locked: false,
     }
 }
 

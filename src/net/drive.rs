@@ -367,6 +367,7 @@ impl Drive {
             refused: &mut refused,
             spent: &mut spent,
             settings_changed: group.settings_changed.get(),
+            tables_locked: group.table_locks.load(Ordering::Relaxed) > 0,
         };
         let result = run(session, &mut world);
         self.seat.count_load(session.running_on());

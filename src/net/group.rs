@@ -47,6 +47,8 @@ pub struct GroupHandle {
     pub next_id: Arc<AtomicU32>,
     /// When a client last changed settings of the primary.
     pub settings_changed: Moment,
+    /// Sessions that hold locks of tables, or may.
+    pub table_locks: AtomicUsize,
 }
 
 /// A moment that all threads may read and move, or none yet.

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -212,6 +213,11 @@ impl Seat {
         if before == now {
             return;
         }
+        match (before.has(Pin::TableLock), now.has(Pin::TableLock)) {
+            (false, true) => self.group.table_locks.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.group.table_locks.fetch_sub(1, Ordering::Relaxed),
+            (true, true) | (false, false) => 0,
+        };
         for (index, pin) in Pin::ALL.into_iter().enumerate() {
             match (before.has(pin), now.has(pin)) {
                 (false, true) => metrics.pinned(index),

@@ -42,6 +42,8 @@ pub struct View<'a> {
     /// When a client last changed settings of the primary: what was observed before counts no
     /// more.
     pub settings_changed: Option<Instant>,
+    /// Some session holds locks of tables on the primary, for which others would wait there.
+    pub tables_locked: bool,
 }
 
 /// One of the two links that a session may hold.
@@ -208,7 +210,10 @@ impl Pool<'_> {
         }
         match self.group.consistency {
             Consistency::Eventual => self.any(Freshness::Known),
-            Consistency::Global if self.topology.primary.is_none() => Err(Reason::NotCaughtUp),
+            // No replica has others' locks either.
+            Consistency::Global if self.topology.primary.is_none() || self.view.tables_locked => {
+                Err(Reason::NotCaughtUp)
+            }
             Consistency::Global => self.any(Freshness::AskThenWait),
             Consistency::Session => self.for_session(),
         }

@@ -35,6 +35,8 @@ pub struct World<'a> {
     pub loads: Loads<'a>,
     /// When a client of the group last changed settings of the primary.
     pub settings_changed: Option<Instant>,
+    /// Some session of the group holds locks of tables.
+    pub tables_locked: bool,
     /// Breaks ties between equally good replicas.
     pub seed: u32,
     /// The worker's memory of statements that it has classified.

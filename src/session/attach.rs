@@ -92,6 +92,7 @@ impl Session {
             refused_before: world.refused.contains(pending.class.digest),
             avoid: pending.avoid,
             settings_changed: world.settings_changed,
+            tables_locked: world.tables_locked,
         };
         if self.asks_the_replica() {
             let decision =

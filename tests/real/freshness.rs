@@ -148,3 +148,34 @@ async fn replicas_that_do_not_apply_answer_nothing_stale() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn with_global_consistency_a_read_waits_for_the_locks_of_others() {
+    for flavour in servers::flavours() {
+        let cluster = with_table(flavour).await;
+        let proxy = Proxy::start(&cluster, "consistency = \"global\"").await;
+        let mut holder = clients::connect(proxy.port, APP).await;
+        let mut other = clients::connect(proxy.port, APP).await;
+        other.query_drop("SET lock_wait_timeout = 1").await.expect("patience");
+        let read = "SELECT COUNT(*) FROM app.pairs";
+        for _ in 0..2 {
+            holder.query_drop("LOCK TABLES app.pairs WRITE").await.expect("a lock");
+            let refused = other.query_drop(read).await.expect_err("it waits in vain");
+            assert_eq!(clients::errno(&refused), Some(1205), "{flavour:?}: {refused}");
+            holder.query_drop("UNLOCK TABLES").await.expect("no lock");
+            let before = reads(&proxy, &cluster).0;
+            let found: Option<u32> = other.query_first(read).await.expect("a read");
+            assert_eq!(found, Some(SESSIONS), "{flavour:?}");
+            assert!(reads(&proxy, &cluster).0 > before, "{flavour:?}: not on a replica");
+        }
+        holder.query_drop("LOCK TABLES app.pairs WRITE").await.expect("a lock");
+        drop(holder);
+        wait::until("reads on replicas again", || async {
+            let before = reads(&proxy, &cluster).0;
+            let mut conn = clients::connect(proxy.port, APP).await;
+            conn.query_drop(read).await.ok()?;
+            (reads(&proxy, &cluster).0 > before).then_some(())
+        })
+        .await;
+    }
+}

@@ -82,6 +82,7 @@ fn view(token: &GtidSet) -> View<'_> {
         refused_before: false,
         avoid: 0,
         settings_changed: None,
+        tables_locked: false,
     }
 }
 
@@ -293,7 +294,11 @@ fn a_session_that_saw_more_than_its_token_asks_the_primary_first() {
 fn global_consistency_always_asks_and_eventual_never_does() {
     let token = GtidSet::default();
     let mut case = Case::new(&token);
+    case.view.tables_locked = true;
+    assert_eq!(case.route("SELECT 1").target, to(2, Freshness::Known));
     case.group.consistency = Consistency::Global;
+    assert_eq!(case.route("SELECT 1"), decision(PRIMARY, Reason::NotCaughtUp));
+    case.view.tables_locked = false;
     assert_eq!(case.route("SELECT 1").target, to(2, Freshness::AskThenWait));
     case.topology.primary = None;
     assert_eq!(case.route("SELECT 1").target, PRIMARY);

@@ -103,6 +103,7 @@ impl Rig {
             refused: &mut self.refused,
             spent: &mut self.spent,
             settings_changed: None,
+            tables_locked: false,
         };
         let result = run(&mut self.session, &mut world, &mut out);
         self.client.append(&mut out.client);
