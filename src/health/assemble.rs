@@ -5,7 +5,8 @@
 //! read-only takes the writes, and never two in one generation. When the facts are
 //! contradictory there is no primary, and `no_primary_why` says what an operator must look at.
 //! A server that a client of ours has made read-only is no server that is being demoted: it
-//! stays the primary, and judges statements itself, while all others replicate from it.
+//! stays the primary, and judges statements itself, while all others replicate from it. So does
+//! one that has been told of a source which nobody has ever reached.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -219,6 +220,17 @@ fn replicates(members: &[Member], seen: &Seen) -> bool {
     })
 }
 
+/// Whether a server that takes writes has only been told where to replicate from, and nobody has
+/// ever reached what it was told: neither the server itself nor we.
+fn is_only_told(members: &[Member], seen: &Seen) -> bool {
+    let mut present = members.iter().filter(|member| member.gone.is_none());
+    !seen.read_only
+        && seen.sources.iter().all(|source| {
+            let nameless = source.server_id == 0 && source.server_uuid.is_empty();
+            nameless && present.all(|at| !is_source(source, at) || at.judgement.seen().is_none())
+        })
+}
+
 /// Chooses the primary.
 fn choose(previous: &Topology, input: &Input<'_>) -> Choice {
     let members = input.members;
@@ -227,7 +239,7 @@ fn choose(previous: &Topology, input: &Input<'_>) -> Choice {
         .iter()
         .enumerate()
         .filter(|(_, member)| member.gone.is_none() && member.hint != RoleHint::Replica)
-        .filter_map(|(index, member)| Head::of(input, index, member))
+        .filter_map(|(index, member)| Head::of(input, index, member, was == Some(index)))
         .collect();
     let writable: Vec<&Head<'_>> = heads.iter().filter(|head| head.writable(&heads)).collect();
     let closed = || heads.iter().find(|head| head.closed(members));
@@ -299,9 +311,10 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn of(input: &Input<'a>, index: usize, member: &'a Member) -> Option<Self> {
+    fn of(input: &Input<'a>, index: usize, member: &'a Member, is_present: bool) -> Option<Self> {
         let seen = member.judgement.alive()?;
-        if replicates(input.members, seen) {
+        let replicates = replicates(input.members, seen);
+        if replicates && !(is_present && is_only_told(input.members, seen)) {
             return None;
         }
         let live = input.members.iter().filter(|other| other.gone.is_none());
@@ -309,7 +322,9 @@ impl<'a> Head<'a> {
         let attached = links
             .filter(|other| other.sources.iter().any(|source| is_source(source, member)))
             .count();
-        Some(Self { index, member, seen, attached })
+        let known = |other: &&Member| other.gone.is_none() && other.judgement.seen().is_some();
+        let others = input.members.iter().filter(known).count().saturating_sub(1);
+        (!replicates || attached == others).then_some(Self { index, member, seen, attached })
     }
 
     /// Whether it may take writes: not read-only, and not an empty stranger beside a server

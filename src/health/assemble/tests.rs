@@ -3,7 +3,7 @@
 use super::*;
 use crate::health::fixture::{self, gtid, source};
 use crate::health::judge::{Hysteresis, SignalKind};
-use crate::health::observation::{Failure, FailureKind, Observation};
+use crate::health::observation::{Failure, FailureKind, Observation, Source};
 
 const LIMITS: Hysteresis = Hysteresis { fall: 3, rise: 1 };
 
@@ -29,6 +29,8 @@ enum Says {
     Promoted,
     /// Does not replicate, read-only.
     ReadOnly,
+    /// Writable; told to replicate from the server with this id, which it has not reached.
+    Told(u32),
     /// Writable and without any history.
     Blank,
     /// Does not answer.
@@ -37,7 +39,7 @@ enum Says {
     Denied,
 }
 
-use Says::{Blank, Denied, Follows, FollowsWritable, Nothing, Promoted, ReadOnly, Writable};
+use Says::{Blank, Denied, Follows, FollowsWritable, Nothing, Promoted, ReadOnly, Told, Writable};
 
 impl Cluster {
     fn new(size: u32) -> Self {
@@ -78,6 +80,10 @@ impl Cluster {
                     Ok(seen)
                 }
                 Writable => Ok(seen),
+                Told(of) => {
+                    seen.sources = vec![Source { server_id: 0, ..source(*of) }];
+                    Ok(seen)
+                }
                 Promoted => {
                     seen.executed = gtid("0-3-20");
                     Ok(seen)
@@ -236,6 +242,34 @@ fn a_primary_that_a_client_made_read_only_stays_while_all_others_follow_it() {
     alone.members[0].judgement.signal(SignalKind::SetReadOnly, now);
     alone.hear(&[(1, ReadOnly)]);
     assert_eq!(alone.primary(), Some("db1"));
+}
+
+#[test]
+fn a_primary_that_was_told_of_a_source_nobody_reaches_stays_while_all_others_follow_it() {
+    let mut told = Cluster::settled();
+    told.hear(&[(1, Told(9))]);
+    assert_eq!(told.primary(), Some("db1"));
+    told.hear(&[(1, FollowsWritable(9))]);
+    assert_eq!(told.primary(), Some("db1"), "it replicates from elsewhere");
+
+    let mut discovered = Cluster::new(4);
+    discovered.hear(&[(1, Writable), (2, Follows(1)), (3, Follows(1)), (4, Nothing)]);
+    discovered.hear(&[(1, Told(4)), (4, Nothing)]);
+    assert_eq!(discovered.primary(), Some("db1"), "nobody has ever seen db4");
+    discovered.hear(&[(4, Writable)]);
+    assert_eq!(discovered.primary(), None, "there it is, and db1 has been told to follow it");
+
+    let mut handed_over = Cluster::settled();
+    handed_over.hear(&[(1, Told(2))]);
+    assert_eq!(handed_over.primary(), None, "db2 is known, and meant to take its place");
+
+    let mut left = Cluster::settled();
+    left.hear(&[(1, Told(9)), (3, Writable)]);
+    assert_eq!(left.primary(), None, "db3 does not follow it any more");
+
+    let mut anew = Cluster::new(3);
+    anew.hear(&[(1, Told(9)), (2, Follows(1)), (3, Follows(1))]);
+    assert_eq!(anew.primary(), None, "it has not been the primary before");
 }
 
 #[test]
