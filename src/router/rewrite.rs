@@ -4,7 +4,8 @@
 //!
 //! Drivers on the same host ask `@@socket` and go on there, past the proxy; KILL takes the
 //! number that the client was greeted with. The columns keep their names. Where a statement looks
-//! for its own row in a list of threads, the number stays the server's.
+//! for its own row in a list of threads, or compares with who holds a lock, the number stays the
+//! server's.
 //!
 //! MariaDB reports `SET name = ...` and `SET @@session.name = ...` with its trackers, but not
 //! `SET @@name = ...` (measured with 10.11): that one is given the scope that it has anyway.
@@ -107,8 +108,15 @@ fn rewrite(sql: &[u8], dialect: &Dialect, put: Put) -> Option<Vec<u8>> {
         tokens.push(token);
     }
     let untracked = dialect.flavour == Flavour::MariaDb && matches!(put, Put::Session { .. });
-    let mut pass =
-        Pass { sql, put, unscoped_untracked: untracked, of_threads: false, edits: Vec::new() };
+    let mut pass = Pass {
+        sql,
+        put,
+        unscoped_untracked: untracked,
+        of_threads: false,
+        of_locks: false,
+        is_compared: false,
+        edits: Vec::new(),
+    };
     for statement in tokens.split(|token| token.is_punct(b';')) {
         // What follows a semicolon asks about the statement before it.
         if !pass.statement(statement) || matches!(put, Put::Counts(_)) {
@@ -140,6 +148,10 @@ struct Pass<'a> {
     unscoped_untracked: bool,
     /// The statement names a list of threads.
     of_threads: bool,
+    /// The statement asks by which thread a lock is used.
+    of_locks: bool,
+    /// What is looked at now may be compared with that.
+    is_compared: bool,
     edits: Vec<Edit>,
 }
 
@@ -188,6 +200,7 @@ impl Pass<'_> {
             _ => return true,
         }
         self.of_threads = tokens.iter().any(|token| self.is_of_threads(token));
+        self.of_locks = tokens.iter().any(|token| token.is_word(kw::IS_USED_LOCK));
         let in_set = verb.is_word(kw::SET);
         let (mut depth, mut in_list) = (0usize, false);
         let mut item = Item::default();
@@ -205,6 +218,8 @@ impl Pass<'_> {
             } else if token.is_punct(b')') {
                 depth = depth.saturating_sub(1);
             }
+            let alone = top && in_list && item.first.is_none() && ends_call(rest);
+            self.is_compared = self.of_locks && !alone;
             let length = match self.replacement(rest, before, in_set, in_list) {
                 Some((length, text)) => {
                     let end = rest.get(length.saturating_sub(1)).map_or(token.end, |t| t.end);
@@ -260,6 +275,7 @@ impl Pass<'_> {
         }
         .into_bytes();
         let number = (in_list || !self.of_threads).then_some(number);
+        let number = number.filter(|_| !self.is_compared);
         match rest {
             [name, open, close, ..]
                 if name.is_word(kw::CONNECTION_ID)
@@ -430,6 +446,13 @@ fn ends_list(token: &Token) -> bool {
         )
 }
 
+/// Whether a call without arguments stands at the start of `tokens` and nothing is done with it.
+fn ends_call(tokens: &[Token]) -> bool {
+    tokens
+        .get(3)
+        .is_none_or(|next| next.is_punct(b',') || next.is_word(kw::AS) || next.is_word(kw::FROM))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -515,6 +538,9 @@ mod tests {
             "SELECT socket FROM t",
             "CREATE VIEW v AS SELECT CONNECTION_ID()",
             "CREATE PROCEDURE p() BEGIN SELECT 1; SELECT CONNECTION_ID(); END",
+            "SELECT IS_USED_LOCK('a') = CONNECTION_ID()",
+            "SELECT IF(CONNECTION_ID() = IS_USED_LOCK('a'), 1, 0) FROM t",
+            "DO RELEASE_LOCK(IF(is_used_lock('a') <=> connection_id(), 'a', 'b'))",
             "SET @@pseudo_thread_id = 7",
             "SET @@global.x = 7, @@session.y = 8, z = 9",
             "SET @@tx_isolation = 'SERIALIZABLE'",
