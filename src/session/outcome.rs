@@ -3,7 +3,7 @@
 use crate::protocol::flags::Status;
 use crate::router::policy::Held;
 use crate::router::set::{self, Assignment, SetTarget, SetValue};
-use crate::router::{Effects, Reason, Verb};
+use crate::router::{Effects, Kind, Reason, Verb};
 use crate::session::action::{Outbox, Request, Trouble, World};
 use crate::session::attach::shows_data;
 use crate::session::pending::Ask;
@@ -20,7 +20,7 @@ impl Session {
         let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = phase else { return };
         let slot = exchange.slot;
         let streaming = self.pending.as_ref().is_some_and(|pending| pending.body.is_some());
-        self.doubt(slot, exchange.error);
+        self.doubt(world, slot, exchange.error);
         self.doubt_transaction(slot, exchange.error);
         let some_ran = self.pending.as_ref().is_some_and(|pending| pending.class.multi);
         if exchange.error == 0 {
@@ -73,7 +73,7 @@ impl Session {
     /// procedure's OUT parameter (measured with 10.11 and 9.7): what a procedure did to them is
     /// unknown, and a trigger or a function may have set variables. A SET that fails has made
     /// its variables.
-    fn doubt(&mut self, slot: Held, error: u16) {
+    fn doubt(&mut self, world: &World<'_>, slot: Held, error: u16) {
         let Some(pending) = self.pending.as_ref() else { return };
         let (class, ask) = (pending.class, &pending.ask);
         if slot == Held::Replica {
@@ -89,8 +89,15 @@ impl Session {
         if error != 0 && class.effects.any(Effects::SET.with(Effects::USER_VAR_WRITE)) {
             self.state.user_variables.doubt();
         }
+        // A view that writes: what else its functions do to the session is unknown. A sequence of
+        // MariaDB remembers its last number for LASTVAL(), which another view may hide.
+        let hides = class.kind == Kind::Read && world.refused.contains(class.digest);
+        if hides {
+            self.state.user_variables.doubt();
+        }
+        let counts = hides && self.state.dialect.flavour == Flavour::MariaDb;
         // 1064: it was not even understood.
-        if class.effects.any(Effects::OPAQUE) && error != 1064 {
+        if (class.effects.any(Effects::OPAQUE) || counts) && error != 1064 {
             self.pins.add(Pin::OpaqueState);
         }
         if class.verb.changes_rows() || class.reason == Reason::Function {
