@@ -4,7 +4,7 @@ import re
 import subprocess
 
 from rounds import Round
-from servers import LINKS_GO, PIPED
+from servers import LINKS_GO, PIPED, SEE_OTHERS
 
 PROGRAM = "mariadb-client-test"
 LISTED = re.compile(r"^(?P<name>\w+)$")
@@ -31,7 +31,7 @@ class ClientTest(Round):
     """Each test by itself: a failed check ends the program, and some print another one's name."""
 
     options = OPTIONS
-    group = LINKS_GO
+    group = LINKS_GO + SEE_OTHERS
 
     def take(self, tests, port, trio):
         passed, failed = [], []

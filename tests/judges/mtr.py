@@ -8,7 +8,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from servers import LINKS_GO, MTR, PIPED, Proxy, Trio
+from servers import LINKS_GO, MTR, PIPED, SEE_OTHERS, Proxy, Trio
 
 LINE = re.compile(
     r"^(?P<name>\S+\.\S+)(?: '[^']*')?\s+(?:w\d+\s+)?\[ (?P<verdict>pass|fail|skipped|disabled) \]"
@@ -18,7 +18,8 @@ SHARD = 24
 # Status variables about TLS and compression are those of the link to the server, and clients look
 # at the suite's own certificate: tests about them have both sides alike.
 ENCRYPTED = re.compile(r"main\.ssl_")
-ENCRYPTED_GROUP = f"""{LINKS_GO}server_tls = "skip-verify"
+GROUP = LINKS_GO + SEE_OTHERS
+ENCRYPTED_GROUP = f"""{GROUP}server_tls = "skip-verify"
 server_compression = "zlib"
 tls_certificate = "{MTR}/std_data/server-cert.pem"
 tls_key = "{MTR}/std_data/server-key.pem"
@@ -90,7 +91,7 @@ class Run:
             trio.start()
             port, socket = trio.primary.port, trio.primary.socket
             if self.program:
-                group = ENCRYPTED_GROUP if ENCRYPTED.match(tests[0]) else LINKS_GO
+                group = ENCRYPTED_GROUP if ENCRYPTED.match(tests[0]) else GROUP
                 proxy = Proxy(self.program, trio, group)
                 port, socket = proxy.port, proxy.socket
             done = self.mtr(trio, tests, port, socket, proxy)

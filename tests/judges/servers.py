@@ -23,6 +23,8 @@ PATIENCE = 90.0
 # Of a group, for tests that count the server's connections and wait until those of before have
 # gone.
 LINKS_GO = 'link_idle_timeout = "1s"\nkeep_links = 0\n'
+# For tests that look with one connection at what another one has just written.
+SEE_OTHERS = 'consistency = "global"\n'
 # What drivers expect of a server: today's character set, TLS, files of clients.
 USUAL = """[mysqld]
 character-set-server=utf8mb4
