@@ -211,10 +211,10 @@ fn trouble(member: &Member) -> String {
 /// Whether a server replicates from within the group. Replication from elsewhere is assumed to
 /// be from within until every member is known and none of them is the source.
 fn replicates(members: &[Member], seen: &Seen) -> bool {
-    let mut present = members.iter().filter(|member| member.gone.is_none());
-    let all_known = present.clone().all(|member| member.judgement.seen().is_some());
+    let present = || members.iter().filter(|member| member.gone.is_none());
+    let all_known = present().all(|member| member.judgement.seen().is_some());
     seen.sources.iter().any(|source| {
-        let from_within = present.any(|member| is_source(source, member));
+        let from_within = present().any(|member| is_source(source, member));
         let nameless = source.server_id == 0 && source.server_uuid.is_empty();
         from_within || nameless || !all_known
     })
@@ -223,11 +223,11 @@ fn replicates(members: &[Member], seen: &Seen) -> bool {
 /// Whether a server that takes writes has only been told where to replicate from, and nobody has
 /// ever reached what it was told: neither the server itself nor we.
 fn is_only_told(members: &[Member], seen: &Seen) -> bool {
-    let mut present = members.iter().filter(|member| member.gone.is_none());
+    let present = || members.iter().filter(|member| member.gone.is_none());
     !seen.read_only
         && seen.sources.iter().all(|source| {
             let nameless = source.server_id == 0 && source.server_uuid.is_empty();
-            nameless && present.all(|at| !is_source(source, at) || at.judgement.seen().is_none())
+            nameless && present().all(|at| !is_source(source, at) || at.judgement.seen().is_none())
         })
 }
 

@@ -31,6 +31,8 @@ enum Says {
     ReadOnly,
     /// Writable; told to replicate from the server with this id, which it has not reached.
     Told(u32),
+    /// Replicates from both, `read_only` off.
+    FollowsBoth(u32, u32),
     /// Writable and without any history.
     Blank,
     /// Does not answer.
@@ -39,7 +41,10 @@ enum Says {
     Denied,
 }
 
-use Says::{Blank, Denied, Follows, FollowsWritable, Nothing, Promoted, ReadOnly, Told, Writable};
+use Says::{
+    Blank, Denied, Follows, FollowsBoth, FollowsWritable, Nothing, Promoted, ReadOnly, Told,
+    Writable,
+};
 
 impl Cluster {
     fn new(size: u32) -> Self {
@@ -77,6 +82,10 @@ impl Cluster {
                 Follows(of) | FollowsWritable(of) => {
                     seen.sources = vec![source(*of)];
                     seen.read_only = matches!(says, Follows(_));
+                    Ok(seen)
+                }
+                FollowsBoth(one, other) => {
+                    seen.sources = vec![source(*one), source(*other)];
                     Ok(seen)
                 }
                 Writable => Ok(seen),
@@ -242,6 +251,16 @@ fn a_primary_that_a_client_made_read_only_stays_while_all_others_follow_it() {
     alone.members[0].judgement.signal(SignalKind::SetReadOnly, now);
     alone.hear(&[(1, ReadOnly)]);
     assert_eq!(alone.primary(), Some("db1"));
+}
+
+#[test]
+fn a_replica_of_the_primary_that_follows_another_server_too_is_a_replica() {
+    for both in [FollowsBoth(9, 1), FollowsBoth(1, 9)] {
+        let mut cluster = Cluster::new(2);
+        cluster.hear(&[(1, Writable), (2, both)]);
+        assert_eq!(cluster.primary(), Some("db1"));
+        assert_eq!(cluster.node(2).role, Role::Replica);
+    }
 }
 
 #[test]
