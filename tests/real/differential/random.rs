@@ -116,13 +116,14 @@ impl World<'_> {
             replace(payload, from.as_bytes(), to.as_bytes());
         }
         let mut both = [direct, proxied];
+        // What is settled is no error any more.
+        forget_found_rows(script, &mut both);
         if self.flavour == Flavour::Mysql {
             settle_locks(&mut both);
         }
         for outcome in both.iter_mut().flatten() {
             settle(&mut outcome.reply, manner.capabilities);
         }
-        forget_found_rows(script, &mut both);
         both
     }
 
