@@ -415,6 +415,7 @@ impl Session {
             in_transaction: self.transaction.is_some(),
             lent,
             rows: false,
+            none_changed: false,
         };
         self.enter(Phase::Exchanging(exchange), world.now);
     }

@@ -248,11 +248,13 @@ impl Session {
     /// has changed none (9.7, measured). Statements that ran elsewhere have changed none.
     pub(super) fn must_change_no_rows(&self, slot: Held) -> bool {
         let Some(pending) = self.pending.as_ref() else { return false };
-        pending.class.verb == Verb::Call
-            && self.state.dialect.flavour == Flavour::MySql
-            && !pending.silenced
-            && !matches!(pending.ask, Ask::Prepare { .. })
-            && (self.last != Some(slot) || self.pinged || self.listed.untold.is_some())
+        let mysql = self.state.dialect.flavour == Flavour::MySql;
+        let repeats = mysql
+            && pending.class.verb == Verb::Call
+            && (self.last != Some(slot) || self.pinged || self.listed.untold.is_some());
+        // The query of ours has another number; a client's that ran elsewhere has the same.
+        let again = pending.found_again && (mysql || self.last == Some(slot));
+        (repeats || again) && !pending.silenced && !matches!(pending.ask, Ask::Prepare { .. })
     }
 
     /// What sets LAST_INSERT_ID on the link and leaves nothing listed there.
@@ -262,6 +264,12 @@ impl Session {
         let ran = slot == Held::Primary && self.link(slot).is_some_and(|link| link.ran);
         let insert_id = (!ran).then_some(self.carried.insert_id);
         insert_id_statement(self.state.dialect.flavour, insert_id, listed)
+    }
+
+    /// Whether the statement for that is a query to the link's FOUND_ROWS.
+    pub(super) fn insert_id_is_a_query(&self, slot: Held) -> bool {
+        self.state.dialect.flavour == Flavour::MariaDb
+            && self.link(slot).is_some_and(|link| link.listed || link.warned)
     }
 
     /// The number of warnings to repeat to the client, which must be those of the session's own

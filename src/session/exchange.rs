@@ -260,6 +260,9 @@ impl Session {
         if header != 0 {
             self.rows_came();
         }
+        if let Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) = &mut self.phase {
+            exchange.none_changed = header == 0 && ok.affected == 0;
+        }
         self.learn_status(ok.status);
         let explained = self.learn_changes(ok.tracks, slot);
         if !explained {

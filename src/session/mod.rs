@@ -158,6 +158,8 @@ struct Exchange {
     lent: bool,
     /// The reply carried a result set.
     rows: bool,
+    /// It says that no rows were changed.
+    none_changed: bool,
 }
 
 /// One of our own commands under way.

@@ -12,6 +12,9 @@ use crate::session::sync::ends_transaction;
 use crate::session::{Exchange, Phase, Session};
 use crate::topology::{Flavour, Topology};
 
+/// The collation that SET NAMES utf8mb4 brings (MySQL).
+const DEFAULT_COLLATION: &str = "default_collation_for_utf8mb4";
+
 impl Session {
     /// The reply's last packet has been passed on.
     pub(super) fn reply_over(&mut self, world: &mut World<'_>, out: &mut Outbox) {
@@ -255,6 +258,10 @@ impl Session {
         };
         let names = assignments.iter().position(|set| set.target == SetTarget::Names);
         let set_later = variables(assignments.get(names.unwrap_or(0)..).unwrap_or_default());
+        if names.is_some() && variables(&assignments).iter().any(|name| name == DEFAULT_COLLATION) {
+            // The names go by what it was when the statement was read.
+            self.pins.add(Pin::UnknownSet);
+        }
         for assignment in assignments {
             match (assignment.target, assignment.value) {
                 (SetTarget::UserVar(name), SetValue::Literal(literal)) => {
@@ -302,7 +309,16 @@ impl Session {
         let mut words = words.split(|byte| *byte == b' ').map(TrimQuotes::trim_quotes);
         match (words.next(), words.next(), words.next()) {
             (Some(charset), None, None) => {
-                self.state.set_names(&charset.to_ascii_lowercase(), set_later)
+                let mut names = charset.to_ascii_lowercase();
+                let own = self.state.variable(DEFAULT_COLLATION.as_bytes());
+                match (names.as_slice(), own) {
+                    // Links are told the names before the variable.
+                    (b"utf8mb4", Some(own)) => names.extend([b" COLLATE ", own].concat()),
+                    // By the server's character set, which is not known here.
+                    (b"default", Some(_)) => self.pins.add(Pin::UnknownSet),
+                    _ => {}
+                }
+                self.state.set_names(&names, set_later);
             }
             (Some(charset), Some(keyword), Some(collation))
                 if keyword.eq_ignore_ascii_case(b"collate") =>

@@ -29,6 +29,8 @@ pub(super) struct Pending {
     pub(super) queue_until: Option<Instant>,
     /// Our own statements have left nothing that the request would be told of.
     pub(super) silenced: bool,
+    /// The link was made to find the rows again that FOUND_ROWS tells of, or refused to.
+    pub(super) found_again: bool,
     /// The statement was prepared with numbers of ours in its text, for this once.
     pub(super) counted: bool,
     pub(super) repeated: bool,
@@ -100,6 +102,7 @@ impl Pending {
             asked: false,
             queue_until: None,
             silenced: false,
+            found_again: false,
             counted: false,
             repeated: false,
             reprepared: false,
@@ -138,6 +141,7 @@ impl Pending {
             asked,
             queue_until,
             silenced,
+            found_again,
             counted,
             repeated,
             reprepared,
@@ -163,6 +167,7 @@ impl Pending {
         *asked = false;
         *queue_until = None;
         *silenced = false;
+        *found_again = false;
         *counted = false;
         *repeated = false;
         *reprepared = false;

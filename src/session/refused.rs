@@ -79,6 +79,10 @@ impl Session {
                 self.fall_to_primary(Reason::NotCaughtUp);
                 self.proceed(world, out);
             }
+            Step::FindAgain(_) => {
+                self.not_found_again(slot);
+                self.proceed(world, out);
+            }
             Step::ShowTrackers => {
                 self.trackers_shown(slot);
                 self.proceed(world, out);

@@ -10,6 +10,8 @@ use crate::protocol::flags::Status;
 use crate::router::policy::Held;
 use crate::router::{Class, Effects, Kind, Verb, rewrite};
 use crate::session::action::{Outbox, Request, World, index};
+use crate::session::pending::Ask;
+use crate::session::phrase::rows_statement;
 use crate::session::pin::Pin;
 use crate::session::sync::Step;
 use crate::session::{Exchange, Phase, Session, single};
@@ -28,6 +30,8 @@ pub(super) struct Carried {
     found_lost: bool,
     /// ROW_COUNT of the previous statement, when its link was given up.
     rows: Option<i64>,
+    /// The previous statement's answer said that it has changed no rows.
+    none_changed: bool,
     /// The previous statement was an EXPLAIN: its cost may be asked for, where it ran.
     explained: bool,
 }
@@ -42,7 +46,7 @@ impl Carried {
 
     /// FOUND_ROWS outlives COM_RESET_CONNECTION (MariaDB 10.11 and MySQL 9.7, measured).
     pub(super) fn after_reset(&self) -> Self {
-        Self { insert_id: 0, rows: None, explained: false, ..*self }
+        Self { insert_id: 0, rows: None, none_changed: false, explained: false, ..*self }
     }
 
     /// The previous statement's ROW_COUNT is known without its link.
@@ -65,6 +69,11 @@ impl Carried {
         *self = Self { found, found_on: None, found_lost: found.is_none(), ..*self };
     }
 
+    /// FOUND_ROWS is known, but not to this link.
+    fn found_is_off(&self, slot: Held) -> bool {
+        self.found.is_some() || self.found_on.is_some_and(|on| on != slot)
+    }
+
     /// A link is gone with what nobody has asked it for.
     pub(super) fn link_gone(&mut self, slot: Held) {
         if self.found_on == Some(slot) {
@@ -80,6 +89,9 @@ impl Carried {
 
 /// What ends a question for one value: the client may have said `sql_select_limit = 0`.
 pub(super) const ONE: &str = "LIMIT 1";
+
+/// Most rows that a link is made to find again: it takes a few milliseconds.
+const FOUND_AGAIN_MAX: u64 = 10_000;
 
 /// The question that a link is asked before it goes, up to its closing bracket.
 const COUNTS: &[u8] = b"SELECT CONCAT_WS(',', LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT()";
@@ -276,9 +288,17 @@ impl Session {
         let gets = class.kind == Kind::Last && class.verb == Verb::Other;
         if !gets || exchange.error != 0 {
             self.carried.rows = None;
+            self.carried.none_changed = exchange.none_changed && exchange.error == 0;
         }
         self.carried.explained = class.verb == Verb::Explain;
         if self.has_set_found(class, exchange) {
+            if self.carried.found_is_off(exchange.slot)
+                && class.effects.any(Effects::OPAQUE)
+                && !exchange.rows
+            {
+                // It may have left what was found elsewhere: nobody can tell.
+                return self.carried.found_is(None);
+            }
             self.carried.found_is_on(exchange.slot);
         }
     }
@@ -337,6 +357,46 @@ impl Session {
     pub(super) fn found_is_elsewhere(&self, slot: Held) -> Option<Held> {
         let on = self.carried.found_on.filter(|on| *on != slot)?;
         (self.found_would_be_lost(on) && self.asks_for_found()).then_some(on)
+    }
+
+    /// What brings FOUND_ROWS to the link before a procedure, which sets it or leaves it as it is:
+    /// afterwards nobody could tell. What the procedure may ask or leave beside it must not change:
+    /// the list of warnings, and the number of rows changed, which can only be made 0.
+    pub(super) fn found_step(&self, slot: Held) -> Option<Step> {
+        let pending = self.pending.as_ref()?;
+        let runs = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
+        let rows_kept = self.last != Some(slot) || self.carried.none_changed;
+        let wanted = runs && !pending.found_again && pending.class.effects.any(Effects::OPAQUE);
+        if !wanted || !rows_kept || self.is_listed_on(slot) {
+            return None;
+        }
+        if let Some(on) = self.carried.found_on {
+            return (on != slot && self.found_would_be_lost(on)).then_some(Step::Found(on));
+        }
+        let found = self.carried.found.filter(|found| *found <= FOUND_AGAIN_MAX);
+        found.map(|found| Step::FindAgain(rows_statement(found)))
+    }
+
+    /// The link has found the rows again.
+    pub(super) fn found_again(&mut self, slot: Held) {
+        self.carried.found_is_on(slot);
+        if let Some(link) = self.link_mut(slot) {
+            link.listed = false;
+        }
+        if let Some(pending) = self.pending.as_mut() {
+            pending.found_again = true;
+            pending.silenced = false;
+        }
+    }
+
+    /// The link has refused to.
+    pub(super) fn not_found_again(&mut self, slot: Held) {
+        if let Some(link) = self.link_mut(slot) {
+            link.listed = true;
+        }
+        if let Some(pending) = self.pending.as_mut() {
+            pending.found_again = true;
+        }
     }
 
     /// Whether the pending request wants FOUND_ROWS, which is gone.

@@ -12,7 +12,7 @@ use crate::session::links::Link;
 use crate::session::pending::{Ask, Trackers};
 use crate::session::phrase::{QUERY_CACHE, TrackerSet, position_expression, wait_expression};
 use crate::session::statements::OnLink;
-use crate::session::{Own, Phase, Session, single};
+use crate::session::{Own, Phase, Session};
 use crate::topology::Flavour;
 use crate::topology::gtid::GtidSet;
 
@@ -33,6 +33,8 @@ pub(super) enum Step {
     /// Ask this link for FOUND_ROWS: the pending request wants to know it elsewhere, or a question
     /// of ours would put another number in its place.
     Found(Held),
+    /// Have the link find as many rows as FOUND_ROWS tells, which were found elsewhere.
+    FindAgain(Vec<u8>),
     /// Ask the replica for user variables that only its link has.
     AskStrays,
     /// Set them.
@@ -82,6 +84,7 @@ impl Step {
             | Self::SetUp
             | Self::InsertId
             | Self::Counts
+            | Self::FindAgain(_)
             | Self::SetStrays(_)
             | Self::Track
             | Self::Option(_)
@@ -103,8 +106,12 @@ impl Session {
     /// What the link still lacks before the pending request can be sent.
     pub(super) fn next_step(&self, slot: Held) -> Option<Step> {
         let step = self.lacking_step(slot)?;
-        let queries = matches!(step, Step::InsertId | Step::AskStrays | Step::Whom(_));
         let on = step.slot(slot);
+        let queries = match step {
+            Step::InsertId => self.insert_id_is_a_query(on),
+            Step::AskStrays | Step::Whom(_) => true,
+            _ => false,
+        };
         Some(if queries && self.found_would_be_lost(on) { Step::Found(on) } else { step })
     }
 
@@ -151,6 +158,9 @@ impl Session {
         }
         if let Some(on) = self.found_is_elsewhere(slot) {
             return Some(Step::Found(on));
+        }
+        if let Some(step) = self.found_step(slot) {
+            return Some(step);
         }
         let insert_id = slot == Held::Primary && !link.ran && !self.has_insert_id(slot);
         let neutral = self.would_tell_our_warnings(link)
@@ -291,6 +301,7 @@ impl Session {
             | Step::Charsets(sql)
             | Step::Variables(sql)
             | Step::SetStrays(sql)
+            | Step::FindAgain(sql)
             | Step::Tell(sql) => sql.clone(),
             Step::AskStrays => self.strays_question(),
             Step::Whom(sql) => sql.to_vec(),
@@ -382,6 +393,7 @@ impl Session {
             return self.own_refused(world, own.slot, &own.step, error, out);
         }
         let was_state = is_state(&own.step);
+        let version = self.state.version;
         self.note_own_warnings(&own.step, own.slot, &own.reply);
         match own.step {
             Step::Reset => self.on_link(own.slot, |link| {
@@ -398,22 +410,14 @@ impl Session {
                 return self.release(world, out);
             }
             Step::Found(_) => self.counts_known(own.slot, &own.reply),
+            Step::FindAgain(_) => self.found_again(own.slot),
             Step::AskStrays => self.strays_known(&own.reply),
             Step::SetStrays(_) => self.strays = None,
             Step::Track => self.on_link(own.slot, |link| link.untracked = false),
             Step::Option(option) => self.on_link(own.slot, |link| link.option = Some(option)),
-            Step::Schema(_) => {
-                let version = self.state.version;
-                self.on_link(own.slot, |link| link.schema_synced = version);
-            }
-            Step::Role(_) => {
-                let version = self.state.version;
-                self.on_link(own.slot, |link| link.role_synced = version);
-            }
-            Step::Charsets(_) => {
-                let version = self.state.version;
-                self.on_link(own.slot, |link| link.charsets_synced = version);
-            }
+            Step::Schema(_) => self.on_link(own.slot, |link| link.schema_synced = version),
+            Step::Role(_) => self.on_link(own.slot, |link| link.role_synced = version),
+            Step::Charsets(_) => self.on_link(own.slot, |link| link.charsets_synced = version),
             Step::Variables(_) => self.variables_sent(own.slot),
             Step::Prepare(id) => self.own_prepared(own.slot, id, &own.reply),
             Step::PrepareCounted(id) => {
@@ -499,17 +503,6 @@ impl Session {
         if let Some(pending) = self.pending.as_mut() {
             pending.trackers = Trackers::Shown;
         }
-    }
-
-    /// What the expression of a KILL came to; servers take what is no number for 0.
-    fn whom_known(&mut self, world: &mut World<'_>, reply: &[u8], out: &mut Outbox) {
-        let value = single::value(reply).flatten().unwrap_or_default();
-        let digits = value.iter().take_while(|byte| byte.is_ascii_digit());
-        let number = |id: u64, byte: &u8| id.checked_mul(10)?.checked_add(u64::from(byte - b'0'));
-        let id = digits.into_iter().try_fold(0, number).unwrap_or(u64::MAX);
-        let whom = self.pending.as_mut().and_then(|pending| pending.whom.take());
-        let Some((_, connection)) = whom else { return };
-        self.take_kill(world, id, connection, out);
     }
 
     fn position_known(&mut self, position: Option<&[u8]>) {

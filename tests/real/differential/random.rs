@@ -116,10 +116,14 @@ impl World<'_> {
             replace(payload, from.as_bytes(), to.as_bytes());
         }
         let mut both = [direct, proxied];
+        // What is settled is no error any more.
+        forget_found_rows(script, &mut both);
+        if self.flavour == Flavour::Mysql {
+            settle_locks(&mut both);
+        }
         for outcome in both.iter_mut().flatten() {
             settle(&mut outcome.reply, manner.capabilities);
         }
-        forget_found_rows(script, &mut both);
         both
     }
 
@@ -249,6 +253,26 @@ const OWN_FLAGS: Status = Status(0x0830);
 /// 1099 in a session of their own).
 const LOCK_MISSED: [&[u8]; 2] =
     [b"was not locked with LOCK TABLES", b"was locked with a READ lock and can't be updated"];
+
+/// What MySQL says instead of the first of them where the statement is wrong in itself: it finds
+/// out about the lock first where that part of its cache has the table with its triggers (9.7: 2
+/// sessions of 32 said 1100 and 30 said 1136, by the thread's number modulo the cache's 16 parts).
+const WRONG_ANYWAY: &[u8] = b"Column count doesn't match value count";
+
+/// Makes one of what the server itself says one way or the other, on one side each.
+fn settle_locks([direct, proxied]: &mut [Vec<Outcome>; 2]) {
+    let has = |payload: &[u8], text| memchr::memmem::find(payload, text).is_some();
+    for (direct, proxied) in direct.iter_mut().zip(proxied) {
+        let packets = direct.reply.packets.iter_mut().zip(&mut proxied.reply.packets);
+        for ((_, direct), (_, proxied)) in packets {
+            let either = has(direct, LOCK_MISSED[0]) && has(proxied, WRONG_ANYWAY)
+                || has(direct, WRONG_ANYWAY) && has(proxied, LOCK_MISSED[0]);
+            if either {
+                direct.clone_from(proxied);
+            }
+        }
+    }
+}
 
 /// Takes out what the server itself answers one way or the other.
 fn settle(reply: &mut Reply, capabilities: Capabilities) {
