@@ -107,6 +107,7 @@ impl Stage {
             schema: None,
             status: 2,
             sole: false,
+            trackers: Arc::from(""),
         };
         let link = LinkFacts {
             node: NodeId(0),
@@ -131,6 +132,7 @@ impl Stage {
 
     fn with<T>(&mut self, run: impl FnOnce(&mut Session, &mut World<'_>, &mut Outbox) -> T) -> T {
         let mut world = World {
+            tables_locked: false,
             now: Instant::now(),
             topology: &self.topology,
             group: &self.group,
