@@ -224,11 +224,27 @@ fn replicates(members: &[Member], seen: &Seen) -> bool {
 /// ever reached what it was told: neither the server itself nor we.
 fn is_only_told(members: &[Member], seen: &Seen) -> bool {
     let present = || members.iter().filter(|member| member.gone.is_none());
-    !seen.read_only
-        && seen.sources.iter().all(|source| {
-            let nameless = source.server_id == 0 && source.server_uuid.is_empty();
-            nameless && present().all(|at| !is_source(source, at) || at.judgement.seen().is_none())
-        })
+    let unseen =
+        |source| present().all(|at| !is_source(source, at) || at.judgement.seen().is_none());
+    !seen.read_only && has_reached_none(seen) && seen.sources.iter().all(unseen)
+}
+
+/// Whether a server knows its sources by address only: it has not connected to any of them.
+fn has_reached_none(seen: &Seen) -> bool {
+    seen.sources.iter().all(|source| source.server_id == 0 && source.server_uuid.is_empty())
+}
+
+/// The present primary where it takes writes and has replicas, and has been told to follow another
+/// server, which it has not reached: nobody can say which of the two is meant.
+fn is_half_turned(members: &[Member], was: Option<usize>) -> Option<&Member> {
+    let member = members.get(was?).filter(|member| member.gone.is_none())?;
+    let seen = member.judgement.alive()?;
+    let told = !seen.read_only && !seen.sources.is_empty() && has_reached_none(seen);
+    let followed = members.iter().filter(|other| other.gone.is_none()).any(|other| {
+        let seen = other.judgement.alive();
+        seen.is_some_and(|seen| seen.sources.iter().any(|source| is_source(source, member)))
+    });
+    (told && followed).then_some(member)
 }
 
 /// Chooses the primary.
@@ -246,6 +262,15 @@ fn choose(previous: &Topology, input: &Input<'_>) -> Choice {
     let Some(best) = prefer(&writable, was)?.or_else(closed) else {
         return Err(nobody(previous, input, &heads));
     };
+    if was != Some(best.index)
+        && let Some(turned) = is_half_turned(members, was)
+    {
+        return Err(format!(
+            "{} takes writes, has replicas, and has been told to replicate from another server, \
+             which it has not reached: set read_only on it, or RESET its replication",
+            turned.name
+        ));
+    }
     let waits_for = members.iter().find(|at| at.gone.is_none() && !at.judgement.observed());
     if let Some(unknown) = waits_for
         && was != Some(best.index)

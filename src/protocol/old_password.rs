@@ -63,7 +63,7 @@ impl OldHash {
             Numbers { first: (one ^ asked.0[0]) % BOUND, second: (two ^ asked.0[1]) % BOUND };
         let mut token = [0; TOKEN_LEN];
         for byte in &mut token {
-            *byte = numbers.below_31() + 64;
+            *byte = numbers.below_31() | 64;
         }
         let extra = numbers.below_31();
         token.map(|byte| byte ^ extra)
@@ -85,9 +85,9 @@ struct Numbers {
 
 impl Numbers {
     fn below_31(&mut self) -> u8 {
-        let sum = u64::from(self.first) * 3 + u64::from(self.second);
-        self.first = u32::try_from(sum % u64::from(BOUND)).unwrap_or(0);
-        self.second = (self.first + self.second + 33) % BOUND;
+        // Both are below 2^30: three of the one and the other fit.
+        self.first = self.first.wrapping_mul(3).wrapping_add(self.second) % BOUND;
+        self.second = self.first.wrapping_add(self.second).wrapping_add(33) % BOUND;
         // In floating point, as servers do it: exact quotients would differ at their borders.
         let drawn = f64::from(self.first) / f64::from(BOUND) * 31.0;
         (0..31).rev().find(|number| f64::from(*number) <= drawn).unwrap_or(0)
