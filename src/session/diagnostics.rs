@@ -329,8 +329,12 @@ impl Session {
         {
             // PREPARE name FROM text
             text.drain(..from + 4);
-            if !text.trim_ascii_start().starts_with(b"'") {
+            let Some(inner) = text.trim_ascii_start().strip_prefix(b"'") else {
                 return Fate::Unknown;
+            };
+            let writes: [&[u8]; 4] = [b"insert", b"update", b"delete", b"replace"];
+            if writes.iter().any(|word| inner.trim_ascii_start().starts_with(word)) {
+                return Fate::Emptied;
             }
         }
         let has = |word: &[u8]| memchr::memmem::find(&text, word).is_some();
