@@ -435,6 +435,26 @@ async fn relay(drive: &mut Drive, machine: &mut Greet, demand: Demand) -> Result
     refuse(drive, &error, machine.next_seq(), machine.hello().capabilities).await
 }
 
+/// The primary's word on a client whose password is right; a refusal has been passed on.
+async fn let_in(drive: &mut Drive, machine: &Greet, identity: &Identity) -> Result<First, Barred> {
+    match open_on_primary(&drive.worker, &drive.seat, identity, nobody).await {
+        Ok(first) => Ok(first),
+        Err(DialError::Refused(payload)) => {
+            drive.seat.group.accounts.invalidate(Some(&identity.hello.user));
+            pass_on(drive, &payload, machine.next_seq()).await?;
+            Err(Barred::Refused)
+        }
+        Err(error) => {
+            // What a full server says needs no trust: nothing follows from it but this.
+            let full = matches!(error, DialError::Login(LoginError::RefusedBeforeTls(1040)));
+            let text = format!("pointsman: no primary to log in to: {error}");
+            let error = SqlError::new(1290, b"HY000", text);
+            let error = if full { SqlError::too_many_connections() } else { error };
+            refuse(drive, &error, machine.next_seq(), identity.hello.capabilities).await
+        }
+    }
+}
+
 /// The client is who it says.
 async fn admit(
     drive: &mut Drive,
@@ -455,22 +475,7 @@ async fn admit(
     // the primary's to judge; its words are the client's answer.
     let judged = hello.database.is_some() || hello.speaks_in_wide_characters() || terms.judged;
     if link.is_none() && judged {
-        match open_on_primary(&drive.worker, &drive.seat, &identity, nobody).await {
-            Ok(first) => link = Some(first),
-            Err(DialError::Refused(payload)) => {
-                drive.seat.group.accounts.invalidate(Some(&hello.user));
-                pass_on(drive, &payload, machine.next_seq()).await?;
-                return Err(Barred::Refused);
-            }
-            Err(error) => {
-                // What a full server says needs no trust: nothing follows from it but this.
-                let full = matches!(error, DialError::Login(LoginError::RefusedBeforeTls(1040)));
-                let text = format!("pointsman: no primary to log in to: {error}");
-                let error = SqlError::new(1290, b"HY000", text);
-                let error = if full { SqlError::too_many_connections() } else { error };
-                return refuse(drive, &error, machine.next_seq(), hello.capabilities).await;
-            }
-        }
+        link = Some(let_in(drive, machine, &identity).await?);
     }
     let facts = drive.seat.group.topology.load().facts().cloned();
     let greeted = facts.as_ref().map_or(2, |facts| facts.status);

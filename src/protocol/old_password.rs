@@ -57,10 +57,13 @@ impl OldHash {
     /// The answer to a nonce, of which eight bytes count.
     #[must_use]
     pub fn token(&self, nonce: &[u8; NONCE_LEN]) -> [u8; TOKEN_LEN] {
-        let asked = Self::of(nonce.get(..TOKEN_LEN).unwrap_or_default());
-        let [one, two] = self.0;
-        let mut numbers =
-            Numbers { first: (one ^ asked.0[0]) % BOUND, second: (two ^ asked.0[1]) % BOUND };
+        let Self([asked_first, asked_second]) =
+            Self::of(nonce.get(..TOKEN_LEN).unwrap_or_default());
+        let [first, second] = self.0;
+        let mut numbers = Numbers {
+            first: (first ^ asked_first) % BOUND,
+            second: (second ^ asked_second) % BOUND,
+        };
         let mut token = [0; TOKEN_LEN];
         for byte in &mut token {
             *byte = numbers.below_31() | 64;

@@ -199,8 +199,7 @@ impl Pass<'_> {
             | kw::DECLARE => return false,
             _ => return true,
         }
-        self.of_threads = tokens.iter().any(|token| self.is_of_threads(token));
-        self.of_locks = tokens.iter().any(|token| token.is_word(kw::IS_USED_LOCK));
+        self.note_subject(tokens);
         let in_set = verb.is_word(kw::SET);
         let (mut depth, mut in_list) = (0usize, false);
         let mut item = Item::default();
@@ -241,6 +240,12 @@ impl Pass<'_> {
         }
         self.close(&mut item);
         true
+    }
+
+    /// What the statement speaks of, by which numbers of threads stay the server's.
+    fn note_subject(&mut self, tokens: &[Token]) {
+        self.of_threads = tokens.iter().any(|token| self.is_of_threads(token));
+        self.of_locks = tokens.iter().any(|token| token.is_word(kw::IS_USED_LOCK));
     }
 
     /// How many tokens at the start of `rest` are replaced, and by what.
