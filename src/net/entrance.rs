@@ -8,18 +8,18 @@ use std::time::Duration;
 use crate::accounts::{AccountFacts, Lookup};
 use crate::metrics::ClientError;
 use crate::net::drive::{Drive, Gone};
-use crate::net::first_link::{First, nobody, open_on_primary};
+use crate::net::first_link::{First, open_on_primary};
 use crate::net::link::LinkSocket;
 use crate::net::seat::Identity;
 use crate::net::transport::{
     Terms, begin_compression, begin_tls, is_met, is_refused_in_clear, is_transport_enough,
 };
-use crate::protocol::auth::{self, Credential, Password};
+use crate::net::verdict::{check, hear_refusal, let_in};
+use crate::protocol::auth::{self, Credential};
 use crate::protocol::errno::SqlError;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities, Status};
 use crate::protocol::greet::{Account, Greet, Hello, Offer, Step};
 use crate::protocol::handshake::LOGIN_PACKET_MAX;
-use crate::protocol::login::LoginError;
 use crate::protocol::old_password::OldHash;
 use crate::protocol::{packet, reply, session_track};
 use crate::router::policy::Held;
@@ -54,7 +54,7 @@ pub(super) struct Entered {
 
 /// Why a login did not succeed.
 #[derive(Debug)]
-enum Barred {
+pub(super) enum Barred {
     /// The client is gone, or must go.
     Gone,
     /// It was refused, and knows.
@@ -267,16 +267,7 @@ async fn steps(
                     Flavour::MariaDb => return deny(drive, &machine, false).await,
                 }
             }
-            Step::NeedAccount => match account(drive, machine.hello(), facts).await {
-                Ok((account, facts)) => {
-                    if facts.as_ref().is_some_and(|facts| facts.barred) {
-                        hear_refusal(drive, &machine).await?;
-                    }
-                    terms = Terms::of(facts);
-                    machine.account(account)
-                }
-                Err(error) => Err(error),
-            },
+            Step::NeedAccount => with_account(drive, &mut machine, facts, &mut terms).await?,
             // As a server does it: who may not come this way hears what a wrong password hears.
             Step::CheckPassword(_) | Step::Done { .. } if !is_met(drive, &terms) => {
                 return deny(drive, &machine, terms.socket).await;
@@ -301,6 +292,10 @@ async fn steps(
                 send(drive, &bytes).await?;
                 return admit(drive, &machine, credential, link, &terms).await;
             }
+            Step::Denied if terms.barred && machine.used_password() => {
+                hear_refusal(drive, &machine).await?;
+                return deny(drive, &machine, terms.socket).await;
+            }
             Step::Denied => return deny(drive, &machine, terms.socket).await,
             Step::Answer(_) => Err(SqlError::bad_handshake("an answer out of turn")),
             Step::Tls => Err(SqlError::bad_handshake("TLS was not offered")),
@@ -316,6 +311,25 @@ async fn steps(
             }
         };
     }
+}
+
+/// Goes on with the client's account, once that is known.
+async fn with_account(
+    drive: &mut Drive,
+    machine: &mut Greet,
+    facts: &ServerFacts,
+    terms: &mut Terms,
+) -> Result<Result<Step, SqlError>, Barred> {
+    let (account, found) = match account(drive, machine.hello(), facts).await {
+        Ok(known) => known,
+        Err(error) => return Ok(Err(error)),
+    };
+    *terms = Terms::of(found);
+    // Who names another plugin than the usual one has its dialogue first.
+    if terms.barred && machine.hello().is_usual() {
+        hear_refusal(drive, machine).await?;
+    }
+    Ok(machine.account(account))
 }
 
 async fn account(
@@ -363,46 +377,6 @@ async fn account(
     Ok((account, Some(found)))
 }
 
-/// Hears from the primary why it lets nobody in by an account's plugin, and passes it on.
-async fn hear_refusal(drive: &mut Drive, machine: &Greet) -> Result<(), Barred> {
-    let identity = identity(machine.hello(), Credential::Empty, Demand::Nothing);
-    let opened = Box::pin(open_on_primary(&drive.worker, &drive.seat, &identity, nobody)).await;
-    let Err(DialError::Refused(payload)) = opened else { return Ok(()) };
-    drive.worker.metrics(&drive.seat.group).login_failed();
-    pass_on(drive, &payload, machine.next_seq()).await?;
-    Err(Barred::Refused)
-}
-
-/// Asks the primary whether a password is right. `Some(link)` when it is; the link is there
-/// when the primary gave one. When no primary can be had, a password that was right before is.
-async fn check(
-    drive: &mut Drive,
-    machine: &Greet,
-    password: Password,
-    demand: Demand,
-) -> Result<Option<Option<First>>, Barred> {
-    let hello = machine.hello();
-    let identity = identity(hello, Credential::Password(password.clone()), demand);
-    match open_on_primary(&drive.worker, &drive.seat, &identity, nobody).await {
-        Ok(first) => {
-            drive.seat.group.accounts.remember_password(&hello.user, password);
-            Ok(Some(Some(first)))
-        }
-        Err(DialError::Refused(payload)) if reply::Err::code_of(&payload) == 1045 => {
-            drive.seat.group.accounts.forget_password(&hello.user);
-            Ok(None)
-        }
-        Err(DialError::Refused(payload)) => {
-            pass_on(drive, &payload, machine.next_seq()).await?;
-            Err(Barred::Refused)
-        }
-        Err(_) => {
-            let known = drive.seat.group.accounts.password(&hello.user);
-            Ok(known.is_some_and(|known| known == password).then_some(None))
-        }
-    }
-}
-
 /// Logs in to the primary with the client's own answers to the primary's questions.
 async fn relay(drive: &mut Drive, machine: &mut Greet, demand: Demand) -> Result<First, Barred> {
     let private = drive.client.is_private() || drive.client.is_local();
@@ -433,26 +407,6 @@ async fn relay(drive: &mut Drive, machine: &mut Greet, demand: Demand) -> Result
     );
     let error = SqlError::new(1251, b"08004", text);
     refuse(drive, &error, machine.next_seq(), machine.hello().capabilities).await
-}
-
-/// The primary's word on a client whose password is right; a refusal has been passed on.
-async fn let_in(drive: &mut Drive, machine: &Greet, identity: &Identity) -> Result<First, Barred> {
-    match open_on_primary(&drive.worker, &drive.seat, identity, nobody).await {
-        Ok(first) => Ok(first),
-        Err(DialError::Refused(payload)) => {
-            drive.seat.group.accounts.invalidate(Some(&identity.hello.user));
-            pass_on(drive, &payload, machine.next_seq()).await?;
-            Err(Barred::Refused)
-        }
-        Err(error) => {
-            // What a full server says needs no trust: nothing follows from it but this.
-            let full = matches!(error, DialError::Login(LoginError::RefusedBeforeTls(1040)));
-            let text = format!("pointsman: no primary to log in to: {error}");
-            let error = SqlError::new(1290, b"HY000", text);
-            let error = if full { SqlError::too_many_connections() } else { error };
-            refuse(drive, &error, machine.next_seq(), identity.hello.capabilities).await
-        }
-    }
 }
 
 /// The client is who it says.
@@ -517,7 +471,7 @@ async fn admit(
     Ok(Entered { login, link })
 }
 
-fn identity(hello: &Hello, credential: Credential, demand: Demand) -> Identity {
+pub(super) fn identity(hello: &Hello, credential: Credential, demand: Demand) -> Identity {
     Identity { hello: hello.clone(), credential, demand }
 }
 
@@ -540,7 +494,7 @@ async fn deny<T>(drive: &mut Drive, machine: &Greet, socket: bool) -> Result<T, 
     refuse(drive, &error, machine.next_seq(), hello.capabilities).await
 }
 
-async fn refuse<T>(
+pub(super) async fn refuse<T>(
     drive: &mut Drive,
     error: &SqlError,
     seq: u8,
@@ -551,7 +505,7 @@ async fn refuse<T>(
 }
 
 /// The server's own refusal, as it is.
-async fn pass_on(drive: &mut Drive, payload: &[u8], seq: u8) -> Result<(), Gone> {
+pub(super) async fn pass_on(drive: &mut Drive, payload: &[u8], seq: u8) -> Result<(), Gone> {
     let mut bytes = Vec::new();
     packet::write(&mut bytes, seq, payload);
     send(drive, &bytes).await

@@ -17,4 +17,5 @@ mod pool;
 mod report;
 mod seat;
 mod transport;
+mod verdict;
 pub mod worker;

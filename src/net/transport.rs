@@ -19,6 +19,8 @@ use crate::topology::{Flavour, ServerFacts};
 pub(super) struct Terms {
     /// The primary has the last word: a link is opened before the client is told that it is in.
     pub(super) judged: bool,
+    /// The server lets nobody in by its plugin now, and says so to whoever answers it.
+    pub(super) barred: bool,
     /// It lets in by the operating system's user too.
     pub(super) socket: bool,
     /// What it demands of the connection.
@@ -31,9 +33,10 @@ impl Terms {
     pub(super) fn of(account: Option<AccountFacts>) -> Self {
         let Some(facts) = account else { return Self::default() };
         let verifier = facts.verifier();
-        let AccountFacts { judged, socket, requires, .. } = facts;
+        let AccountFacts { judged, barred, socket, requires, .. } = facts;
         // What it demands of connections is held against our own by the primary.
-        Self { judged: judged || requires != Requirement::Nothing, socket, requires, verifier }
+        let judged = judged || requires != Requirement::Nothing;
+        Self { judged, barred, socket, requires, verifier }
     }
 
     pub(super) fn demand(&self) -> Demand {

@@ -89,6 +89,12 @@ pub struct Hello {
 }
 
 impl Hello {
+    /// Whether the client answers as nearly all do: by mysql_native_password, or by no plugin.
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        self.plugin.as_deref().is_none_or(|plugin| plugin == NATIVE)
+    }
+
     /// Whether the session's character set is one that no client may speak, since its characters
     /// hold zero bytes: ucs2, utf16, utf16le and utf32. A server refuses it with 1231, in a
     /// change of user as well.
@@ -402,7 +408,7 @@ impl Greet {
         }
         let target = match account {
             Account::Native { double_sha1 } => Target::Native { stored: double_sha1 },
-            Account::Old { hash } => return self.old(hash),
+            Account::Old { hash } => return Ok(self.old(hash)),
             Account::CachingSha2 { cached, empty } => Target::CachingSha2 { cached, empty },
             Account::Unknown { plugin } => {
                 self.unknown = true;
@@ -451,24 +457,22 @@ impl Greet {
         Ok(Step::Send(out))
     }
 
-    /// Nobody is challenged anew for mysql_old_password: the answer is to the login's nonce
-    /// (MariaDB 10.11, measured), and a client that began with mysql_native_password is asked for
-    /// it by a single byte.
-    fn old(&mut self, stored: Option<OldHash>) -> Result<Step, SqlError> {
-        if !self.hello.capabilities.has(Capabilities::PLUGIN_AUTH) {
-            return Err(self.too_old());
-        }
+    /// Nobody is challenged anew for mysql_old_password: the answer is to the login's nonce, and a
+    /// client that knows of no plugin, or the usual one, is asked by a byte (MariaDB, measured).
+    fn old(&mut self, stored: Option<OldHash>) -> Step {
         self.hello.nonce = self.hello.login_nonce;
-        let target = Target::Old { stored };
         let answer = std::mem::take(&mut self.answer);
+        // As for other plugins: who lacks the greeting's names its own and sends nothing yet.
+        let unanswered = stored.is_some() && !self.again && matches!(answer.as_slice(), [] | [0]);
+        let target = Target::Old { stored };
         let mut out = Vec::new();
         self.seq = match self.hello.plugin.as_deref().unwrap_or(NATIVE) {
-            OLD => return Ok(self.compare(target, &answer)),
+            OLD if !unanswered => return self.compare(target, &answer),
             NATIVE => packet::write(&mut out, self.seq, &[reply::EOF]),
             _ => AuthSwitch::encode(&mut out, self.seq, OLD, &self.hello.nonce),
         };
         self.state = State::Switched(target);
-        Ok(Step::Send(out))
+        Step::Send(out)
     }
 
     fn relay(&mut self) -> Result<Step, SqlError> {
