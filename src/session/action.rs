@@ -201,7 +201,7 @@ impl Spent {
     /// Why it ran where it did.
     #[must_use]
     pub fn reason(&self) -> Reason {
-        self.0.decision.map_or(self.0.class.reason, |decision| decision.reason)
+        self.0.way.decision.map_or(self.0.class.reason, |decision| decision.reason)
     }
 
     /// Where its text alone would have let it run.

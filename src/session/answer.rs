@@ -60,7 +60,7 @@ impl Session {
         let digits = value.iter().take_while(|byte| byte.is_ascii_digit());
         let number = |id: u64, byte: &u8| id.checked_mul(10)?.checked_add(u64::from(byte - b'0'));
         let id = digits.into_iter().try_fold(0, number).unwrap_or(u64::MAX);
-        let whom = self.pending.as_mut().and_then(|pending| pending.whom.take());
+        let whom = self.pending.as_mut().and_then(|pending| pending.way.whom.take());
         let Some((_, connection)) = whom else { return };
         self.take_kill(world, id, connection, out);
     }
@@ -71,7 +71,7 @@ impl Session {
         outcome: KillOutcome,
         out: &mut Outbox,
     ) {
-        let id = self.pending.as_ref().and_then(|pending| pending.kill).map_or(0, |(id, _)| id);
+        let id = self.pending.as_ref().and_then(|pending| pending.way.kill).map_or(0, |(id, _)| id);
         let refusal = match outcome {
             KillOutcome::Done => None,
             KillOutcome::Unknown => Some(SqlError::no_such_thread(id)),
@@ -114,7 +114,7 @@ impl Session {
 
     /// Ends the pending request with an answer of our own.
     pub(super) fn finished_here(&mut self, world: &World<'_>, error: u16, out: &mut Outbox) {
-        let streaming = self.pending.as_ref().is_some_and(|pending| pending.body.is_some());
+        let streaming = self.pending.as_ref().is_some_and(|pending| pending.way.body.is_some());
         self.record(world, None, error, out);
         self.enter(Phase::Idle, world.now);
         if streaming {

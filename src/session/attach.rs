@@ -24,7 +24,7 @@ impl Session {
     /// Takes the pending request as far as it can go now.
     pub(super) fn proceed(&mut self, world: &mut World<'_>, out: &mut Outbox) {
         let Some(pending) = self.pending.as_ref() else { return };
-        if pending.ask == Ask::ResetConnection && pending.decision.is_none() {
+        if pending.ask == Ask::ResetConnection && pending.way.decision.is_none() {
             return self.reset(world, out);
         }
         let nowhere = self.transaction.is_none() && self.link(Held::Primary).is_none();
@@ -39,7 +39,7 @@ impl Session {
         {
             return self.fail(world, &Failure::DiagnosticsLost, 1, out);
         }
-        let decision = match pending.decision {
+        let decision = match pending.way.decision {
             Some(decision) => decision,
             None => self.decide(world),
         };
@@ -90,7 +90,7 @@ impl Session {
             user_vars_restorable: self.state.user_variables_restorable(),
             has_defined: self.has_defined,
             refused_before: world.refused.contains(pending.class.digest),
-            avoid: pending.avoid,
+            avoid: pending.way.avoid,
             settings_changed: world.settings_changed,
             tables_locked: world.tables_locked,
         };
@@ -156,7 +156,7 @@ impl Session {
 
     fn write_down(&mut self, decision: Decision) {
         if let Some(pending) = self.pending.as_mut() {
-            pending.decision = Some(decision);
+            pending.way.decision = Some(decision);
         }
     }
 
@@ -184,7 +184,7 @@ impl Session {
         };
         let refused_here = self.pending.as_ref().is_some_and(|pending| {
             let stale = |(_, generation): &(Vec<u8>, u64)| *generation == world.topology.generation;
-            pending.refusal.as_ref().is_some_and(stale)
+            pending.way.refusal.as_ref().is_some_and(stale)
         });
         match linked {
             Some(node) if node == primary && !refused_here => true,
@@ -233,7 +233,7 @@ impl Session {
         freshness: Freshness,
         out: &mut Outbox,
     ) {
-        let asked = self.pending.as_ref().is_some_and(|pending| pending.asked);
+        let asked = self.pending.as_ref().is_some_and(|pending| pending.way.asked);
         if freshness == Freshness::AskThenWait && !asked {
             if self.primary_ready(world, out) {
                 self.start_own(world, Held::Primary, Step::AskPosition, out);
@@ -265,10 +265,9 @@ impl Session {
 
     fn dial(&mut self, world: &World<'_>, slot: Held, node: NodeId, out: &mut Outbox) {
         let patience = world.group.links.queue_timeout;
-        let until = self
-            .pending
-            .as_mut()
-            .map_or(world.now, |pending| *pending.queue_until.get_or_insert(world.now + patience));
+        let until = self.pending.as_mut().map_or(world.now, |pending| {
+            *pending.way.queue_until.get_or_insert(world.now + patience)
+        });
         out.requests.push(Request::Dial { slot, node, until });
         self.enter(Phase::Dialing, world.now);
     }
@@ -276,7 +275,7 @@ impl Session {
     /// Waits for a primary, up to the group's `hold`.
     fn hold(&mut self, world: &World<'_>, out: &mut Outbox) {
         let Some(pending) = self.pending.as_mut() else { return };
-        let until = *pending.hold_until.get_or_insert(world.now + world.group.hold);
+        let until = *pending.way.hold_until.get_or_insert(world.now + world.group.hold);
         if world.now >= until {
             return self.hold_ran_out(world, out);
         }
@@ -289,7 +288,7 @@ impl Session {
 
     fn hold_ran_out(&mut self, world: &World<'_>, out: &mut Outbox) {
         out.requests.push(Request::HeldFor(self.held_for(world)));
-        let refusal = self.pending.as_mut().and_then(|pending| pending.refusal.take());
+        let refusal = self.pending.as_mut().and_then(|pending| pending.way.refusal.take());
         if let Some((payload, _)) = refusal {
             packet::write(&mut out.client, 1, &payload);
             return self.finished_here(world, 1290, out);
@@ -303,7 +302,7 @@ impl Session {
 
     /// How long the pending request has been held.
     pub(super) fn held_for(&self, world: &World<'_>) -> Duration {
-        let until = self.pending.as_ref().and_then(|pending| pending.hold_until);
+        let until = self.pending.as_ref().and_then(|pending| pending.way.hold_until);
         until.map_or(Duration::ZERO, |until| {
             world.group.hold.saturating_sub(until.saturating_duration_since(world.now))
         })
@@ -355,7 +354,7 @@ impl Session {
         self.phase = Phase::Idle;
         self.give_up_if_down(world, slot, out);
         if let Some(pending) = self.pending.as_mut() {
-            pending.decision = None;
+            pending.way.decision = None;
             self.proceed(world, out);
         }
     }
@@ -377,8 +376,8 @@ impl Session {
         self.silence(slot);
         let Some(step) = self.next_step(slot) else { return self.send(world, slot, out) };
         let Some(pending) = self.pending.as_mut() else { return };
-        pending.steps += 1;
-        if pending.steps > STEPS_MAX {
+        pending.way.steps += 1;
+        if pending.way.steps > STEPS_MAX {
             let server = self.link(slot).map(|link| link.facts.node.to_string());
             let server = server.unwrap_or_default();
             return self.fail(world, &Failure::Unready { server }, 1, out);
@@ -485,7 +484,7 @@ impl Session {
     /// A statement that was prepared with the session's own numbers in it serves once.
     pub(super) fn forget_counted(&mut self, slot: Held, out: &mut Outbox) {
         let Some(Ask::Execute { id }) =
-            self.pending.as_ref().filter(|pending| pending.counted).map(|p| p.ask.clone())
+            self.pending.as_ref().filter(|pending| pending.way.counted).map(|p| p.ask.clone())
         else {
             return;
         };

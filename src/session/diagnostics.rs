@@ -233,7 +233,7 @@ impl Session {
     /// about its previous one.
     pub(super) fn must_be_silenced(&self, slot: Held) -> bool {
         let Some(pending) = self.pending.as_ref() else { return false };
-        if pending.silenced || self.listed.untold.is_some() {
+        if pending.way.silenced || self.listed.untold.is_some() {
             return false;
         }
         let stale = self.listed.on != Some(slot) && self.link(slot).is_some_and(|l| l.listed);
@@ -253,8 +253,8 @@ impl Session {
             && pending.class.verb == Verb::Call
             && (self.last != Some(slot) || self.pinged || self.listed.untold.is_some());
         // The query of ours has another number; a client's that ran elsewhere has the same.
-        let again = pending.found_again && (mysql || self.last == Some(slot));
-        (repeats || again) && !pending.silenced && !matches!(pending.ask, Ask::Prepare { .. })
+        let again = pending.way.found_again && (mysql || self.last == Some(slot));
+        (repeats || again) && !pending.way.silenced && !matches!(pending.ask, Ask::Prepare { .. })
     }
 
     /// What sets LAST_INSERT_ID on the link and leaves nothing listed there.

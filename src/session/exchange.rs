@@ -509,7 +509,7 @@ impl Session {
         let Phase::Exchanging(exchange) = &self.phase else { return false };
         let (slot, node, in_transaction) = (exchange.slot, exchange.node, exchange.in_transaction);
         let Some(pending) = self.pending.as_mut() else { return false };
-        if in_transaction || pending.body.is_some() {
+        if in_transaction || pending.way.body.is_some() {
             return false;
         }
         let message = reply::Err::message_of(payload);
@@ -518,7 +518,7 @@ impl Session {
                 if retry::refused_as_write(code) {
                     world.refused.insert(pending.class.digest);
                 }
-                pending.avoid |= node.bit();
+                pending.way.avoid |= node.bit();
                 out.requests.push(Request::Retried(Retry::ReplicaRefused));
                 let reason = if retry::refused_as_write(code) {
                     Reason::RefusedBefore
@@ -534,8 +534,8 @@ impl Session {
                     return false;
                 }
                 let Some(pending) = self.pending.as_mut() else { return false };
-                pending.refusal = Some((payload.to_vec(), world.topology.generation));
-                pending.decision = None;
+                pending.way.refusal = Some((payload.to_vec(), world.topology.generation));
+                pending.way.decision = None;
                 self.fall_to_primary(Reason::Write);
                 out.requests.push(Request::Signal(node, Trouble::ReadOnly));
                 out.requests.push(Request::Retried(Retry::PrimaryReadOnly));
@@ -560,10 +560,10 @@ impl Session {
     fn reprepare(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) -> bool {
         let Some(pending) = self.pending.as_mut() else { return false };
         let Ask::Execute { id } = pending.ask else { return false };
-        if pending.reprepared {
+        if pending.way.reprepared {
             return false;
         }
-        pending.reprepared = true;
+        pending.way.reprepared = true;
         self.forget_prepared(slot, id, out);
         out.requests.push(Request::Retried(Retry::Reprepared));
         self.phase = Phase::Idle;
@@ -573,7 +573,7 @@ impl Session {
 
     /// Whether the pending request runs on a replica by decision.
     pub(super) fn on_replica(&self) -> bool {
-        self.pending.as_ref().and_then(|pending| pending.decision).is_some_and(|decision| {
+        self.pending.as_ref().and_then(|pending| pending.way.decision).is_some_and(|decision| {
             matches!(decision.target, Target::Replica { .. } | Target::Held(Held::Replica))
         })
     }

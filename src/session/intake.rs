@@ -214,7 +214,7 @@ impl Session {
             && tracking::are_shown_by(sql)
             && let Some(pending) = self.pending.as_mut()
         {
-            pending.trackers = Trackers::Wanted;
+            pending.way.trackers = Trackers::Wanted;
         }
     }
 
@@ -226,7 +226,7 @@ impl Session {
         let text = [b"SELECT ", whom, b" ", ONE.as_bytes()].concat();
         let own = rewrite::virtualise(&text, &self.state.dialect, self.connection_id);
         if let Some(pending) = self.pending.as_mut() {
-            pending.whom = Some((own.unwrap_or(text).into(), connection));
+            pending.way.whom = Some((own.unwrap_or(text).into(), connection));
         }
     }
 
@@ -239,7 +239,7 @@ impl Session {
         out: &mut Outbox,
     ) {
         if let Some(pending) = self.pending.as_mut() {
-            pending.kill = Some((id, connection));
+            pending.way.kill = Some((id, connection));
         }
         if id == u64::from(self.connection_id) {
             return self.killed_itself(world, connection, out);
@@ -318,7 +318,7 @@ impl Session {
         self.commands = self.commands.wrapping_add(1);
         self.pend(world, ask, class, expect, wire);
         if let Some(pending) = self.pending.as_mut() {
-            pending.body = (!complete).then_some(body);
+            pending.way.body = (!complete).then_some(body);
             if pending.ask == Ask::Query {
                 pending.text_at = packet::HEADER_LEN + 1;
             }
@@ -335,12 +335,12 @@ impl Session {
     /// Passes on what has come of a command that is streamed.
     pub(super) fn stream_request(&mut self, slot: Held, input: &[u8], out: &mut Outbox) -> usize {
         let Some(pending) = self.pending.as_mut() else { return 0 };
-        let Some(body) = pending.body.as_mut() else { return 0 };
+        let Some(body) = pending.way.body.as_mut() else { return 0 };
         match body.advance(input) {
             Ok((taken, complete)) => {
                 out.links[index(slot)].extend_from_slice(input.get(..taken).unwrap_or_default());
                 if complete {
-                    pending.body = None;
+                    pending.way.body = None;
                 }
                 taken
             }

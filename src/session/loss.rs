@@ -115,13 +115,13 @@ impl Session {
         }
         let primary = world.topology.primary == Some(link.facts.node);
         match self.pending.as_mut() {
-            Some(pending) if primary && pending.relinked => {
+            Some(pending) if primary && pending.way.relinked => {
                 // It takes links and breaks them: not at once again.
-                pending.decision = None;
+                pending.way.decision = None;
                 self.wait_to_redial(world, None, out);
             }
             Some(pending) => {
-                pending.relinked |= primary;
+                pending.way.relinked |= primary;
                 self.again(world, link.facts.node, out);
             }
             None => {}
@@ -133,9 +133,9 @@ impl Session {
         let on_replica = self.on_replica();
         if let Some(pending) = self.pending.as_mut() {
             if on_replica {
-                pending.avoid |= node.bit();
+                pending.way.avoid |= node.bit();
             }
-            pending.decision = None;
+            pending.way.decision = None;
         }
         self.phase = Phase::Idle;
         self.proceed(world, out);
@@ -159,7 +159,7 @@ impl Session {
             self.transaction_gone();
         }
         let Some(pending) = self.pending.as_ref() else { return };
-        let streamed = pending.body.is_some() || matches!(self.phase, Phase::Uploading(..));
+        let streamed = pending.way.body.is_some() || matches!(self.phase, Phase::Uploading(..));
         let progress = if forwarded { Progress::Answering } else { Progress::Sent };
         let mut verdict = verdict_on(pending, progress, was_in_transaction);
         if verdict == Verdict::Again && (streamed || !pins.is_empty()) {
@@ -168,7 +168,7 @@ impl Session {
         match verdict {
             Verdict::Again => {
                 if let Some(pending) = self.pending.as_mut() {
-                    pending.repeated = true;
+                    pending.way.repeated = true;
                 }
                 out.requests.push(Request::Retried(Retry::LinkLost));
                 self.again(world, node, out);
@@ -267,7 +267,7 @@ impl Session {
             (NoLink::Called, _) => self.release(world, out),
             (NoLink::Moved, _) => {
                 if let Some(pending) = self.pending.as_mut() {
-                    pending.decision = None;
+                    pending.way.decision = None;
                 }
                 self.proceed(world, out);
             }
@@ -283,7 +283,7 @@ impl Session {
         out: &mut Outbox,
     ) {
         let Some(pending) = self.pending.as_mut() else { return };
-        let until = *pending.hold_until.get_or_insert(world.now + world.group.hold);
+        let until = *pending.way.hold_until.get_or_insert(world.now + world.group.hold);
         if world.now >= until {
             if let Some(error) = refusal {
                 packet::write(&mut out.client, 1, &error);
@@ -307,10 +307,10 @@ fn verdict_on(pending: &Pending, progress: Progress, in_transaction: bool) -> Ve
         pending.ask,
         Ask::Prepare { .. } | Ask::InitDb(_) | Ask::Ping | Ask::ResetConnection
     );
-    if preparing && progress == Progress::Sent && !in_transaction && !pending.repeated {
+    if preparing && progress == Progress::Sent && !in_transaction && !pending.way.repeated {
         return Verdict::Again;
     }
-    after_link_loss(&pending.class, progress, in_transaction, pending.repeated)
+    after_link_loss(&pending.class, progress, in_transaction, pending.way.repeated)
 }
 
 /// Between two attempts to reach a primary that takes no link.

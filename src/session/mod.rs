@@ -343,7 +343,7 @@ impl Session {
             Phase::Exchanging(exchange) => {
                 interest.topology = true;
                 interest.links[action::index(exchange.slot)] = true;
-                interest.client = self.pending.as_ref().is_some_and(|p| p.body.is_some());
+                interest.client = self.pending.as_ref().is_some_and(|p| p.way.body.is_some());
             }
             Phase::Uploading(exchange, _) => {
                 interest.client = true;
@@ -359,7 +359,7 @@ impl Session {
         if !matches!(self.phase, Phase::Holding) {
             return None;
         }
-        self.redial_at.or_else(|| self.pending.as_ref().and_then(|pending| pending.hold_until))
+        self.redial_at.or_else(|| self.pending.as_ref().and_then(|pending| pending.way.hold_until))
     }
 
     /// Whether the session is between commands and holds nothing that a close would destroy.

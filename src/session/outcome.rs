@@ -22,7 +22,7 @@ impl Session {
         let uploading = matches!(phase, Phase::Uploading(..));
         let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = phase else { return };
         let slot = exchange.slot;
-        let streaming = self.pending.as_ref().is_some_and(|pending| pending.body.is_some());
+        let streaming = self.pending.as_ref().is_some_and(|pending| pending.way.body.is_some());
         self.doubt(world, slot, exchange.error);
         self.doubt_transaction(slot, exchange.error);
         let some_ran = self.pending.as_ref().is_some_and(|pending| pending.class.multi);

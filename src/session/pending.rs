@@ -18,6 +18,12 @@ pub(super) struct Pending {
     /// Where the SQL text begins in `wire`; its end when there is none.
     pub(super) text_at: usize,
     pub(super) received: Instant,
+    pub(super) way: Way,
+}
+
+/// What has become of a command so far: nothing, as a rule.
+#[derive(Debug, Default)]
+pub(super) struct Way {
     /// The hold ends then; set when it begins.
     pub(super) hold_until: Option<Instant>,
     pub(super) decision: Option<Decision>,
@@ -54,9 +60,10 @@ pub(super) struct Pending {
 }
 
 /// Whether a statement shows how the trackers are set, which on a link is our way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Trackers {
     /// It does not.
+    #[default]
     Ours,
     /// It does: they must be set as the client has them first.
     Wanted,
@@ -89,36 +96,11 @@ impl Pending {
         wire: &[u8],
         received: Instant,
     ) -> Self {
-        Self {
-            ask,
-            class,
-            expect,
-            wire: wire.to_vec(),
-            text_at: usize::MAX,
-            received,
-            hold_until: None,
-            decision: None,
-            avoid: 0,
-            asked: false,
-            queue_until: None,
-            silenced: false,
-            found_again: false,
-            counted: false,
-            repeated: false,
-            reprepared: false,
-            relinked: false,
-            reopen: false,
-            body: None,
-            kill: None,
-            whom: None,
-            trackers: Trackers::Ours,
-            refusal: None,
-            steps: 0,
-        }
+        let way = Way::default();
+        Self { ask, class, expect, wire: wire.to_vec(), text_at: usize::MAX, received, way }
     }
 
-    /// Becomes a command that has just come, in the room of one that is over. Field by field, and
-    /// not by [`Pending::new`]: this is done for each command, and the whole is large.
+    /// Becomes a command that has just come, with the room for its bytes that it has.
     pub(super) fn become_new(
         &mut self,
         ask: Ask,
@@ -127,57 +109,13 @@ impl Pending {
         wire: &[u8],
         received: Instant,
     ) {
-        // Each is named, so that none can be forgotten.
-        let Self {
-            ask: its_ask,
-            class: its_class,
-            expect: its_expect,
-            wire: its_wire,
-            text_at,
-            received: its_received,
-            hold_until,
-            decision,
-            avoid,
-            asked,
-            queue_until,
-            silenced,
-            found_again,
-            counted,
-            repeated,
-            reprepared,
-            relinked,
-            reopen,
-            body,
-            kill,
-            whom,
-            trackers,
-            refusal,
-            steps,
-        } = self;
-        *its_ask = ask;
-        *its_class = class;
-        *its_expect = expect;
-        its_wire.clear();
-        its_wire.extend_from_slice(wire);
-        *text_at = usize::MAX;
-        *its_received = received;
-        *hold_until = None;
-        *decision = None;
-        *avoid = 0;
-        *asked = false;
-        *queue_until = None;
-        *silenced = false;
-        *found_again = false;
-        *counted = false;
-        *repeated = false;
-        *reprepared = false;
-        *relinked = false;
-        *reopen = false;
-        *body = None;
-        *kill = None;
-        *whom = None;
-        *trackers = Trackers::Ours;
-        *refusal = None;
-        *steps = 0;
+        self.ask = ask;
+        self.class = class;
+        self.expect = expect;
+        self.wire.clear();
+        self.wire.extend_from_slice(wire);
+        self.text_at = usize::MAX;
+        self.received = received;
+        self.way = Way::default();
     }
 }

@@ -50,7 +50,7 @@ impl Session {
             if let (Some(link), Some(pending)) =
                 (self.links[index(slot)].as_ref(), self.pending.as_mut())
             {
-                pending.avoid |= link.facts.node.bit();
+                pending.way.avoid |= link.facts.node.bit();
             }
             if !prepares {
                 self.drop_link(Held::Replica, out);

@@ -366,7 +366,7 @@ impl Session {
         let pending = self.pending.as_ref()?;
         let runs = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
         let rows_kept = self.last != Some(slot) || self.carried.none_changed;
-        let wanted = runs && !pending.found_again && pending.class.effects.any(Effects::OPAQUE);
+        let wanted = runs && !pending.way.found_again && pending.class.effects.any(Effects::OPAQUE);
         if !wanted || !rows_kept || self.is_listed_on(slot) {
             return None;
         }
@@ -384,8 +384,8 @@ impl Session {
             link.listed = false;
         }
         if let Some(pending) = self.pending.as_mut() {
-            pending.found_again = true;
-            pending.silenced = false;
+            pending.way.found_again = true;
+            pending.way.silenced = false;
         }
     }
 
@@ -395,7 +395,7 @@ impl Session {
             link.listed = true;
         }
         if let Some(pending) = self.pending.as_mut() {
-            pending.found_again = true;
+            pending.way.found_again = true;
         }
     }
 

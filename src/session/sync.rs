@@ -135,7 +135,7 @@ impl Session {
         if pending.ask == Ask::ResetConnection {
             return None;
         }
-        match pending.trackers {
+        match pending.way.trackers {
             Trackers::Wanted => return Some(Step::ShowTrackers),
             // A SET would be the previous statement.
             Trackers::Ours if link.untracked && !self.needs_the_last() => {
@@ -153,7 +153,7 @@ impl Session {
         if let Some(step) = self.state_step(slot).or_else(|| self.stray_step(slot)) {
             return Some(step);
         }
-        if pending.reopen && slot == Held::Primary {
+        if pending.way.reopen && slot == Held::Primary {
             return Some(Step::ReopenOnPrimary);
         }
         if let Some(on) = self.found_is_elsewhere(slot) {
@@ -169,7 +169,7 @@ impl Session {
         if insert_id || neutral {
             return Some(Step::InsertId);
         }
-        if let Some((sql, _)) = &pending.whom {
+        if let Some((sql, _)) = &pending.way.whom {
             return Some(Step::Whom(sql.clone()));
         }
         if let Some(step) = self.prepared_step(slot) {
@@ -202,7 +202,7 @@ impl Session {
             }
             Ask::Execute { id } => {
                 self.statements.get(id)?;
-                if self.asks_carried() && !pending.counted {
+                if self.asks_carried() && !pending.way.counted {
                     return Some(Step::PrepareCounted(id));
                 }
                 self.must_be_prepared(slot, id).then_some(Step::Prepare(id))
@@ -423,7 +423,7 @@ impl Session {
             Step::PrepareCounted(id) => {
                 self.own_prepared(own.slot, id, &own.reply);
                 if let Some(pending) = self.pending.as_mut() {
-                    pending.counted = true;
+                    pending.way.counted = true;
                 }
             }
             Step::AskPosition => {
@@ -441,7 +441,7 @@ impl Session {
             Step::ReopenOnPrimary => {
                 self.transaction = Some(Held::Primary);
                 if let Some(pending) = self.pending.as_mut() {
-                    pending.reopen = false;
+                    pending.way.reopen = false;
                 }
             }
         }
@@ -469,7 +469,7 @@ impl Session {
             }
         });
         if let Some(pending) = self.pending.as_mut() {
-            pending.silenced = true;
+            pending.way.silenced = true;
         }
     }
 
@@ -501,7 +501,7 @@ impl Session {
     pub(super) fn trackers_shown(&mut self, slot: Held) {
         self.on_link(slot, |link| link.untracked = true);
         if let Some(pending) = self.pending.as_mut() {
-            pending.trackers = Trackers::Shown;
+            pending.way.trackers = Trackers::Shown;
         }
     }
 
@@ -512,7 +512,7 @@ impl Session {
             Flavour::MySql => GtidSet::parse_mysql(text),
         });
         let Some(pending) = self.pending.as_mut() else { return };
-        pending.asked = true;
+        pending.way.asked = true;
         match set {
             Some(set) => {
                 self.state.token.union(&set);
@@ -542,15 +542,15 @@ impl Session {
         // Of several statements the first may still belong to it.
         let class = pending.class;
         let implicit_commit = ends_transaction(class.verb, class.effects) && !class.multi;
-        pending.decision = None;
+        pending.way.decision = None;
         // MySQL 9.7: a BEGIN inside a read-only transaction begins a read-only one.
         let inherits = self.state.dialect.flavour == Flavour::MySql
             && pending.class.verb == Verb::Begin
             && !pending.class.effects.any(Effects::BEGIN_READ_ONLY);
         if !implicit_commit || inherits {
-            pending.decision =
+            pending.way.decision =
                 Some(Decision { target: Target::Primary, reason: Reason::ReadOnlyTransaction });
-            pending.reopen = true;
+            pending.way.reopen = true;
         }
     }
 }
