@@ -253,7 +253,7 @@ impl Drive {
     /// MariaDB closes an idle connection without a word, MySQL says why (10.11 and 9.7,
     /// measured). A limit of ours is always told.
     fn says_why_it_closes(&self) -> bool {
-        let group = &self.seat.group;
+        let group = self.seat.group();
         let facts = group.topology.load().facts().map(|facts| facts.flavour);
         facts != Some(Flavour::MariaDb) || !group.settings.load().idle_timeout.is_zero()
     }
@@ -349,7 +349,7 @@ impl Drive {
     fn with_session<T: Default>(&self, run: impl FnOnce(&mut Session, &mut World<'_>) -> T) -> T {
         let mut session = self.seat.session.borrow_mut();
         let Some(session) = session.as_mut() else { return T::default() };
-        let group = &self.seat.group;
+        let group = self.seat.group();
         let mut current = self.seat.served.current.borrow_mut();
         let Current { topology, settings } = &mut *current;
         let topology = topology.newest();
@@ -466,17 +466,17 @@ impl Drive {
             }
             Request::Signal(node, trouble) => self.signal(node, trouble),
             Request::AccountsChanged => {
-                self.seat.group.accounts.invalidate(None);
-                self.seat.group.accounts_at.fetch_add(1, Ordering::Relaxed);
+                self.seat.group().accounts.invalidate(None);
+                self.seat.group().accounts_at.fetch_add(1, Ordering::Relaxed);
             }
-            Request::ProbeNow => self.seat.group.health.probe_now(),
+            Request::ProbeNow => self.seat.group().health.probe_now(),
             Request::SettingsChanged => {
-                self.seat.group.settings_changed.set(std::time::Instant::now());
-                self.seat.group.health.probe_now();
+                self.seat.group().settings_changed.set(std::time::Instant::now());
+                self.seat.group().health.probe_now();
             }
             Request::Waited(outcome) => metrics.replica_wait(outcome.into()),
             Request::Retried(retry) => metrics.retried(retry.into()),
-            Request::HeldFor(waited) => self.worker.held(&self.seat.group, waited),
+            Request::HeldFor(waited) => self.worker.held(self.seat.group(), waited),
             Request::Dial { .. }
             | Request::ChangeUser(_)
             | Request::Kill { .. }
@@ -492,7 +492,7 @@ impl Drive {
             Trouble::SetReadOnly => SignalKind::SetReadOnly,
             Trouble::Overload => SignalKind::Overload,
         };
-        self.seat.group.health.signal(node, kind);
+        self.seat.group().health.signal(node, kind);
     }
 }
 

@@ -80,7 +80,7 @@ const GLANCE: Duration = Duration::from_millis(5);
 /// Lets a client in: header, greeting, dialogue, OK. `None` when it did not get in; it has been
 /// told, and counted.
 pub(super) async fn enter(mut drive: Drive, proxied: bool) -> Option<Drive> {
-    let settings = drive.seat.group.settings.load_full();
+    let settings = drive.seat.group().settings.load_full();
     let seat = drive.seat.clone();
     let entered = {
         let login = pin!(greet(&mut drive, proxied));
@@ -90,11 +90,11 @@ pub(super) async fn enter(mut drive: Drive, proxied: bool) -> Option<Drive> {
         Some(Ok(entered)) => entered,
         Some(Err(Barred::Gone | Barred::Refused)) => return None,
         None => {
-            drive.worker.client_error(&drive.seat.group, ClientError::HandshakeTimeout);
+            drive.worker.client_error(drive.seat.group(), ClientError::HandshakeTimeout);
             return None;
         }
     };
-    let facts = drive.seat.group.topology.load().facts().cloned()?;
+    let facts = drive.seat.group().topology.load().facts().cloned()?;
     let login = entered.login;
     let ignore_space = login.capabilities.has(Capabilities::IGNORE_SPACE);
     let dialect = state::initial_dialect(&facts, login.collation, ignore_space);
@@ -135,7 +135,7 @@ pub(super) async fn change_user(
     drive: &mut Drive,
     payload: &[u8],
 ) -> Result<Option<Entered>, Gone> {
-    let Some(facts) = drive.seat.group.topology.load().facts().cloned() else { return Err(Gone) };
+    let Some(facts) = drive.seat.group().topology.load().facts().cloned() else { return Err(Gone) };
     let Some(offer) = offer(drive, &facts) else { return Err(Gone) };
     let before = drive.seat.identity.borrow().clone();
     let (Some(before), Ok(nonce)) = (before, auth::nonce()) else { return Err(Gone) };
@@ -148,7 +148,7 @@ pub(super) async fn change_user(
         }
     };
     let step = Step::NeedAccount;
-    let settings = drive.seat.group.settings.load_full();
+    let settings = drive.seat.group().settings.load_full();
     let seat = drive.seat.clone();
     let dialogue = pin!(steps(drive, machine, step, &facts));
     match seat.waited.in_time(settings.handshake_timeout, dialogue).await {
@@ -164,11 +164,11 @@ pub(super) async fn change_user(
 /// The facts to greet with; waits for the first probe when the process has just started, and for
 /// the next one when a client has just changed the settings that sessions begin with.
 async fn known_facts(drive: &Drive) -> Option<std::sync::Arc<ServerFacts>> {
-    let mut generation = drive.seat.group.topology.subscribe();
-    let patience = drive.seat.group.settings.load().handshake_timeout / 2;
+    let mut generation = drive.seat.group().topology.subscribe();
+    let patience = drive.seat.group().settings.load().handshake_timeout / 2;
     let wait = async {
         loop {
-            let topology = drive.seat.group.topology.load();
+            let topology = drive.seat.group().topology.load();
             if let Some(facts) = topology.facts()
                 && !is_outdated(drive, &topology)
             {
@@ -185,7 +185,7 @@ async fn known_facts(drive: &Drive) -> Option<std::sync::Arc<ServerFacts>> {
 
 /// Whether what is known of the primary is from before a client has changed its settings.
 fn is_outdated(drive: &Drive, topology: &Topology) -> bool {
-    let changed = drive.seat.group.settings_changed.get();
+    let changed = drive.seat.group().settings_changed.get();
     let recent = changed.filter(|at| at.elapsed() < SETTINGS_SEEN);
     let seen = topology.primary_node().and_then(|node| node.observed_at);
     recent.zip(seen).is_some_and(|(changed, seen)| seen < changed)
@@ -195,7 +195,7 @@ fn is_outdated(drive: &Drive, topology: &Topology) -> bool {
 fn offer(drive: &Drive, facts: &ServerFacts) -> Option<Offer> {
     let mut capabilities =
         Capabilities(facts.capabilities).and(OFFERED).with(Capabilities::COMPRESS);
-    let tls = drive.seat.group.tls.load_full();
+    let tls = drive.seat.group().tls.load_full();
     if tls.is_some() {
         capabilities = capabilities.with(Capabilities::SSL);
     }
@@ -207,7 +207,7 @@ fn offer(drive: &Drive, facts: &ServerFacts) -> Option<Offer> {
         collation: facts.collation,
         status: Status(facts.status),
         plugin: facts.auth_plugin.as_bytes().to_vec(),
-        rsa: drive.seat.group.rsa.clone(),
+        rsa: drive.seat.group().rsa.clone(),
         secure: drive.client.is_private(),
         certificate: tls.filter(|_| always_proves(facts)).map(|tls| tls.fingerprint),
         switch_nonce: auth::nonce().ok()?,
@@ -238,7 +238,7 @@ async fn dialogue(
             }
             Ok(step) => return steps(drive, machine, step, facts).await,
             Err(error) => {
-                drive.worker.client_error(&drive.seat.group, ClientError::Protocol);
+                drive.worker.client_error(drive.seat.group(), ClientError::Protocol);
                 let caps = Capabilities::PROTOCOL_41;
                 return refuse(drive, &error, machine.next_seq(), caps).await;
             }
@@ -303,7 +303,7 @@ async fn steps(
         step = match next {
             Ok(step) => step,
             Err(error) => {
-                drive.worker.client_error(&drive.seat.group, ClientError::Protocol);
+                drive.worker.client_error(drive.seat.group(), ClientError::Protocol);
                 let caps = machine.hello().capabilities;
                 let refused = refuse(drive, &error, machine.next_seq(), caps).await;
                 // A client without plugins has done nothing wrong: other logins may do.
@@ -337,7 +337,7 @@ async fn account(
     hello: &Hello,
     facts: &ServerFacts,
 ) -> Result<(Account, Option<AccountFacts>), SqlError> {
-    let accounts = &drive.seat.group.accounts;
+    let accounts = &drive.seat.group().accounts;
     let peer = drive.seat.peer.get().map(|peer| peer.ip());
     let default = facts.auth_plugin.to_string();
     // Asked afresh, at most once a second for each user, so that a changed password counts at
@@ -417,7 +417,7 @@ async fn admit(
     link: Option<First>,
     terms: &Terms,
 ) -> Result<Entered, Barred> {
-    let facts = drive.seat.group.topology.load().facts().cloned();
+    let facts = drive.seat.group().topology.load().facts().cloned();
     if facts.is_some_and(|facts| is_refused_in_clear(drive, &facts)) {
         let error = SqlError::secure_transport_required();
         return refuse(drive, &error, machine.next_seq(), machine.hello().capabilities).await;
@@ -431,7 +431,7 @@ async fn admit(
     if link.is_none() && judged {
         link = Some(let_in(drive, machine, &identity).await?);
     }
-    let facts = drive.seat.group.topology.load().facts().cloned();
+    let facts = drive.seat.group().topology.load().facts().cloned();
     let greeted = facts.as_ref().map_or(2, |facts| facts.status);
     let status = link.as_ref().map_or(greeted, |(_, facts, _)| facts.status);
     let proof = machine.certificate_proof(terms.verifier.as_deref());
@@ -481,7 +481,7 @@ async fn deny<T>(drive: &mut Drive, machine: &Greet, socket: bool) -> Result<T, 
     drive.seat.served.metrics.login_failed();
     let user = String::from_utf8_lossy(&hello.user).into_owned();
     // A client on this host is to a server what our own monitor is.
-    let topology = drive.seat.group.topology.load();
+    let topology = drive.seat.group().topology.load();
     let seen_as = topology.facts().map(|facts| facts.sees_us_as.to_string());
     let local = seen_as.filter(|host| !host.is_empty()).unwrap_or_else(|| "localhost".to_owned());
     let peer = drive.seat.peer.get().map(|peer| peer.ip().to_canonical());
@@ -519,7 +519,7 @@ async fn read_packet(drive: &mut Drive) -> Result<(u8, Vec<u8>), Gone> {
     loop {
         if let Some((len, seq)) = packet::header(&drive.client_tail) {
             if len > LOGIN_PACKET_MAX {
-                drive.worker.client_error(&drive.seat.group, ClientError::Protocol);
+                drive.worker.client_error(drive.seat.group(), ClientError::Protocol);
                 let error = SqlError::malformed_packet().packet(1, Capabilities::PROTOCOL_41);
                 send(drive, &error).await?;
                 return Err(Gone);

@@ -24,11 +24,11 @@ pub(super) async fn open_on_primary(
     identity: &Identity,
     mut ask: impl AsyncFnMut(Vec<u8>) -> Result<Vec<u8>, DialError>,
 ) -> Result<First, DialError> {
-    let settings = seat.group.settings.load_full();
-    let mut generation = seat.group.topology.subscribe();
+    let settings = seat.group().settings.load_full();
+    let mut generation = seat.group().topology.subscribe();
     let until = tokio::time::Instant::now() + settings.hold;
     loop {
-        let topology = seat.group.topology.load();
+        let topology = seat.group().topology.load();
         if let Some(primary) = topology.primary {
             let place = worker.place(seat, identity, primary, &settings).await?;
             if let Some(place) = place {
@@ -47,7 +47,7 @@ pub(super) async fn open_on_primary(
                     link::open_first(seat, identity, &topology, &settings, opening, &mut ask).await;
                 match opened {
                     Err(error) => {
-                        worker.link_error(&seat.group, primary, &error);
+                        worker.link_error(seat.group(), primary, &error);
                         if !matches!(error, DialError::Unreachable(_) | DialError::TimedOut(_)) {
                             return Err(error);
                         }

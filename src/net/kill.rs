@@ -91,8 +91,8 @@ impl Worker {
         thread: u32,
         connection: bool,
     ) {
-        let topology = victim.group.topology.load();
-        let settings = victim.group.settings.load_full();
+        let topology = victim.group().topology.load();
+        let settings = victim.group().settings.load_full();
         let word = if connection { "KILL" } else { "KILL QUERY" };
         let sql = format!("{word} {thread}");
         let result =
@@ -115,8 +115,8 @@ async fn may_kill_others(by: &Seat, identity: &Identity) -> bool {
         SUBSTRING_INDEX(CURRENT_USER(), '@', 1), '''@''', \
         SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''') AND PRIVILEGE_TYPE IN \
         ('SUPER', 'CONNECTION ADMIN', 'CONNECTION_ADMIN')), 1, (SELECT 1 UNION SELECT 2))";
-    let topology = by.group.topology.load();
-    let settings = by.group.settings.load_full();
+    let topology = by.group().topology.load();
+    let settings = by.group().settings.load_full();
     let Some(primary) = topology.primary else { return false };
     let sql = ASK.as_bytes().to_vec();
     link::run_once(by, identity, &topology, &settings, primary, sql).await.is_ok()

@@ -268,7 +268,7 @@ fn prepare<'a>(
         address: &server.address,
         timeout: settings.connect_timeout,
         proxied,
-        trust: seat.group.trust.load_full(),
+        trust: seat.group().trust.load_full(),
         demand: identity.demand,
         compression: None,
         setup: Some(setup(facts)),

@@ -76,8 +76,8 @@ impl Drive {
         schema: Option<Vec<u8>>,
         place: Place,
     ) -> Event {
-        let topology = self.seat.group.topology.load();
-        let settings = self.seat.group.settings.load_full();
+        let topology = self.seat.group().topology.load();
+        let settings = self.seat.group().settings.load_full();
         let served = &self.seat.served;
         let schema = schema.as_deref();
         let opening = Opening { node, slot, schema, served, place, now: self.worker.now() };
@@ -88,7 +88,7 @@ impl Drive {
                 Event::Dialed(slot, facts)
             }
             Err(error) => {
-                self.worker.link_error(&self.seat.group, node, &error);
+                self.worker.link_error(self.seat.group(), node, &error);
                 let refusal = match error {
                     DialError::Refused(payload) => Some(payload),
                     DialError::Unreachable(_)

@@ -135,7 +135,7 @@ impl Served {
 impl Worker {
     /// The principal of a client that has logged in.
     pub(super) fn principal(&self, seat: &Seat, identity: &Identity) -> Rc<Principal> {
-        let settings = seat.group.settings.load();
+        let settings = seat.group().settings.load();
         let peer = seat.peer.get().filter(|_| settings.proxy_protocol_to_servers);
         let wanted = Principal::new(identity, peer.map(|peer| peer.ip()));
         let mut known = seat.served.links.principals.borrow_mut();
@@ -164,9 +164,9 @@ impl Worker {
         {
             return served.taken(Acquired::Link(pooled, own), node);
         }
-        let settings = seat.group.settings.load_full();
-        let limit = limit(&settings, seat.group.topology.load().node(node));
-        let budget = &seat.group.budget;
+        let settings = seat.group().settings.load_full();
+        let limit = limit(&settings, seat.group().topology.load().node(node));
+        let budget = &seat.group().budget;
         budget.set_limit(node, limit);
         let most = settings.links.max_per_user;
         let bound = (most > 0).then_some(UserBound { user, limit: most });
@@ -222,7 +222,7 @@ impl Worker {
         let Some(session) = session.as_ref().filter(|session| session.can_release()) else {
             return false;
         };
-        session.nodes().into_iter().flatten().any(|node| seat.group.budget.waiting(node) > 0)
+        session.nodes().into_iter().flatten().any(|node| seat.group().budget.waiting(node) > 0)
     }
 
     /// A place for the link that a login needs; `None` when the server has moved away, an error
@@ -241,12 +241,12 @@ impl Worker {
             Acquired::Link(..) | Acquired::Moved | Acquired::Called => Ok(None),
             Acquired::Killed => Err(DialError::TimedOut(Duration::ZERO)),
             Acquired::Full(limit) => {
-                let topology = seat.group.topology.load();
+                let topology = seat.group().topology.load();
                 let server = topology.node(node).map_or_else(String::new, |n| n.name.to_string());
                 // The log has what to do about it; the client gets the words of a server that is
                 // full, since drivers look for them at a login.
                 let why = Failure::NoLink { server, limit }.to_error();
-                tracing::warn!(group = %seat.group.name, "a login was refused: {}", why.message);
+                tracing::warn!(group = %seat.group().name, "a login was refused: {}", why.message);
                 let error = SqlError::too_many_connections();
                 let packet = error.packet(0, identity.hello.capabilities);
                 Err(DialError::Refused(packet.get(HEADER_LEN..).unwrap_or_default().to_vec()))
@@ -300,7 +300,7 @@ impl Worker {
     /// that clients which come and go leave no more links than there were clients at once.
     pub(super) fn close_nobodys(&self, seat: &Seat, slot: Held, node: NodeId) {
         let Some(who) = seat.who.borrow().clone() else { return };
-        let keep = seat.group.settings.load().links.keep as usize;
+        let keep = seat.group().settings.load().links.keep as usize;
         let key = Key { slot, who };
         let closed = seat.served.links.pool.borrow_mut().evict_nobodys(node, &key, keep);
         drop(closed);

@@ -54,7 +54,7 @@ impl Worker {
             let session = seat.session.borrow();
             let nodes = session.as_ref().map_or([None, None], Session::nodes);
             let held = nodes.into_iter().flatten();
-            rows.extend(held.filter_map(|node| row(&seat.group, node, user_of(seat), (0, 1))));
+            rows.extend(held.filter_map(|node| row(seat.group(), node, user_of(seat), (0, 1))));
         }
         for served in &self.groups {
             let parked = served.parked_links().into_iter();
@@ -67,7 +67,7 @@ impl Worker {
 fn session_row(seat: &Seat, now: Instant) -> SessionRow {
     let session = seat.session.borrow();
     let session = session.as_ref();
-    let topology = seat.group.topology.load();
+    let topology = seat.group().topology.load();
     let node = session
         .and_then(|session| session.nodes().into_iter().flatten().next())
         .and_then(|node| topology.node(node))
@@ -78,7 +78,7 @@ fn session_row(seat: &Seat, now: Instant) -> SessionRow {
         id: seat.id,
         user: user_of(seat),
         client: seat.peer.get().map_or_else(|| "localhost".to_owned(), |peer| peer.to_string()),
-        group: seat.group.name.clone(),
+        group: seat.group().name.clone(),
         database: schema.map(|schema| String::from_utf8_lossy(schema).into_owned()),
         state: session.map_or("logging in", Session::phase_word),
         node,

@@ -25,8 +25,7 @@ use crate::topology::NodeId;
 pub(super) struct Seat {
     /// The id that the client was greeted with.
     pub(super) id: u32,
-    pub(super) group: Arc<GroupHandle>,
-    /// The group as its worker serves it.
+    /// Its group, as its worker serves it.
     pub(super) served: Rc<Served>,
     /// The index of its worker.
     pub(super) worker: usize,
@@ -192,15 +191,20 @@ impl Bell {
 }
 
 impl Seat {
+    /// The group that the client connected to.
+    pub(super) fn group(&self) -> &Arc<GroupHandle> {
+        &self.served.group
+    }
+
     /// Counts the session's statement in, or out of, a server's load.
     pub(super) fn count_load(&self, now_on: Option<NodeId>) {
         let before = self.running.replace(now_on);
         if before != now_on {
             if let Some(node) = before {
-                self.group.loads.ended(self.worker, node);
+                self.group().loads.ended(self.worker, node);
             }
             if let Some(node) = now_on {
-                self.group.loads.began(self.worker, node);
+                self.group().loads.began(self.worker, node);
             }
         }
     }
@@ -214,8 +218,8 @@ impl Seat {
             return;
         }
         match (before.has(Pin::TableLock), now.has(Pin::TableLock)) {
-            (false, true) => self.group.table_locks.fetch_add(1, Ordering::Relaxed),
-            (true, false) => self.group.table_locks.fetch_sub(1, Ordering::Relaxed),
+            (false, true) => self.group().table_locks.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.group().table_locks.fetch_sub(1, Ordering::Relaxed),
             (true, true) | (false, false) => 0,
         };
         for (index, pin) in Pin::ALL.into_iter().enumerate() {

@@ -68,14 +68,14 @@ fn shown(drive: &Drive) -> Shown {
 /// a command stuffed in there is no record, and ends the connection. The certificate that it was
 /// shown is told.
 pub(super) async fn begin_tls(drive: &mut Drive) -> Result<Fingerprint, Gone> {
-    let Some(offer) = drive.seat.group.tls.load_full() else { return Err(Gone) };
+    let Some(offer) = drive.seat.group().tls.load_full() else { return Err(Gone) };
     let early = std::mem::take(&mut drive.client_tail);
     // Boxed: its state is large, and most clients never need it.
     let handshake = Box::pin(drive.client.accept_tls(offer.config.clone(), early));
     match handshake.await {
         Ok(()) => Ok(offer.fingerprint),
         Err(error) => {
-            drive.worker.client_error(&drive.seat.group, ClientError::Tls);
+            drive.worker.client_error(drive.seat.group(), ClientError::Tls);
             tracing::debug!(session = drive.seat.id, %error, "a client's TLS was refused");
             Err(Gone)
         }
@@ -107,13 +107,13 @@ pub(super) fn begin_compression(drive: &mut Drive) -> Result<(), Gone> {
 pub(super) fn is_transport_enough(drive: &Drive, user: &[u8], facts: &ServerFacts) -> bool {
     // MySQL judges the password first (9.7, measured; MariaDB 10.11 does not).
     let at_once = facts.flavour == Flavour::MariaDb && is_refused_in_clear(drive, facts);
-    let required = drive.seat.group.settings.load().tls.is_required_of(user);
+    let required = drive.seat.group().settings.load().tls.is_required_of(user);
     drive.client.is_private() || !(required || at_once)
 }
 
 /// Whether the primary would refuse a client that comes like this one, whoever it is. Who offers
 /// no TLS means that demand for our links only.
 pub(super) fn is_refused_in_clear(drive: &Drive, facts: &ServerFacts) -> bool {
-    let offered = drive.seat.group.settings.load().tls.mode != TlsMode::Off;
+    let offered = drive.seat.group().settings.load().tls.mode != TlsMode::Off;
     facts.require_secure_transport && offered && !drive.client.is_private()
 }

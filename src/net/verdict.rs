@@ -24,11 +24,11 @@ pub(super) async fn check(
     let identity = identity(hello, Credential::Password(password.clone()), demand);
     match open_on_primary(&drive.worker, &drive.seat, &identity, nobody).await {
         Ok(first) => {
-            drive.seat.group.accounts.remember_password(&hello.user, password);
+            drive.seat.group().accounts.remember_password(&hello.user, password);
             Ok(Some(Some(first)))
         }
         Err(DialError::Refused(payload)) if reply::Err::code_of(&payload) == 1045 => {
-            drive.seat.group.accounts.forget_password(&hello.user);
+            drive.seat.group().accounts.forget_password(&hello.user);
             Ok(None)
         }
         Err(DialError::Refused(payload)) => {
@@ -36,7 +36,7 @@ pub(super) async fn check(
             Err(Barred::Refused)
         }
         Err(_) => {
-            let known = drive.seat.group.accounts.password(&hello.user);
+            let known = drive.seat.group().accounts.password(&hello.user);
             Ok(known.is_some_and(|known| known == password).then_some(None))
         }
     }
@@ -61,7 +61,7 @@ pub(super) async fn let_in(
     match open_on_primary(&drive.worker, &drive.seat, identity, nobody).await {
         Ok(first) => Ok(first),
         Err(DialError::Refused(payload)) => {
-            drive.seat.group.accounts.invalidate(Some(&identity.hello.user));
+            drive.seat.group().accounts.invalidate(Some(&identity.hello.user));
             pass_on(drive, &payload, machine.next_seq()).await?;
             Err(Barred::Refused)
         }

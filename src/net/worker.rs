@@ -273,7 +273,7 @@ async fn ring_on_change(worker: Rc<Worker>, group: Arc<GroupHandle>) {
         for seat in worker.seats.borrow().values() {
             let waits =
                 seat.session.borrow().as_ref().is_some_and(|session| session.interest().topology);
-            if Arc::ptr_eq(&seat.group, &group) && waits {
+            if Arc::ptr_eq(seat.group(), &group) && waits {
                 seat.bell.ring(Ring::TOPOLOGY);
             }
         }
@@ -405,11 +405,11 @@ impl Worker {
 
     /// How long a client may be idle: the group's setting, else what the server would allow.
     fn idle_limit(&self, seat: &Seat, session: &Session) -> Duration {
-        let settings = seat.group.settings.load();
+        let settings = seat.group().settings.load();
         if !settings.idle_timeout.is_zero() {
             return settings.idle_timeout;
         }
-        let topology = seat.group.topology.load();
+        let topology = seat.group().topology.load();
         let facts = topology.facts();
         let seconds = session.wait_timeout().or_else(|| {
             let facts = facts?;
@@ -423,7 +423,7 @@ impl Worker {
 
     /// How long an idle session keeps a link that nobody waits for.
     fn release_after(&self, seat: &Seat) -> Duration {
-        let settings = seat.group.settings.load();
+        let settings = seat.group().settings.load();
         if settings.links.multiplexing { settings.links.idle_release } else { Duration::MAX }
     }
 
@@ -440,7 +440,6 @@ impl Worker {
         let id = group.next_id.fetch_add(1, Ordering::Relaxed).max(1);
         let seat = Rc::new(Seat {
             id,
-            group: group.clone(),
             served: self.served(&group).clone(),
             worker: self.index,
             peer: Cell::new(peer),
