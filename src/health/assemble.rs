@@ -211,27 +211,39 @@ fn trouble(member: &Member) -> String {
 /// Whether a server replicates from within the group. Replication from elsewhere is assumed to
 /// be from within until every member is known and none of them is the source.
 fn replicates(members: &[Member], seen: &Seen) -> bool {
-    let present = || members.iter().filter(|member| member.gone.is_none());
-    let all_known = present().all(|member| member.judgement.seen().is_some());
+    let all_known = present(members).all(|member| member.judgement.seen().is_some());
     seen.sources.iter().any(|source| {
-        let from_within = present().any(|member| is_source(source, member));
-        let nameless = source.server_id == 0 && source.server_uuid.is_empty();
-        from_within || nameless || !all_known
+        let from_within = present(members).any(|member| is_source(source, member));
+        from_within || is_nameless(source) || !all_known
     })
 }
 
-/// Whether a server that takes writes has only been told where to replicate from, and nobody has
-/// ever reached what it was told: neither the server itself nor we.
-fn is_only_told(members: &[Member], seen: &Seen) -> bool {
-    let present = || members.iter().filter(|member| member.gone.is_none());
-    let unseen =
-        |source| present().all(|at| !is_source(source, at) || at.judgement.seen().is_none());
-    !seen.read_only && has_reached_none(seen) && seen.sources.iter().all(unseen)
+/// Those that belong to the group.
+fn present(members: &[Member]) -> impl Iterator<Item = &Member> {
+    members.iter().filter(|member| member.gone.is_none())
 }
 
-/// Whether a server knows its sources by address only: it has not connected to any of them.
-fn has_reached_none(seen: &Seen) -> bool {
-    seen.sources.iter().all(|source| source.server_id == 0 && source.server_uuid.is_empty())
+/// How many live members replicate from this one.
+fn followers(members: &[Member], member: &Member) -> usize {
+    let live = present(members).filter_map(|other| other.judgement.alive());
+    live.filter(|other| other.sources.iter().any(|source| is_source(source, member))).count()
+}
+
+/// Whether a source is known by its address only: nobody has connected to it.
+fn is_nameless(source: &Source) -> bool {
+    source.server_id == 0 && source.server_uuid.is_empty()
+}
+
+/// Whether a server takes writes, and has reached none of the sources that it was told of.
+fn is_told(seen: &Seen) -> bool {
+    !seen.read_only && seen.sources.iter().all(is_nameless)
+}
+
+/// Whether that is all there is: nobody else has ever reached them either.
+fn is_only_told(members: &[Member], seen: &Seen) -> bool {
+    let unseen =
+        |source| present(members).all(|at| !is_source(source, at) || at.judgement.seen().is_none());
+    is_told(seen) && seen.sources.iter().all(unseen)
 }
 
 /// The present primary where it takes writes and has replicas, and has been told to follow another
@@ -239,12 +251,8 @@ fn has_reached_none(seen: &Seen) -> bool {
 fn is_half_turned(members: &[Member], was: Option<usize>) -> Option<&Member> {
     let member = members.get(was?).filter(|member| member.gone.is_none())?;
     let seen = member.judgement.alive()?;
-    let told = !seen.read_only && !seen.sources.is_empty() && has_reached_none(seen);
-    let followed = members.iter().filter(|other| other.gone.is_none()).any(|other| {
-        let seen = other.judgement.alive();
-        seen.is_some_and(|seen| seen.sources.iter().any(|source| is_source(source, member)))
-    });
-    (told && followed).then_some(member)
+    let told = is_told(seen) && !seen.sources.is_empty();
+    (told && followers(members, member) > 0).then_some(member)
 }
 
 /// Chooses the primary.
@@ -271,7 +279,7 @@ fn choose(previous: &Topology, input: &Input<'_>) -> Choice {
             turned.name
         ));
     }
-    let waits_for = members.iter().find(|at| at.gone.is_none() && !at.judgement.observed());
+    let waits_for = present(members).find(|at| !at.judgement.observed());
     if let Some(unknown) = waits_for
         && was != Some(best.index)
         && best.attached == 0
@@ -342,13 +350,9 @@ impl<'a> Head<'a> {
         if replicates && !(is_present && is_only_told(input.members, seen)) {
             return None;
         }
-        let live = input.members.iter().filter(|other| other.gone.is_none());
-        let links = live.filter_map(|other| other.judgement.alive());
-        let attached = links
-            .filter(|other| other.sources.iter().any(|source| is_source(source, member)))
-            .count();
-        let known = |other: &&Member| other.gone.is_none() && other.judgement.seen().is_some();
-        let others = input.members.iter().filter(known).count().saturating_sub(1);
+        let attached = followers(input.members, member);
+        let known = |other: &&Member| other.judgement.seen().is_some();
+        let others = present(input.members).filter(known).count().saturating_sub(1);
         (!replicates || attached == others).then_some(Self { index, member, seen, attached })
     }
 
@@ -364,7 +368,7 @@ impl<'a> Head<'a> {
     /// Whether it is read-only by a client's statement alone: nobody else may be meant to take
     /// its place, since all others are seen to replicate from it.
     fn closed(&self, members: &[Member]) -> bool {
-        let others = members.iter().filter(|other| other.gone.is_none()).count().saturating_sub(1);
+        let others = present(members).count().saturating_sub(1);
         self.seen.read_only && self.member.judgement.closed_by_client() && self.attached == others
     }
 
@@ -383,7 +387,7 @@ impl<'a> Head<'a> {
 
 /// The sentence for operators when no server can take writes.
 fn nobody(previous: &Topology, input: &Input<'_>, heads: &[Head<'_>]) -> String {
-    let present = || input.members.iter().filter(|member| member.gone.is_none());
+    let present = || present(input.members);
     let read_only: Vec<&str> =
         heads.iter().filter(|head| head.seen.read_only).map(|head| &*head.member.name).collect();
     if !read_only.is_empty() {
