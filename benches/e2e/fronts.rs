@@ -125,18 +125,18 @@ impl Drop for Front {
     }
 }
 
-/// What a front's pointsman is told besides. Each leaves the servers' connections to the others
-/// too: logins come and go here, and each of theirs opens a link that others may have later.
+/// What a front's pointsman is told besides. The others are told nothing: an older build may not
+/// know it.
 fn settings(name: &str) -> &'static str {
     match name {
-        "encrypted" => "server_tls = \"skip-verify\"\nmax_server_links = 150\n",
+        "encrypted" => "server_tls = \"skip-verify\"\n",
         // Each session keeps its links.
         "unshared" => "multiplexing = false\n",
         // Links go to the pool after each statement, and come back.
-        "eager" => "idle_release = \"0\"\nmax_server_links = 150\n",
+        "eager" => "idle_release = \"0\"\n",
         // Many clients take turns on these, with a reset at each.
         "few" => "max_server_links = 8\n",
-        _ => "max_server_links = 150\n",
+        _ => "",
     }
 }
 

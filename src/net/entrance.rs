@@ -169,13 +169,16 @@ async fn known_facts(drive: &Drive) -> Option<std::sync::Arc<ServerFacts>> {
     let wait = async {
         loop {
             let topology = drive.seat.group().topology.load();
-            if let Some(facts) = topology.facts()
-                && !is_outdated(drive, &topology)
-            {
-                return Some(facts.clone());
-            }
-            // A probe that finds all as it was makes no new generation.
-            if let Ok(Err(_)) = tokio::time::timeout(GLANCE, generation.changed()).await {
+            let told = match topology.facts() {
+                Some(facts) if !is_outdated(drive, &topology) => return Some(facts.clone()),
+                // A probe that finds all as it was makes no new generation.
+                Some(_) => {
+                    let told = tokio::time::timeout(GLANCE, generation.changed()).await;
+                    told.unwrap_or(Ok(()))
+                }
+                None => generation.changed().await,
+            };
+            if told.is_err() {
                 return None;
             }
         }

@@ -8,7 +8,7 @@ use crate::protocol::reply;
 use crate::router::policy::Held;
 use crate::session::action::{Finished, KillOutcome, Login, Outbox, Request, Spent, World};
 use crate::session::failure::Failure;
-use crate::session::{Phase, Session, single};
+use crate::session::{Phase, Session};
 use crate::topology::{Flavour, NodeId};
 
 /// The flags that describe the session rather than one statement.
@@ -52,17 +52,6 @@ impl Session {
         self.drop_link(Held::Replica, out);
         self.enter(Phase::Closed, now);
         out.requests.push(Request::Close);
-    }
-
-    /// What the expression of a KILL came to; servers take what is no number for 0.
-    pub(super) fn whom_known(&mut self, world: &mut World<'_>, reply: &[u8], out: &mut Outbox) {
-        let value = single::value(reply).flatten().unwrap_or_default();
-        let digits = value.iter().take_while(|byte| byte.is_ascii_digit());
-        let number = |id: u64, byte: &u8| id.checked_mul(10)?.checked_add(u64::from(byte - b'0'));
-        let id = digits.into_iter().try_fold(0, number).unwrap_or(u64::MAX);
-        let whom = self.pending.as_mut().and_then(|pending| pending.way.whom.take());
-        let Some((_, connection)) = whom else { return };
-        self.take_kill(world, id, connection, out);
     }
 
     pub(super) fn answer_kill(

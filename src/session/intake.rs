@@ -13,7 +13,7 @@ use crate::session::pending::{Ask, Pending, Trackers};
 use crate::session::pin::Pin;
 use crate::session::release::ONE;
 use crate::session::sync::Step;
-use crate::session::{Phase, Session, tracking};
+use crate::session::{Phase, Session, single, tracking};
 
 /// The part of a streamed command that is looked at, bytes.
 const PREFIX: usize = 64 * 1024;
@@ -228,6 +228,17 @@ impl Session {
         if let Some(pending) = self.pending.as_mut() {
             pending.way.whom = Some((own.unwrap_or(text).into(), connection));
         }
+    }
+
+    /// What the expression of a KILL came to; servers take what is no number for 0.
+    pub(super) fn whom_known(&mut self, world: &mut World<'_>, reply: &[u8], out: &mut Outbox) {
+        let value = single::value(reply).flatten().unwrap_or_default();
+        let digits = value.iter().take_while(|byte| byte.is_ascii_digit());
+        let number = |id: u64, byte: &u8| id.checked_mul(10)?.checked_add(u64::from(byte - b'0'));
+        let id = digits.into_iter().try_fold(0, number).unwrap_or(u64::MAX);
+        let whom = self.pending.as_mut().and_then(|pending| pending.way.whom.take());
+        let Some((_, connection)) = whom else { return };
+        self.take_kill(world, id, connection, out);
     }
 
     /// KILL of the client that was given this id.
