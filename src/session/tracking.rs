@@ -42,6 +42,8 @@ enum Transaction {
 #[derive(Debug, PartialEq, Eq)]
 enum Variables {
     All,
+    /// Those with which the session has begun: nearly always, so they are read where they stand.
+    Began,
     These(Vec<Box<[u8]>>),
 }
 
@@ -54,17 +56,16 @@ impl Tracking {
     /// defaults.
     #[must_use]
     pub fn of(began: &Arc<str>) -> Self {
-        let began = if began.is_empty() { Arc::from(DEFAULTS) } else { began.clone() };
         let mut tracking = Self {
             schema: false,
             state_change: false,
             gtids: false,
             transaction: Transaction::Off,
-            variables: Variables::All,
+            variables: Variables::Began,
             began: began.clone(),
             set: None,
         };
-        for (name, value) in NAMES.iter().zip(began.split('/')) {
+        for (name, value) in NAMES.iter().zip(texts(began)) {
             tracking.show(name, value.as_bytes());
         }
         tracking
@@ -79,7 +80,7 @@ impl Tracking {
             *place = value.iter().all(plain).then(|| value.into());
         }
         let began = self.began.clone();
-        let mut defaults = NAMES.iter().zip(began.split('/'));
+        let mut defaults = NAMES.iter().zip(texts(&began));
         match defaults.find(|(known, _)| **known == name) {
             Some((_, default)) if value.eq_ignore_ascii_case(b"default") => {
                 self.show(name, default.as_bytes());
@@ -109,6 +110,8 @@ impl Tracking {
             "session_track_system_variables" => {
                 self.variables = if value == b"*" {
                     Variables::All
+                } else if value == self.variables_at_first().as_bytes() {
+                    Variables::Began
                 } else {
                     let names = value.split(|byte| *byte == b',');
                     Variables::These(
@@ -118,6 +121,13 @@ impl Tracking {
             }
             _ => {}
         }
+    }
+
+    /// The list of variables with which the session has begun.
+    fn variables_at_first(&self) -> &str {
+        let mut texts = NAMES.iter().zip(texts(&self.began));
+        let found = texts.find(|(name, _)| **name == "session_track_system_variables");
+        found.map_or("", |(_, list)| list)
     }
 
     /// The statement that sets a link's trackers as the client has set its own.
@@ -191,11 +201,20 @@ impl Tracking {
             }
             Change::Variable { name, .. } => match &self.variables {
                 Variables::All => true,
+                Variables::Began => self
+                    .variables_at_first()
+                    .split(',')
+                    .any(|shown| shown.trim_ascii().as_bytes().eq_ignore_ascii_case(name)),
                 Variables::These(names) => names.iter().any(|shown| **shown == **name),
             },
             Change::Unknown { .. } => true,
         }
     }
+}
+
+/// What each of [`NAMES`] is at first, by the server's settings; none stand for the defaults.
+fn texts(began: &str) -> impl Iterator<Item = &str> {
+    if began.is_empty() { DEFAULTS } else { began }.split('/')
 }
 
 /// Whether a statement about the host's own values may show how the trackers are set.
