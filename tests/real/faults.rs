@@ -404,6 +404,8 @@ async fn a_primary_that_a_client_makes_read_only_answers_for_itself() {
         // Logins and those who may write go on, and so do the reads of all.
         let mut other = clients::connect(proxy.port, ("closer", "closer")).await;
         run(&mut other, "INSERT INTO closing VALUES (3)").await;
+        // Another session's write: the writer's own reads need not have seen it before.
+        cluster.wait_caught_up().await.expect("replicas apply");
         let sum: Option<u64> = writer.query_first("SELECT SUM(a) FROM closing").await.expect("it");
         assert_eq!(sum, Some(4), "{flavour:?}");
         run(&mut closer, "SET GLOBAL read_only = 0").await;
