@@ -465,9 +465,7 @@ impl Session {
 
     /// A prepared statement as the link in this slot knows it.
     pub(super) fn prepared_on(&self, slot: Held, id: u32) -> Option<OnLink> {
-        let serial = self.link(slot)?.serial;
-        let on_link = self.statements.get(id)?.on_links[index(slot)]?;
-        (on_link.serial == serial).then_some(on_link)
+        self.statements.get(id)?.on(slot, self.link(slot)?.serial)
     }
 
     /// Whether the link must prepare a statement before the pending execution.
@@ -489,7 +487,7 @@ impl Session {
             return;
         };
         match self.statements.get_mut(id) {
-            Some(statement) if statement.cursor == Some(slot) => {
+            Some(statement) if statement.cursor() == Some(slot) => {
                 // Its rows are still to be fetched.
                 if let Some(on_link) = statement.on_links[index(slot)].as_mut() {
                     on_link.spent = true;

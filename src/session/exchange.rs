@@ -179,20 +179,11 @@ impl Session {
 
     /// Whether the client was told of a statement by another link than this one.
     pub(super) fn may_have_another_shape(&self, slot: Held, id: u32) -> bool {
-        let told = self.statements.get(id).map_or(0, |statement| statement.columns);
-        told > 0 && self.prepared_on(slot, id).is_some_and(|on_link| on_link.columns != told)
-    }
-
-    /// The client has seen the rows of its statement.
-    pub(super) fn shape_is_told(&mut self, slot: Held, id: u32, columns: Option<u32>) {
-        if let (Some(columns), Some(statement)) = (columns, self.statements.get_mut(id))
-            && statement.columns > 0
-        {
-            statement.columns = columns;
-            if let Some(on_link) = statement.on_links[index(slot)].as_mut() {
-                on_link.columns = columns;
-            }
-        }
+        let (Some(link), Some(statement)) = (self.link(slot), self.statements.get(id)) else {
+            return false;
+        };
+        let told = statement.columns;
+        told > 0 && statement.on(slot, link.serial).is_some_and(|known| known.columns != told)
     }
 
     /// The link whose reply is relayed.
@@ -234,16 +225,12 @@ impl Session {
         }
         if let Some(pending) = self.pending.as_ref()
             && let Ask::Execute { id } | Ask::Fetch { id } = pending.ask
-            && let Some(statement) = self.statements.get_mut(id)
         {
             if status.has(Status::CURSOR_EXISTS) {
-                statement.cursor = Some(slot);
-                if let Some(on_link) = statement.on_links[index(slot)].as_mut() {
-                    on_link.cursored = true;
-                }
+                self.statements.open_cursor(slot, id);
             }
             if status.has(Status::LAST_ROW_SENT) {
-                statement.cursor = None;
+                self.statements.close_cursor(id);
             }
             self.pin_cursors();
         }
@@ -396,22 +383,10 @@ impl Session {
         let id = *id;
         self.note_warnings(slot, ok.warnings);
         let Some(pending) = self.pending.as_ref() else { return };
-        let mut on_links = [None, None];
         let serial = self.link(slot).map_or(0, |link| link.serial);
-        on_links[index(slot)] = Some(OnLink::new(&ok, serial, self.commands));
         let text = pending.wire.get(pending.text_at..).unwrap_or_default().to_vec();
-        let statement = Statement {
-            text,
-            class: pending.class,
-            parameters: ok.params,
-            columns: u32::from(ok.columns),
-            types: None,
-            on_links,
-            long_data: Vec::new(),
-            long_sizes: Vec::new(),
-            overlong: false,
-            cursor: None,
-        };
+        let mut statement = Statement::new(text, pending.class, &ok);
+        statement.on_links[index(slot)] = Some(OnLink::new(&ok, serial, self.commands));
         self.statements.insert(id, statement);
         let at = out.client.len();
         out.client.extend_from_slice(wire);

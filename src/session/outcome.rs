@@ -38,9 +38,7 @@ impl Session {
         self.mark_link();
         self.note_reading(world, slot, &exchange);
         if let Some(Ask::Execute { id }) = self.pending.as_ref().map(|pending| &pending.ask) {
-            let id = *id;
-            self.statements.clear_long_data(id);
-            self.shape_is_told(slot, id, exchange.walker.columns());
+            self.statements.executed(slot, *id, exchange.walker.columns());
         }
         let version = self.state.version;
         if let Some(link) = self.link_mut(slot) {
@@ -367,10 +365,7 @@ impl Session {
                 }
             }
             Ask::ResetStatement { id } => {
-                let id = *id;
-                if let Some(statement) = self.statements.get_mut(id) {
-                    statement.cursor = None;
-                }
+                self.statements.close_cursor(*id);
                 self.pin_cursors();
             }
             Ask::Query

@@ -100,7 +100,7 @@ impl Session {
         let Some(statement) = self.statements.get(id) else {
             return self.unknown_statement(world, id, "mysqld_stmt_fetch", wire, out);
         };
-        let cursor = statement.cursor;
+        let cursor = statement.cursor();
         self.pend(world, Ask::Fetch { id }, plain(Reason::Pinned), Expect::Fetch, wire);
         let known_where_listed = self.prepared_on(self.list_is_where(), id).is_some();
         let slot = match cursor {
@@ -136,7 +136,7 @@ impl Session {
         let Some(statement) = self.statements.get(id) else {
             return self.unknown_statement(world, id, "mysqld_stmt_reset", wire, out);
         };
-        let cursor = statement.cursor;
+        let cursor = statement.cursor();
         self.statements.clear_long_data(id);
         self.pend(world, Ask::ResetStatement { id }, plain(Reason::Pinned), Expect::Simple, wire);
         match cursor {
@@ -245,8 +245,8 @@ impl Session {
     pub(super) fn forget_prepared(&mut self, slot: Held, id: u32, out: &mut Outbox) {
         let Some(statement) = self.statements.get_mut(id) else { return };
         let on_link = statement.on_links[index(slot)].take();
-        if statement.cursor == Some(slot) {
-            statement.cursor = None;
+        if statement.cursor() == Some(slot) {
+            self.statements.close_cursor(id);
         }
         if let Some(on_link) = on_link {
             self.close_prepared(slot, on_link, out);

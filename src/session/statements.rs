@@ -17,8 +17,11 @@ const LONG_PARAMETERS_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub struct Statements {
     last_id: u32,
-    by_id: BTreeMap<u32, Statement>,
+    // Boxed: a node of the map has room for eleven.
+    by_id: BTreeMap<u32, Box<Statement>>,
     long_data_bytes: usize,
+    /// How many of them have an open cursor.
+    cursors: usize,
 }
 
 /// One prepared statement.
@@ -43,7 +46,52 @@ pub struct Statement {
     /// One of them was longer than the server takes: an execution says so, until a reset.
     pub overlong: bool,
     /// The link on which a cursor is open.
-    pub cursor: Option<Held>,
+    cursor: Option<Held>,
+}
+
+impl Statement {
+    /// A statement that a server has accepted for the client.
+    #[must_use]
+    pub fn new(text: Vec<u8>, class: Class, ok: &PrepareOk) -> Self {
+        Self {
+            text,
+            class,
+            parameters: ok.params,
+            columns: u32::from(ok.columns),
+            types: None,
+            on_links: [None, None],
+            long_data: Vec::new(),
+            long_sizes: Vec::new(),
+            overlong: false,
+            cursor: None,
+        }
+    }
+
+    /// The link on which a cursor is open.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Held> {
+        self.cursor
+    }
+
+    /// As the link in this slot knows it, if that is still the link with this number.
+    #[must_use]
+    pub fn on(&self, slot: Held, serial: u32) -> Option<OnLink> {
+        let [primary, replica] = self.on_links;
+        let on_link = match slot {
+            Held::Primary => primary,
+            Held::Replica => replica,
+        };
+        on_link.filter(|known| known.serial == serial)
+    }
+
+    /// Forgets what was sent ahead, and says how many bytes that was.
+    fn drop_long_data(&mut self) -> usize {
+        let freed = self.long_data.iter().map(Vec::len).sum();
+        self.long_data = Vec::new();
+        self.long_sizes = Vec::new();
+        self.overlong = false;
+        freed
+    }
 }
 
 /// A statement as one link knows it.
@@ -91,39 +139,38 @@ impl Statements {
 
     /// Keeps a statement that a server has accepted.
     pub fn insert(&mut self, id: u32, statement: Statement) {
-        self.by_id.insert(id, statement);
+        self.by_id.insert(id, Box::new(statement));
     }
 
     /// The statement with this client id.
     #[must_use]
     pub fn get(&self, id: u32) -> Option<&Statement> {
-        self.by_id.get(&id)
+        self.by_id.get(&id).map(Box::as_ref)
     }
 
     /// The statement with this client id, to change it.
     pub fn get_mut(&mut self, id: u32) -> Option<&mut Statement> {
-        self.by_id.get_mut(&id)
+        self.by_id.get_mut(&id).map(Box::as_mut)
     }
 
     /// Whether a link knows a statement by this id.
     #[must_use]
     pub fn is_used_on(&self, slot: Held, id: u32) -> bool {
-        let on = |statement: &Statement| statement.on_links.get(index(slot)).copied().flatten();
-        self.by_id.values().any(|statement| on(statement).is_some_and(|known| known.id == id))
+        let mut known = self.by_id.values().filter_map(|at| at.on_links[index(slot)]);
+        known.any(|known| known.id == id)
     }
 
     /// Forgets a statement and gives it back.
-    pub fn remove(&mut self, id: u32) -> Option<Statement> {
-        let statement = self.by_id.remove(&id)?;
-        let freed: usize = statement.long_data.iter().map(Vec::len).sum();
-        self.long_data_bytes = self.long_data_bytes.saturating_sub(freed);
+    pub fn remove(&mut self, id: u32) -> Option<Box<Statement>> {
+        let mut statement = self.by_id.remove(&id)?;
+        self.long_data_bytes = self.long_data_bytes.saturating_sub(statement.drop_long_data());
+        self.cursors = self.cursors.saturating_sub(usize::from(statement.cursor.is_some()));
         Some(statement)
     }
 
     /// Forgets all that links of this slot know, and says what it was.
     pub fn take_prepared(&mut self, slot: Held) -> Vec<OnLink> {
-        let taken = |statement: &mut Statement| statement.on_links.get_mut(index(slot))?.take();
-        self.by_id.values_mut().filter_map(taken).collect()
+        self.by_id.values_mut().filter_map(|at| at.on_links[index(slot)].take()).collect()
     }
 
     /// Of what a link knows, the statement that was not used for longest and has no open cursor;
@@ -131,8 +178,8 @@ impl Statements {
     #[must_use]
     pub fn least_used(&self, slot: Held, serial: u32, but: u32) -> Option<u32> {
         let known = self.by_id.iter().filter_map(|(id, statement)| {
-            let on_link = statement.on_links.get(index(slot)).copied().flatten()?;
-            let free = on_link.serial == serial && statement.cursor != Some(slot) && *id != but;
+            let on_link = statement.on(slot, serial)?;
+            let free = statement.cursor != Some(slot) && *id != but;
             free.then_some((on_link.used, *id))
         });
         known.min().map(|(_, id)| id)
@@ -171,25 +218,53 @@ impl Statements {
         true
     }
 
-    /// Drops the parameters sent ahead for one statement, as an execution or reset does.
+    /// Drops the parameters sent ahead for one statement, as a reset does.
     pub fn clear_long_data(&mut self, id: u32) {
         if let Some(statement) = self.by_id.get_mut(&id) {
-            let freed: usize = statement.long_data.iter().map(Vec::len).sum();
-            self.long_data_bytes = self.long_data_bytes.saturating_sub(freed);
-            statement.long_data = Vec::new();
-            statement.long_sizes = Vec::new();
-            statement.overlong = false;
+            self.long_data_bytes = self.long_data_bytes.saturating_sub(statement.drop_long_data());
         }
+    }
+
+    /// A statement was executed on this link: what was sent ahead for it is spent, and the client
+    /// has seen rows of so many columns, if any.
+    pub fn executed(&mut self, slot: Held, id: u32, columns: Option<u32>) {
+        let Some(statement) = self.by_id.get_mut(&id) else { return };
+        if !statement.long_sizes.is_empty() {
+            self.long_data_bytes = self.long_data_bytes.saturating_sub(statement.drop_long_data());
+        }
+        if let Some(columns) = columns
+            && statement.columns > 0
+        {
+            statement.columns = columns;
+            if let Some(on_link) = statement.on_links[index(slot)].as_mut() {
+                on_link.columns = columns;
+            }
+        }
+    }
+
+    /// The server has opened a cursor for a statement.
+    pub fn open_cursor(&mut self, slot: Held, id: u32) {
+        let Some(statement) = self.by_id.get_mut(&id) else { return };
+        if let Some(on_link) = statement.on_links[index(slot)].as_mut() {
+            on_link.cursored = true;
+        }
+        if statement.cursor.replace(slot).is_none() {
+            self.cursors = self.cursors.saturating_add(1);
+        }
+    }
+
+    /// A statement's cursor, if it has one, is open no more.
+    pub fn close_cursor(&mut self, id: u32) {
+        let cursor = self.by_id.get_mut(&id).and_then(|statement| statement.cursor.take());
+        self.cursors = self.cursors.saturating_sub(usize::from(cursor.is_some()));
     }
 
     /// Forgets the ids of a link that is gone.
     pub fn link_gone(&mut self, slot: Held) {
         for statement in self.by_id.values_mut() {
-            if let Some(on_link) = statement.on_links.get_mut(index(slot)) {
-                *on_link = None;
-            }
-            if statement.cursor == Some(slot) {
-                statement.cursor = None;
+            statement.on_links[index(slot)] = None;
+            if statement.cursor.take_if(|on| *on == slot).is_some() {
+                self.cursors = self.cursors.saturating_sub(1);
             }
         }
     }
@@ -197,13 +272,13 @@ impl Statements {
     /// Whether any cursor is open.
     #[must_use]
     pub fn any_cursor(&self) -> bool {
-        self.by_id.values().any(|statement| statement.cursor.is_some())
+        self.cursors > 0
     }
 
     /// Whether a cursor is open on this link.
     #[must_use]
     pub fn cursor_on(&self, slot: Held) -> bool {
-        self.by_id.values().any(|statement| statement.cursor == Some(slot))
+        self.cursors > 0 && self.by_id.values().any(|statement| statement.cursor == Some(slot))
     }
 
     /// Forgets everything, as COM_RESET_CONNECTION does. Ids go on counting, so that a late
@@ -211,5 +286,6 @@ impl Statements {
     pub fn clear(&mut self) {
         self.by_id.clear();
         self.long_data_bytes = 0;
+        self.cursors = 0;
     }
 }

@@ -142,15 +142,41 @@ fn long_data_without_end_ends_the_session() {
     assert!(rig.closed());
 }
 
+/// The answer to an execution with a cursor: the columns, and that there is one.
+fn opened() -> Vec<u8> {
+    let mut opened = row("1", AUTO);
+    opened.truncate(5 + 4 + payloads(&row("1", AUTO))[1].1.len());
+    reply::Eof { warnings: 0, status: AUTO | Status::CURSOR_EXISTS }.encode(&mut opened, 3, CAPS);
+    opened
+}
+
+#[test]
+fn the_pin_of_cursors_ends_with_the_last_of_them() {
+    let mut rig = Rig::new();
+    let ids = [40, 41].map(|on_link| {
+        let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", on_link, 0);
+        // A second execution closes the cursor of the first one and opens another.
+        for _ in 0..2 {
+            rig.client(&execute(id, 1));
+            rig.sent(Replica);
+            rig.server(Replica, &opened());
+        }
+        rig.told();
+        id
+    });
+    for (id, pinned) in [(ids[0], true), (ids[1], false), (ids[1], false)] {
+        rig.client(&command(&[b"\x19", &id.to_le_bytes()[..]].concat()));
+        assert_eq!(rig.session.pins().has(Pin::Cursor), pinned, "{id}");
+    }
+}
+
 #[test]
 fn an_open_cursor_keeps_its_fetches_on_its_link() {
     let mut rig = Rig::new();
     let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
     rig.client(&execute(id, 1));
     assert_eq!(rig.sent_raw(Replica), execute(40, 1));
-    let mut opened = row("1", AUTO);
-    opened.truncate(5 + 4 + payloads(&row("1", AUTO))[1].1.len());
-    reply::Eof { warnings: 0, status: AUTO | Status::CURSOR_EXISTS }.encode(&mut opened, 3, CAPS);
+    let opened = opened();
     rig.server(Replica, &opened);
     assert_eq!(rig.told(), opened);
     assert!(rig.session.pins().has(Pin::Cursor));
@@ -231,9 +257,7 @@ fn a_cursor_that_went_down_with_its_link_is_told() {
     let mut rig = Rig::new();
     let id = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);
     rig.client(&execute(id, 1));
-    let mut opened = row("1", AUTO);
-    opened.truncate(5 + 4 + payloads(&row("1", AUTO))[1].1.len());
-    reply::Eof { warnings: 0, status: AUTO | Status::CURSOR_EXISTS }.encode(&mut opened, 3, CAPS);
+    let opened = opened();
     rig.server(Replica, &opened);
     rig.told();
     rig.event(Event::LinkClosed(Replica));
