@@ -188,6 +188,15 @@ flags! {
     }
 }
 
+impl Status {
+    /// Whether a cursor was opened for the client. One that a procedure has open is flagged in
+    /// the procedure's results as well, and behind those another one follows always.
+    #[must_use]
+    pub const fn opens_cursor(self) -> bool {
+        self.has(Self::CURSOR_EXISTS) && !self.has(Self::MORE_RESULTS_EXISTS)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -504,7 +504,7 @@ impl ReplyWalker {
             return Ok(Verdict::More);
         };
         let status = Eof::parse(payload, self.caps)?.status;
-        if self.expect == Expect::Execute && status.has(Status::CURSOR_EXISTS) {
+        if self.expect == Expect::Execute && status.opens_cursor() {
             return Ok(Verdict::Hold(Kind::Eof, State::Done));
         }
         let more = status.has(Status::PS_OUT_PARAMS.with(Status::MORE_RESULTS_EXISTS));

@@ -226,7 +226,7 @@ impl Session {
         if let Some(pending) = self.pending.as_ref()
             && let Ask::Execute { id } | Ask::Fetch { id } = pending.ask
         {
-            if status.has(Status::CURSOR_EXISTS) {
+            if status.opens_cursor() {
                 self.statements.open_cursor(slot, id);
             }
             if status.has(Status::LAST_ROW_SENT) {

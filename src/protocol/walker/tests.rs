@@ -15,6 +15,7 @@ const OK_MORE: &[u8] = b"\x00\x01\x00\x0a\x00\x00\x00";
 const EOF_END: &[u8] = b"\xfe\x00\x00\x02\x00";
 const EOF_MORE: &[u8] = b"\xfe\x00\x00\x0a\x00";
 const EOF_CURSOR: &[u8] = b"\xfe\x00\x00\x42\x00";
+const EOF_INNER_CURSOR: &[u8] = b"\xfe\x00\x00\x4a\x00";
 const ROWS_OK: &[u8] = b"\xfe\x00\x00\x02\x00\x00\x00";
 const ROWS_OK_MORE: &[u8] = b"\xfe\x00\x00\x0a\x00\x00\x00";
 const ERROR: &[u8] = b"\xff\x7a\x04#42S02Table 'a.b' doesn't exist";
@@ -167,6 +168,13 @@ fn cases() -> Vec<Case> {
             OLD,
             &[b"\x01", def, EOF_CURSOR],
             &[(Kind::Eof, true)],
+        ),
+        case(
+            "a cursor of a procedure's own",
+            Expect::Execute,
+            OLD,
+            &[b"\x01", def, EOF_INNER_CURSOR, binary, EOF_INNER_CURSOR, OK_END],
+            &[(Kind::Eof, false), (OK0, true)],
         ),
         case("fetch", Expect::Fetch, OLD, &[binary, binary, EOF_CURSOR], &[(Kind::Eof, true)]),
         case("fetch, new", Expect::Fetch, NEW, &[binary, ROWS_OK], &[(OKFE, true)]),

@@ -196,6 +196,21 @@ fn an_open_cursor_keeps_its_fetches_on_its_link() {
     assert_eq!(rig.told_error().0, 1421);
 }
 
+#[test]
+fn a_cursor_of_a_procedure_s_own_is_none_of_the_client_s() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Primary, "CALL p()", 40, 0);
+    rig.client(&execute(id, 0));
+    assert_eq!(rig.sent_raw(Primary), execute(40, 0));
+    let open = AUTO | Status::CURSOR_EXISTS | Status::MORE_RESULTS_EXISTS;
+    let mut answer = row("1", open);
+    let seq = u8::try_from(payloads(&answer).len() + 1).unwrap();
+    reply::Ok { status: AUTO, ..reply::Ok::default() }.encode(&mut answer, seq, 0, CAPS);
+    rig.server(Primary, &answer);
+    assert_eq!(rig.told(), answer);
+    assert!(!rig.session.pins().has(Pin::Cursor));
+}
+
 /// MySQL 9.7 never ends its answer to an execution without a cursor after one with a cursor.
 #[test]
 fn mysql_prepares_anew_what_has_had_a_cursor_and_is_to_have_none() {
