@@ -8,7 +8,7 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 
-use crate::router::{Class, Dialect, classify, shape};
+use crate::router::{Class, Dialect, Verb, classify, shape};
 
 /// Longest text that is remembered, bytes.
 pub const TEXT_LIMIT: usize = 4096;
@@ -85,6 +85,10 @@ impl ClassCache {
                 return kept.class;
             }
             let class = classify(sql, dialect);
+            if key != sql && looks_into_strings(&class) {
+                self.misses = self.misses.saturating_add(1);
+                return class;
+            }
             let key = Box::from(key);
             slot.kept = Some(Kept { key, shape: has_shape, dialect: *dialect, class });
             self.misses = self.misses.saturating_add(1);
@@ -103,6 +107,12 @@ impl ClassCache {
     pub fn counts(&self) -> (u64, u64) {
         (self.hits, self.misses)
     }
+}
+
+/// Whether the class may depend on the inside of a string: of SHOW STATUS it does, and that may
+/// stand anywhere in several statements.
+fn looks_into_strings(class: &Class) -> bool {
+    class.verb == Verb::Show || class.multi
 }
 
 #[cfg(test)]
@@ -143,6 +153,26 @@ mod tests {
             assert_eq!(cache.classify(sql.as_bytes(), &dialect).kind, Kind::Read);
         }
         assert_eq!(cache.counts(), (98, 2));
+    }
+
+    #[test]
+    fn what_show_status_is_asked_for_decides_whatever_was_asked_before() {
+        let dialect = dialect(Flavour::MariaDb);
+        for form in [
+            "SHOW STATUS LIKE '@'",
+            "SHOW GLOBAL STATUS LIKE '@'",
+            "SET STATEMENT max_statement_time = 1 FOR SHOW STATUS LIKE '@'",
+            "SELECT 1; SHOW STATUS LIKE '@'",
+        ] {
+            let mut cache = ClassCache::new(100);
+            for _ in 0..3 {
+                for asked in ["Handler_read_rnd", "Last_query_cost", "Uptime", "Qcache_hits"] {
+                    let sql = form.replace('@', asked);
+                    let sql = sql.as_bytes();
+                    assert_eq!(cache.classify(sql, &dialect), classify(sql, &dialect), "{asked}");
+                }
+            }
+        }
     }
 
     #[test]

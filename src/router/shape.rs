@@ -2,7 +2,8 @@
 //!
 //! Only what the classification provably never looks at is blanked: the digits of whole numbers and
 //! the inside of plain strings, both as tokens that stay the tokens they were. A text in which
-//! anything could make that doubtful has no shape and is remembered as it is.
+//! anything could make that doubtful has no shape and is remembered as it is. (SHOW STATUS looks
+//! at its pattern: `cache` does not remember it by its shape.)
 #![deny(clippy::indexing_slicing)]
 
 use memchr::memchr3;
