@@ -412,12 +412,7 @@ impl Session {
 
     /// Whether the pending text may have a query in it.
     pub(super) fn has_subquery(&self) -> bool {
-        let Some(pending) = self.pending.as_ref() else { return false };
-        let text = match pending.ask {
-            Ask::Execute { id } => self.statements.get(id).map(|s| s.text.as_slice()),
-            _ => pending.wire.get(pending.text_at..),
-        };
-        let text = text.unwrap_or_default();
+        let text = self.pending_text();
         let in_name = |byte: Option<&u8>| {
             byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
         };
@@ -428,14 +423,19 @@ impl Session {
         })
     }
 
-    /// The pending text, the prepared one's included, in lower case.
-    fn lower_text(&self) -> Vec<u8> {
-        let Some(pending) = self.pending.as_ref() else { return Vec::new() };
+    /// The pending text, the prepared one's included.
+    pub(super) fn pending_text(&self) -> &[u8] {
+        let Some(pending) = self.pending.as_ref() else { return &[] };
         let text = match pending.ask {
             Ask::Execute { id } => self.statements.get(id).map(|s| s.text.as_slice()),
             _ => pending.wire.get(pending.text_at..),
         };
-        text.unwrap_or_default().to_ascii_lowercase()
+        text.unwrap_or_default()
+    }
+
+    /// The same in lower case.
+    fn lower_text(&self) -> Vec<u8> {
+        self.pending_text().to_ascii_lowercase()
     }
 }
 

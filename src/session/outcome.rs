@@ -121,10 +121,12 @@ impl Session {
     /// COMMIT RELEASE and its kin: the server closes the connection after its answer.
     fn releases(&self) -> bool {
         let Some(pending) = self.pending.as_ref() else { return false };
-        if !matches!(pending.class.verb, Verb::Commit | Verb::Rollback) || pending.class.multi {
+        let ends = matches!(pending.class.verb, Verb::Commit | Verb::Rollback);
+        let ran = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
+        if !ends || !ran || pending.class.multi {
             return false;
         }
-        let text = pending.wire.get(pending.text_at..).unwrap_or_default().to_ascii_uppercase();
+        let text = self.pending_text().to_ascii_uppercase();
         let words: Vec<_> =
             text.split(|b| !b.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
         words.last() == Some(&b"RELEASE".as_slice())

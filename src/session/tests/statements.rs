@@ -150,6 +150,21 @@ fn opened() -> Vec<u8> {
     opened
 }
 
+/// Its server closes the connection after the execution, not after the preparation.
+#[test]
+fn a_prepared_commit_that_releases_closes_when_it_is_executed() {
+    let mut rig = Rig::new();
+    let id = prepared_on(&mut rig, Primary, "COMMIT AND NO CHAIN RELEASE", 40, 0);
+    assert!(!rig.closed());
+    rig.client(&execute(id, 0));
+    assert_eq!(rig.sent_raw(Primary), execute(40, 0));
+    let mut answer = Vec::new();
+    reply::Ok { status: AUTO, ..reply::Ok::default() }.encode(&mut answer, 1, 0, CAPS);
+    rig.server(Primary, &answer);
+    assert_eq!(rig.told(), answer);
+    assert!(rig.closed());
+}
+
 #[test]
 fn the_pin_of_cursors_ends_with_the_last_of_them() {
     let mut rig = Rig::new();
