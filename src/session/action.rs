@@ -220,7 +220,7 @@ impl Spent {
     /// has told it.
     #[must_use]
     pub fn text(&self) -> &[u8] {
-        self.0.wire.get(self.0.text_at..).unwrap_or_default()
+        self.0.text()
     }
 
     /// Whether it is worth keeping for its room: a long command's bytes are given back.

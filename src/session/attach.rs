@@ -434,7 +434,7 @@ impl Session {
             Ask::Query
                 if pending.class.effects.any(Effects::VIRTUAL.with(Effects::DIAGNOSTICS)) =>
             {
-                let text = pending.wire.get(pending.text_at..).unwrap_or_default();
+                let text = pending.text();
                 if let Some(text) = self.with_own_answers(text) {
                     let head = pending.wire.get(packet::HEADER_LEN..pending.text_at);
                     let payload = [head.unwrap_or_default(), &text].concat();

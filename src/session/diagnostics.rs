@@ -423,17 +423,7 @@ impl Session {
         })
     }
 
-    /// The pending text, the prepared one's included.
-    pub(super) fn pending_text(&self) -> &[u8] {
-        let Some(pending) = self.pending.as_ref() else { return &[] };
-        let text = match pending.ask {
-            Ask::Execute { id } => self.statements.get(id).map(|s| s.text.as_slice()),
-            _ => pending.wire.get(pending.text_at..),
-        };
-        text.unwrap_or_default()
-    }
-
-    /// The same in lower case.
+    /// The pending text, the prepared one's included, in lower case.
     fn lower_text(&self) -> Vec<u8> {
         self.pending_text().to_ascii_lowercase()
     }

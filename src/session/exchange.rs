@@ -384,7 +384,7 @@ impl Session {
         self.note_warnings(slot, ok.warnings);
         let Some(pending) = self.pending.as_ref() else { return };
         let serial = self.link(slot).map_or(0, |link| link.serial);
-        let text = pending.wire.get(pending.text_at..).unwrap_or_default().to_vec();
+        let text = pending.text().to_vec();
         let mut statement = Statement::new(text, pending.class, &ok);
         statement.on_links[index(slot)] = Some(OnLink::new(&ok, serial, self.commands));
         self.statements.insert(id, statement);

@@ -85,7 +85,7 @@ impl Session {
             return;
         }
         // A prepared one may speak of the schema of another time.
-        let text = pending.wire.get(pending.text_at..).filter(|_| pending.ask == Ask::Query);
+        let text = (pending.ask == Ask::Query).then(|| pending.text());
         let schema = self.state.schema().unwrap_or_default();
         let read = |text| holding::parse(text, &self.state.dialect, schema);
         // One that shows no rows may not have called what it names.

@@ -242,12 +242,8 @@ impl Session {
     /// is not understood.
     pub(super) fn assignments(&self) -> Option<Vec<Assignment>> {
         let pending = self.pending.as_ref().filter(|pending| !pending.class.multi)?;
-        let text = match pending.ask {
-            Ask::Execute { id } => self.statements.get(id)?.text.as_slice(),
-            Ask::Query => pending.wire.get(pending.text_at..)?,
-            _ => return None,
-        };
-        set::parse(text, &self.state.dialect)
+        let runs = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
+        if runs { set::parse(self.pending_text(), &self.state.dialect) } else { None }
     }
 
     /// What a successful SET says about values that the trackers do not show.

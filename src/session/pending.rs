@@ -100,6 +100,11 @@ impl Pending {
         Self { ask, class, expect, wire: wire.to_vec(), text_at: usize::MAX, received, way }
     }
 
+    /// The SQL text that came with it; empty where none did.
+    pub(super) fn text(&self) -> &[u8] {
+        self.wire.get(self.text_at..).unwrap_or_default()
+    }
+
     /// Becomes a command that has just come, with the room for its bytes that it has.
     pub(super) fn become_new(
         &mut self,

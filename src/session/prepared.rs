@@ -89,6 +89,15 @@ impl Session {
         self.look_closer(world, class, &text, out);
     }
 
+    /// The pending text, the prepared one's included; empty where there is none.
+    pub(super) fn pending_text(&self) -> &[u8] {
+        let Some(pending) = self.pending.as_ref() else { return &[] };
+        match pending.ask {
+            Ask::Execute { id } => self.statements.get(id).map_or(&[], |at| &at.text),
+            _ => pending.text(),
+        }
+    }
+
     pub(super) fn take_fetch(
         &mut self,
         world: &mut World<'_>,

@@ -429,7 +429,7 @@ impl Session {
     /// written, GET DIAGNOSTICS, or for one that was not carried, the cost of a query.
     pub(super) fn counts_are_out_of_reach(&self) -> bool {
         let Some(pending) = self.pending.as_ref() else { return false };
-        let text = pending.wire.get(pending.text_at..).unwrap_or_default();
+        let text = pending.text();
         if self.carried.rows.is_none() || pending.class.kind != Kind::Last {
             return false;
         }

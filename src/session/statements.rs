@@ -76,12 +76,7 @@ impl Statement {
     /// As the link in this slot knows it, if that is still the link with this number.
     #[must_use]
     pub fn on(&self, slot: Held, serial: u32) -> Option<OnLink> {
-        let [primary, replica] = self.on_links;
-        let on_link = match slot {
-            Held::Primary => primary,
-            Held::Replica => replica,
-        };
-        on_link.filter(|known| known.serial == serial)
+        self.on_links[index(slot)].filter(|known| known.serial == serial)
     }
 
     /// Forgets what was sent ahead, and says how many bytes that was.

@@ -36,7 +36,7 @@ impl Session {
         {
             return;
         }
-        let text = pending.wire.get(pending.text_at..).unwrap_or_default();
+        let text = pending.text();
         let names = rewrite::assigned_variables(text, &self.state.dialect);
         let strays = self.strays.get_or_insert_default();
         for (name, item) in names {

@@ -158,10 +158,8 @@ fn a_prepared_commit_that_releases_closes_when_it_is_executed() {
     assert!(!rig.closed());
     rig.client(&execute(id, 0));
     assert_eq!(rig.sent_raw(Primary), execute(40, 0));
-    let mut answer = Vec::new();
-    reply::Ok { status: AUTO, ..reply::Ok::default() }.encode(&mut answer, 1, 0, CAPS);
-    rig.server(Primary, &answer);
-    assert_eq!(rig.told(), answer);
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.told(), ok(1, AUTO));
     assert!(rig.closed());
 }
 
@@ -180,7 +178,7 @@ fn the_pin_of_cursors_ends_with_the_last_of_them() {
         id
     });
     for (id, pinned) in [(ids[0], true), (ids[1], false), (ids[1], false)] {
-        rig.client(&command(&[b"\x19", &id.to_le_bytes()[..]].concat()));
+        rig.client(&about(0x19, id));
         assert_eq!(rig.session.pins().has(Pin::Cursor), pinned, "{id}");
     }
 }
@@ -219,8 +217,8 @@ fn a_cursor_of_a_procedure_s_own_is_none_of_the_client_s() {
     assert_eq!(rig.sent_raw(Primary), execute(40, 0));
     let open = AUTO | Status::CURSOR_EXISTS | Status::MORE_RESULTS_EXISTS;
     let mut answer = row("1", open);
-    let seq = u8::try_from(payloads(&answer).len() + 1).unwrap();
-    reply::Ok { status: AUTO, ..reply::Ok::default() }.encode(&mut answer, seq, 0, CAPS);
+    let last = payloads(&answer).last().map_or(0, |(seq, _)| *seq);
+    answer.extend(ok(last + 1, AUTO));
     rig.server(Primary, &answer);
     assert_eq!(rig.told(), answer);
     assert!(!rig.session.pins().has(Pin::Cursor));
