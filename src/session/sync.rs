@@ -562,7 +562,9 @@ fn is_state(step: &Step) -> bool {
 
 /// Whether a statement inside a replica's read-only transaction must go to the primary.
 fn outgrows_replica(class: &Class) -> bool {
-    if ends_transaction(class.verb, class.effects) {
+    // A block that cannot be read may end the transaction, and then write.
+    let unread = Effects::OPAQUE.with(Effects::REPLICATION_REPLAY);
+    if ends_transaction(class.verb, class.effects) || class.effects.any(unread) {
         return true;
     }
     // Of several statements only the first is told; one may end the transaction, the next write.

@@ -87,6 +87,23 @@ fn a_read_only_transaction_stays_on_its_replica_and_moves_when_it_outgrows_it() 
 }
 
 #[test]
+fn a_block_that_cannot_be_read_leaves_the_replica_of_a_read_only_transaction() {
+    for sql in
+        ["BEGIN NOT ATOMIC COMMIT; INSERT INTO t VALUES (1); END", "BINLOG 'abc'", "CONJURE t"]
+    {
+        let mut rig = Rig::new();
+        rig.ask(Replica, "START TRANSACTION READ ONLY", &ok(1, OPEN));
+        rig.client(&query(sql));
+        assert_eq!(rig.sent_sql(Replica), "COMMIT AND NO CHAIN NO RELEASE", "{sql}");
+        rig.server(Replica, &ok(1, AUTO));
+        rig.dialed(Primary);
+        assert_eq!(rig.sent_sql(Primary), "START TRANSACTION READ ONLY");
+        rig.server(Primary, &ok(1, OPEN));
+        assert_eq!(rig.sent_sql(Primary), sql);
+    }
+}
+
+#[test]
 fn a_statement_that_commits_ends_the_replicas_transaction_first() {
     let mut rig = Rig::new();
     rig.ask(Replica, "START TRANSACTION READ ONLY", &ok(1, OPEN));
