@@ -123,6 +123,7 @@ impl Drive {
 
     /// Performs what does not wait, in the outbox's order; false when something is left in it.
     fn perform_now(&mut self, out: &mut Outbox) -> bool {
+        self.announce(out);
         let metrics = &self.seat.served.metrics;
         if !write_now(&mut self.client, &mut out.client, |n| metrics.passed(Bytes::ToClients, n)) {
             return false;
@@ -378,6 +379,7 @@ impl Drive {
     /// Performs an outbox, and what comes of it, until nothing is left to do.
     async fn settle(&mut self, out: &mut Outbox) -> Result<(), Gone> {
         loop {
+            self.announce(out);
             self.flush(out).await?;
             if out.requests.is_empty() {
                 return Ok(());
@@ -390,6 +392,14 @@ impl Drive {
                 // Nothing has come of it: the room serves again.
                 out.requests = requests;
             }
+        }
+    }
+
+    /// Tells the group's other sessions what concerns them before the client hears that it is
+    /// done: it may go on at once in another session, on another thread.
+    fn announce(&mut self, out: &mut Outbox) {
+        for request in out.requests.extract_if(.., |request| request.concerns_others()) {
+            self.note(request);
         }
     }
 

@@ -26,7 +26,7 @@ use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, Login};
 use crate::session::{Session, state};
 use crate::tls::trust::Demand;
-use crate::topology::{Flavour, ServerFacts, Topology};
+use crate::topology::{Condition, Flavour, ServerFacts, Topology};
 use crate::upstream::dial::DialError;
 
 /// What the backends offer and we pass on: everything but each side's own transport, and what
@@ -70,9 +70,6 @@ impl From<Gone> for Barred {
 /// MariaDB takes the next command only this long after a change of user has failed, so that
 /// guessing passwords takes time.
 const FAILED_CHANGE_DELAY: Duration = Duration::from_secs(1);
-
-/// A probe that must tell of changed settings has come in this time, or logins go on without it.
-const SETTINGS_SEEN: Duration = Duration::from_secs(1);
 
 /// Between two looks at the topology of a login that waits.
 const GLANCE: Duration = Duration::from_millis(5);
@@ -162,7 +159,8 @@ pub(super) async fn change_user(
 }
 
 /// The facts to greet with; waits for the first probe when the process has just started, and for
-/// the next one when a client has just changed the settings that sessions begin with.
+/// the next one when a client has changed the settings that sessions begin with. If that does not
+/// come in time, what was known before has to do.
 async fn known_facts(drive: &Drive) -> Option<std::sync::Arc<ServerFacts>> {
     let mut generation = drive.seat.group().topology.subscribe();
     let patience = drive.seat.group().settings.load().handshake_timeout / 2;
@@ -183,15 +181,19 @@ async fn known_facts(drive: &Drive) -> Option<std::sync::Arc<ServerFacts>> {
             }
         }
     };
-    tokio::time::timeout(patience.max(Duration::from_millis(10)), wait).await.ok().flatten()
+    match tokio::time::timeout(patience.max(Duration::from_millis(10)), wait).await {
+        Ok(facts) => facts,
+        Err(_) => drive.seat.group().topology.load().facts().cloned(),
+    }
 }
 
-/// Whether what is known of the primary is from before a client has changed its settings.
+/// Whether what is known of the primary is from before a client has changed its settings. One that
+/// is down will not tell.
 fn is_outdated(drive: &Drive, topology: &Topology) -> bool {
     let changed = drive.seat.group().settings_changed.get();
-    let recent = changed.filter(|at| at.elapsed() < SETTINGS_SEEN);
-    let seen = topology.primary_node().and_then(|node| node.observed_at);
-    recent.zip(seen).is_some_and(|(changed, seen)| seen < changed)
+    let primary = topology.primary_node().filter(|node| node.condition != Condition::Down);
+    let seen = primary.and_then(|node| node.observed_at);
+    changed.zip(seen).is_some_and(|(changed, seen)| seen < changed)
 }
 
 /// What is offered; `None` when no random numbers can be had.

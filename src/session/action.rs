@@ -137,6 +137,15 @@ impl Request {
     pub const fn waits(&self) -> bool {
         matches!(self, Self::Dial { .. } | Self::ChangeUser(_) | Self::Kill { .. } | Self::Close)
     }
+
+    /// Whether it changes what the group's other sessions, and logins, go by.
+    #[must_use]
+    pub const fn concerns_others(&self) -> bool {
+        matches!(
+            self,
+            Self::Signal(..) | Self::AccountsChanged | Self::ProbeNow | Self::SettingsChanged
+        )
+    }
 }
 
 /// What a link showed about its server.

@@ -8,7 +8,7 @@ use pointsman::protocol::flags::Capabilities;
 use pointsman::protocol::session_track::{self, Change};
 use pointsman::protocol::{packet, reply};
 use pointsman::provider::Flavour;
-use pointsman::provider::replication::{APP, ROOT};
+use pointsman::provider::replication::{APP, MONITOR, ROOT};
 
 use crate::proxy::Proxy;
 use crate::{clients, raw, servers, wait};
@@ -93,6 +93,36 @@ async fn a_session_begins_with_the_trackers_that_its_server_has() {
             // By default they tell of character sets, and SET NAMES changes nothing else.
             assert!(some.len() < all.len() || value == "DEFAULT", "{flavour:?} {value}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_session_begins_with_changed_settings_however_slowly_they_are_observed() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own(flavour, 0).await;
+        let primary = cluster.primary().expect("a primary");
+        let proxy = Proxy::start(&cluster, "").await;
+        let usual = told(proxy.port);
+        let mut admin = clients::connect(proxy.port, ROOT).await;
+
+        // The next connection of the monitor, which probes, answers nothing for so long.
+        let mut direct = primary.connect(ROOT).await.expect("root may log in");
+        let slow = "SET GLOBAL init_connect = 'DO IF(GET_LOCK(''first'', 0), SLEEP(1.5), 0)'";
+        direct.query_drop(slow).await.expect("a setting");
+        let ask =
+            format!("SELECT id FROM information_schema.processlist WHERE user = '{}'", MONITOR.0);
+        let probing: Vec<u64> = direct.query(ask).await.expect("the monitor's connections");
+        assert!(!probing.is_empty());
+        for id in probing {
+            // It may have gone by itself.
+            let _ = direct.query_drop(format!("KILL {id}")).await;
+        }
+
+        let set = "SET GLOBAL session_track_system_variables = ''";
+        admin.query_drop(set).await.expect("a setting");
+        let none = told(proxy.port);
+        assert_eq!(none, told(primary.port), "{flavour:?}");
+        assert!(none.len() < usual.len(), "{flavour:?}: {none:?}");
     }
 }
 
