@@ -79,7 +79,9 @@ impl Session {
         if self.lists_behind() {
             // It stands behind what was listed there.
             self.listed.count = if on == Some(slot) { count.saturating_add(1) } else { 1 };
-            self.listed.repeated = repeated.saturating_add(1);
+            // Commands that repeat the number count on; the others begin anew (9.7, measured).
+            let before = if self.repeats_count() { repeated } else { 0 };
+            self.listed.repeated = before.saturating_add(1);
         }
     }
 
