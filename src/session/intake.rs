@@ -34,8 +34,9 @@ impl Session {
         // One packet at most: joined packets are never looked at, only streamed.
         let limit = world.group.inspect_limit.min(packet::MAX_PAYLOAD - 1);
         let limit = match input.get(packet::HEADER_LEN) {
-            // Data for later must be kept whole, and an execution may have to be rebuilt.
-            Some(0x17 | 0x18 | 0xFA) => self.largest_packet(world),
+            // What is prepared, and data for later, must be kept whole; an execution may have to be
+            // rebuilt.
+            Some(0x16..=0x18 | 0xFA) => self.largest_packet(world),
             _ => limit,
         };
         match packet::frame(input, limit) {

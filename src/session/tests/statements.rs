@@ -35,6 +35,14 @@ use crate::router::policy::Held;
 use crate::topology::Flavour;
 
 #[test]
+fn a_text_of_any_length_can_be_prepared() {
+    let mut rig = Rig::new();
+    rig.group.inspect_limit = 1 << 10;
+    let sql = format!("SELECT a FROM t WHERE a = '{}'", "x".repeat(2 << 20));
+    prepared_on(&mut rig, Primary, &sql, 7, 0);
+}
+
+#[test]
 fn ids_are_our_own_and_translated() {
     let mut rig = Rig::new();
     let read = prepared_on(&mut rig, Replica, "SELECT a FROM t", 40, 0);

@@ -53,7 +53,7 @@ fn the_limit_may_be_small() {
 #[test]
 fn only_texts_are_streamed() {
     // Half a command of another kind can be neither rewritten nor understood.
-    for byte in [0x02, 0x04, 0x0e, 0x11, 0x16, 0x1f, 0x12, 0x99] {
+    for byte in [0x02, 0x04, 0x0e, 0x11, 0x1f, 0x12, 0x99] {
         let mut rig = Rig::new();
         let mut payload = vec![byte];
         payload.resize(2 << 20, 0);
