@@ -3,7 +3,9 @@
 use super::fixture::*;
 use crate::protocol::flags::Status;
 use crate::protocol::{packet, reply};
+use crate::router::policy::Held;
 use crate::session::action::{Event, Retry};
+use crate::topology::Flavour;
 
 /// COM_STMT_EXECUTE with one parameter, LONG, with or without its type.
 fn execute_long(id: u32, typed: bool, value: u32) -> Vec<u8> {
@@ -30,9 +32,6 @@ fn prepared_on(rig: &mut Rig, slot: Held, sql: &str, server_id: u32, params: u16
     assert_eq!((ok.columns, ok.params), (1, params));
     ok.id
 }
-
-use crate::router::policy::Held;
-use crate::topology::Flavour;
 
 #[test]
 fn a_text_of_any_length_can_be_prepared() {
@@ -91,6 +90,23 @@ fn a_statement_that_cannot_be_prepared_there_gives_the_servers_words() {
     assert_eq!(rig.told_error().0, 1146);
     assert!(!rig.closed());
     rig.ask(Primary, "COMMIT", &ok(1, AUTO));
+}
+
+#[test]
+fn a_view_that_writes_is_remembered_when_a_replica_refuses_to_prepare_it() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    let id = prepared_on(&mut rig, Primary, "SELECT * FROM draws_a_number", 90, 0);
+    rig.ask(Primary, "COMMIT", &ok(1, AUTO));
+    rig.client(&execute(id, 0));
+    rig.dialed(Replica);
+    assert_eq!(rig.sent(Replica), [b"\x16SELECT * FROM draws_a_number"]);
+    rig.server(Replica, &err(1, 1290, "running with the --read-only option"));
+    assert_eq!(rig.sent_raw(Primary), execute(90, 0));
+    rig.server(Primary, &row("1", AUTO));
+    assert_eq!(rig.told(), row("1", AUTO));
+    // LASTVAL() may be asked for there, and nowhere else.
+    assert!(rig.session.pins().has(Pin::OpaqueState));
 }
 
 #[test]
