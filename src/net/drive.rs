@@ -121,7 +121,8 @@ impl Drive {
         Poll::Ready((left, out))
     }
 
-    /// Performs what does not wait, in the outbox's order; false when something is left in it.
+    /// Performs what does not wait: what concerns others, then the rest in the outbox's order.
+    /// False when something is left in it.
     fn perform_now(&mut self, out: &mut Outbox) -> bool {
         self.announce(out);
         let metrics = &self.seat.served.metrics;

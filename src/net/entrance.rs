@@ -192,8 +192,7 @@ async fn known_facts(drive: &Drive) -> Option<std::sync::Arc<ServerFacts>> {
 fn is_outdated(drive: &Drive, topology: &Topology) -> bool {
     let changed = drive.seat.group().settings_changed.get();
     let primary = topology.primary_node().filter(|node| node.condition != Condition::Down);
-    let seen = primary.and_then(|node| node.observed_at);
-    changed.zip(seen).is_some_and(|(changed, seen)| seen < changed)
+    changed.zip(primary).is_some_and(|(changed, node)| !node.is_observed_since(changed))
 }
 
 /// What is offered; `None` when no random numbers can be had.

@@ -275,7 +275,7 @@ impl Pool<'_> {
     /// Whether a session finds the primary's settings there.
     fn is_alike(&self, node: &Node) -> bool {
         let Some(changed) = self.view.settings_changed else { return node.alike };
-        let since = |node: &Node| node.observed_at.is_some_and(|at| at >= changed);
+        let since = |node: &Node| node.is_observed_since(changed);
         node.alike && since(node) && self.topology.primary_node().is_none_or(since)
     }
 
@@ -309,11 +309,8 @@ impl Pool<'_> {
     /// Whether the primary's published position was read after the session last saw something
     /// that its token does not cover: then that position covers it.
     fn position_is_after_floor(&self) -> bool {
-        let observed = self.topology.primary_node().and_then(|node| node.observed_at);
-        match (observed, self.view.floor) {
-            (Some(observed), Some(floor)) => observed >= floor,
-            (Some(_) | None, _) => false,
-        }
+        let primary = self.topology.primary_node();
+        primary.zip(self.view.floor).is_some_and(|(node, floor)| node.is_observed_since(floor))
     }
 
     fn is_past_floor(&self, node: &Node) -> bool {

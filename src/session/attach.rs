@@ -146,7 +146,7 @@ impl Session {
             return decision;
         }
         if let (Some(floor), Some(primary)) = (self.floor, world.topology.primary_node())
-            && primary.observed_at.is_some_and(|at| at >= floor)
+            && primary.is_observed_since(floor)
         {
             self.state.token.union(&primary.applied);
             self.floor = None;

@@ -490,17 +490,9 @@ impl Session {
         let message = reply::Err::message_of(payload);
         match slot {
             Held::Replica if retry::replica_refused(code) => {
-                if retry::refused_as_write(code) {
-                    world.refused.insert(pending.class.digest);
-                }
                 pending.way.avoid |= node.bit();
                 out.requests.push(Request::Retried(Retry::ReplicaRefused));
-                let reason = if retry::refused_as_write(code) {
-                    Reason::RefusedBefore
-                } else {
-                    Reason::NotCaughtUp
-                };
-                self.fall_to_primary(reason);
+                self.leave_replica(world, code);
             }
             Held::Primary if retry::primary_is_read_only(code, message) => {
                 // A primary that is known to be read-only is so by a client's wish.

@@ -53,25 +53,27 @@ impl Session {
             {
                 pending.way.avoid |= link.facts.node.bit();
             }
-            if !prepares {
+            if prepares {
+                self.leave_replica(world, reply::Err::code_of(&error));
+            } else {
                 self.drop_link(Held::Replica, out);
+                self.fall_to_primary(Reason::NotCaughtUp);
             }
-            self.fall_to_primary(self.why_not_there(world, reply::Err::code_of(&error)));
             return self.proceed(world, out);
         }
         self.refused_on_primary(world, slot, step, &error, out);
     }
 
-    /// Why a request does not run on a replica that has refused a command of ours for it. A view
-    /// that writes is refused when it is prepared already (MariaDB 10.11, measured).
-    fn why_not_there(&self, world: &mut World<'_>, code: u16) -> Reason {
-        match self.pending.as_ref() {
-            Some(pending) if retry::refused_as_write(code) => {
-                world.refused.insert(pending.class.digest);
-                Reason::RefusedBefore
-            }
-            _ => Reason::NotCaughtUp,
+    /// Sends the pending request to the primary, since a replica has refused to run or to prepare
+    /// it, and remembers what was refused as a write. A view that writes is refused when it is
+    /// prepared already (MariaDB 10.11, measured).
+    pub(super) fn leave_replica(&mut self, world: &mut World<'_>, code: u16) {
+        let mut reason = Reason::NotCaughtUp;
+        if let Some(pending) = self.pending.as_ref().filter(|_| retry::refused_as_write(code)) {
+            world.refused.insert(pending.class.digest);
+            reason = Reason::RefusedBefore;
         }
+        self.fall_to_primary(reason);
     }
 
     fn refused_on_primary(

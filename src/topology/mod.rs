@@ -260,6 +260,14 @@ impl Condition {
     }
 }
 
+impl Node {
+    /// Whether what is known of it was asked for at this moment or later.
+    #[must_use]
+    pub fn is_observed_since(&self, at: Instant) -> bool {
+        self.observed_at.is_some_and(|observed| observed >= at)
+    }
+}
+
 impl NodeId {
     /// Its bit in a set of servers; a topology has at most 64.
     #[must_use]
