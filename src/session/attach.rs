@@ -13,7 +13,7 @@ use crate::session::failure::Failure;
 use crate::session::pending::Ask;
 use crate::session::pin::Pin;
 use crate::session::statements::OnLink;
-use crate::session::sync::Step;
+use crate::session::step::Step;
 use crate::session::{Exchange, Phase, Session};
 use crate::topology::{Flavour, NodeId};
 

@@ -10,7 +10,15 @@ use crate::session::Session;
 use crate::session::action::{Outbox, World};
 use crate::session::pending::Ask;
 use crate::session::phrase::insert_id_statement;
+use crate::session::step::Step;
 use crate::topology::Flavour;
+
+/// What lists a mark of ours on a link.
+pub(super) const MARK: &[u8] =
+    b"SIGNAL SQLSTATE '01000' SET MESSAGE_TEXT='this session has warnings elsewhere'";
+
+/// What tells whether it is there; it leaves it.
+pub(super) const MARKED: &str = "@@warning_count";
 
 /// The list that SHOW WARNINGS shows.
 #[derive(Debug, Default)]
@@ -23,6 +31,8 @@ pub(super) struct Listed {
     on: Option<Held>,
     /// Its only entry, as long as no server knows of it.
     untold: Option<Box<SqlError>>,
+    /// The link that lists a mark of ours: where that is gone, so is the list.
+    mark: Option<Held>,
 }
 
 /// What a statement does to the list of the one before, if it leaves nothing itself.
@@ -39,6 +49,58 @@ impl Session {
         self.listed.on == Some(slot) && self.listed.count > 0
     }
 
+    /// The list is on this link, or what tells whether there still is one.
+    pub(super) fn keeps_list(&self, slot: Held) -> bool {
+        self.is_listed_on(slot) || self.listed.mark == Some(slot)
+    }
+
+    /// What the link must be made to list, or to count, before the pending request.
+    pub(super) fn listing_step(&self, slot: Held) -> Option<Step> {
+        let pending = self.pending.as_ref()?;
+        if let Some(sql) = self.untold() {
+            return Some(Step::Tell(sql));
+        }
+        if self.must_be_marked(slot) {
+            return Some(Step::Mark);
+        }
+        let prepares = matches!(pending.ask, Ask::Prepare { .. });
+        let asks = pending.class.kind == Kind::Last && !prepares;
+        (self.pinged && asks).then_some(Step::Ping)
+    }
+
+    /// Whether a mark must be listed on the link before the pending request. MariaDB's CALL leaves
+    /// the list of the statement before, unless the procedure uses a table; where that list is on
+    /// the other link, only something else that is listed here can tell.
+    fn must_be_marked(&self, slot: Held) -> bool {
+        let Listed { count, on, mark, .. } = self.listed;
+        let elsewhere = count > 0 && mark.is_none() && on.is_some_and(|on| on != slot);
+        elsewhere && self.fate() == Fate::Unknown
+    }
+
+    /// The link lists a mark of ours and nothing else.
+    pub(super) fn is_marked(&mut self, slot: Held) {
+        self.listed.mark = Some(slot);
+        if let Some(link) = self.link_mut(slot) {
+            link.listed = true;
+        }
+    }
+
+    /// The pending request asks for a list of which this link's mark tells whether it is there.
+    pub(super) fn must_ask_for_mark(&self, slot: Held) -> bool {
+        self.listed.mark == Some(slot) && self.asks_for_list()
+    }
+
+    /// The answer to [`MARKED`]: the pending request is to run where the list is.
+    pub(super) fn mark_known(&mut self, slot: Held, count: Option<&[u8]>) {
+        match count {
+            Some(b"0") => self.list_is_on(slot, 0),
+            _ => self.listed.mark = None,
+        }
+        if let Some(pending) = self.pending.as_mut() {
+            pending.way.decision = None;
+        }
+    }
+
     /// A reply on `slot` tells how many warnings its statement has left.
     pub(super) fn note_warnings(&mut self, slot: Held, warnings: u16) {
         let Some(pending) = self.pending.as_ref() else { return };
@@ -50,7 +112,7 @@ impl Session {
         if warnings == 0 || !has_text(&pending.ask) {
             match self.fate() {
                 Fate::Emptied => {}
-                Fate::Unknown if self.listed.on != Some(slot) => {}
+                Fate::Unknown if self.list_is_asked_for_on() != Some(slot) => {}
                 Fate::Kept | Fate::Unknown => {
                     if has_text(&pending.ask) && !matches!(pending.ask, Ask::Prepare { .. }) {
                         self.repeat_no_count();
@@ -66,6 +128,11 @@ impl Session {
     pub(super) fn list_is_where(&self) -> Held {
         let here = |slot: &Held| self.link(*slot).is_some();
         self.listed.on.filter(here).unwrap_or(Held::Primary)
+    }
+
+    /// The link that tells what is listed: the one that has the list, or the mark.
+    fn list_is_asked_for_on(&self) -> Option<Held> {
+        self.listed.mark.or(self.listed.on)
     }
 
     fn nothing_is_listed(&self) -> bool {
@@ -86,7 +153,7 @@ impl Session {
     }
 
     fn list_is_on(&mut self, slot: Held, count: u16) {
-        self.listed = Listed { count, repeated: count, on: Some(slot), untold: None };
+        self.listed = Listed { count, repeated: count, on: Some(slot), ..Listed::default() };
         if let Some(link) = self.link_mut(slot) {
             link.listed = count > 0;
         }
@@ -105,8 +172,8 @@ impl Session {
 
     /// A link is gone, or goes. True when the list goes with it.
     pub(super) fn list_leaves(&mut self, slot: Held) -> bool {
-        let lost = self.is_listed_on(slot);
-        if self.listed.on == Some(slot) {
+        let lost = self.keeps_list(slot);
+        if lost || self.listed.on == Some(slot) {
             self.listed = Listed::default();
         }
         lost
@@ -125,7 +192,8 @@ impl Session {
 
     /// The client was told of an error that no server lists as it was told.
     pub(super) fn list_is_untold(&mut self, error: SqlError) {
-        self.listed = Listed { count: 1, repeated: 1, on: None, untold: Some(Box::new(error)) };
+        let untold = Some(Box::new(error));
+        self.listed = Listed { count: 1, repeated: 1, untold, ..Listed::default() };
     }
 
     /// Tells the client OK in place of a server that would have run something: no rows changed.
@@ -138,15 +206,15 @@ impl Session {
 
     /// The statement that makes a server list the error that the client was told, when the
     /// pending request may ask for it.
-    pub(super) fn untold(&self) -> Option<Vec<u8>> {
+    fn untold(&self) -> Option<Vec<u8>> {
         let error = self.listed.untold.as_deref()?;
         let pending = self.pending.as_ref()?;
         // Who asks for numbers asks about the last statement, which left them and not the error.
         let asks = pending.class.kind == Kind::Last
             && !matches!(pending.ask, Ask::Prepare { .. })
             && (self.listed.repeated > 0 || self.asks_for_list());
-        // MySQL: an error of its own would be listed behind what is there.
-        if !asks && !self.lists_behind() {
+        // MySQL: an error of its own would be listed behind what is there. MariaDB: it may stay.
+        if !asks && !self.lists_behind() && self.fate() != Fate::Unknown {
             return None;
         }
         let state = String::from_utf8_lossy(&error.state).into_owned();
@@ -175,7 +243,7 @@ impl Session {
     /// about its numbers.
     pub(super) fn asked_about(&self) -> Option<Held> {
         if self.asks_for_list() {
-            self.listed.on
+            self.list_is_asked_for_on()
         } else if self.asks_for_found() {
             self.carried.found_on().or(self.last)
         } else {
@@ -191,7 +259,7 @@ impl Session {
         }
         let asks = self.pending.as_ref().is_some_and(|p| p.class.kind == Kind::Last);
         if self.asks_for_list() {
-            self.listed.on == Some(Held::Replica)
+            self.list_is_asked_for_on() == Some(Held::Replica)
         } else {
             asks && self.has_strays() && self.last == Some(Held::Replica)
         }
@@ -238,7 +306,9 @@ impl Session {
         if pending.way.silenced || self.listed.untold.is_some() {
             return false;
         }
-        let stale = self.listed.on != Some(slot) && self.link(slot).is_some_and(|l| l.listed);
+        let Listed { on, mark, .. } = self.listed;
+        let known = on == Some(slot) || mark == Some(slot);
+        let stale = !known && self.link(slot).is_some_and(|link| link.listed);
         let asks = pending.class.kind == Kind::Last;
         asks && self.carried.has_rows() && !self.is_listed_on(slot)
             || stale

@@ -12,7 +12,7 @@ use crate::session::failure::Failure;
 use crate::session::pending::{Ask, Pending, Trackers};
 use crate::session::pin::Pin;
 use crate::session::release::ONE;
-use crate::session::sync::Step;
+use crate::session::step::Step;
 use crate::session::{Phase, Session, single, tracking};
 
 /// The part of a streamed command that is looked at, bytes.

@@ -8,7 +8,7 @@ use crate::router::policy::Held;
 use crate::session::action::{LinkFacts, Outbox, World, index};
 use crate::session::diagnostics::has_text;
 use crate::session::phrase::setup_statement;
-use crate::session::sync::Step;
+use crate::session::step::Step;
 use crate::session::{Pin, Session};
 use crate::topology::{Flavour, NodeId, ServerFacts};
 

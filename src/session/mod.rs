@@ -49,6 +49,7 @@ pub mod retry;
 mod single;
 pub mod state;
 pub mod statements;
+mod step;
 mod stray;
 mod sync;
 pub mod tracking;
@@ -166,7 +167,7 @@ struct Exchange {
 #[derive(Debug)]
 struct Own {
     slot: Held,
-    step: sync::Step,
+    step: step::Step,
     walker: ReplyWalker,
     reply: Vec<u8>,
     failed: Option<Vec<u8>>,

@@ -8,7 +8,7 @@ use crate::router::policy::Held;
 use crate::session::Session;
 use crate::session::action::{Outbox, World, index};
 use crate::session::retry;
-use crate::session::sync::Step;
+use crate::session::step::Step;
 
 /// The server's `max_prepared_stmt_count` is reached (ER_MAX_PREPARED_STMT_COUNT_REACHED).
 const TOO_MANY_STATEMENTS: u16 = 1461;
@@ -110,6 +110,8 @@ impl Session {
             | Step::AskStrays
             | Step::SetStrays(_)
             | Step::Tell(_)
+            | Step::Mark
+            | Step::AskMark
             | Step::Ping
             | Step::Track
             | Step::Option(_)

@@ -13,7 +13,7 @@ use crate::session::action::{Outbox, Request, World, index};
 use crate::session::pending::Ask;
 use crate::session::phrase::rows_statement;
 use crate::session::pin::Pin;
-use crate::session::sync::Step;
+use crate::session::step::Step;
 use crate::session::{Exchange, Phase, Session, single};
 use crate::topology::Flavour;
 
@@ -166,7 +166,7 @@ impl Session {
 
     fn releasable(&self, slot: Held) -> bool {
         let asked_for_cost = self.carried.explained && self.last == Some(slot);
-        self.is_free(slot) && self.lost.is_none() && !self.is_listed_on(slot) && !asked_for_cost
+        self.is_free(slot) && self.lost.is_none() && !self.keeps_list(slot) && !asked_for_cost
     }
 
     /// Whether nothing that cannot be set up elsewhere hangs on the link.
@@ -367,7 +367,7 @@ impl Session {
         let runs = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
         let rows_kept = self.last != Some(slot) || self.carried.none_changed;
         let wanted = runs && !pending.way.found_again && pending.class.effects.any(Effects::OPAQUE);
-        if !wanted || !rows_kept || self.is_listed_on(slot) {
+        if !wanted || !rows_kept || self.keeps_list(slot) {
             return None;
         }
         if let Some(on) = self.carried.found_on {

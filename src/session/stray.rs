@@ -8,7 +8,7 @@ use crate::session::failure::Failure;
 use crate::session::links::Link;
 use crate::session::pin::{Pin, Pins};
 use crate::session::release::ONE;
-use crate::session::sync::Step;
+use crate::session::step::Step;
 use crate::session::{Session, single};
 
 /// Variables that only the replica's link has.

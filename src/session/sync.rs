@@ -8,99 +8,18 @@ use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
 use crate::router::policy::{Decision, Held, Target};
 use crate::router::{Class, Effects, Kind as Where, Reason, Verb, rewrite};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
+use crate::session::diagnostics::{MARK, MARKED};
 use crate::session::links::Link;
 use crate::session::pending::{Ask, Trackers};
 use crate::session::phrase::{QUERY_CACHE, TrackerSet, position_expression, wait_expression};
 use crate::session::statements::OnLink;
+use crate::session::step::Step;
 use crate::session::{Own, Phase, Session};
 use crate::topology::Flavour;
 use crate::topology::gtid::GtidSet;
 
 /// Longest reply to one of our own commands, bytes.
 const OWN_REPLY_MAX: usize = 1 << 20;
-
-/// One of our own commands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    /// COM_RESET_CONNECTION: another session has used the link.
-    Reset,
-    /// Tell the link what one of its kind is told when it is opened.
-    SetUp,
-    /// Set what LAST_INSERT_ID is to answer; also leaves neither warnings nor rows behind.
-    InsertId,
-    /// Ask for the numbers that the session must carry when it gives the link up.
-    Counts,
-    /// Ask this link for FOUND_ROWS: the pending request wants to know it elsewhere, or a question
-    /// of ours would put another number in its place.
-    Found(Held),
-    /// Have the link find as many rows as FOUND_ROWS tells, which were found elsewhere.
-    FindAgain(Vec<u8>),
-    /// Ask the replica for user variables that only its link has.
-    AskStrays,
-    /// Set them.
-    SetStrays(Vec<u8>),
-    /// Switch the trackers on again after a reset.
-    Track,
-    /// Repeat the client's COM_SET_OPTION.
-    Option(u16),
-    /// Select the schema.
-    Schema(Vec<u8>),
-    /// SET ROLE.
-    Role(Vec<u8>),
-    /// SET those variables that decide what the literals of others mean.
-    Charsets(Vec<u8>),
-    /// SET variables.
-    Variables(Vec<u8>),
-    /// Prepare a statement that the link does not know.
-    Prepare(u32),
-    /// The same with the session's own numbers in its text, for one execution.
-    PrepareCounted(u32),
-    /// Ask the primary for its position.
-    AskPosition,
-    /// Wait on the replica until it has applied the session's token.
-    Wait,
-    /// End the read-only transaction that is open on the replica.
-    EndReplicaTransaction,
-    /// Open the read-only transaction on the primary instead.
-    ReopenOnPrimary,
-    /// Set the trackers as the client has them, for a statement that shows them.
-    ShowTrackers,
-    /// Ask what the expression of a KILL comes to.
-    Whom(Box<[u8]>),
-    /// Have the server list an error that the client was told without it.
-    Tell(Vec<u8>),
-    /// Repeat a COM_PING that was answered without a server.
-    Ping,
-}
-
-impl Step {
-    /// The link that a step concerns when the request is for `slot`.
-    pub(super) fn slot(&self, slot: Held) -> Held {
-        match self {
-            Self::EndReplicaTransaction | Self::Wait | Self::AskStrays => Held::Replica,
-            Self::AskPosition | Self::ReopenOnPrimary => Held::Primary,
-            Self::Found(on) => *on,
-            Self::Reset
-            | Self::SetUp
-            | Self::InsertId
-            | Self::Counts
-            | Self::FindAgain(_)
-            | Self::SetStrays(_)
-            | Self::Track
-            | Self::Option(_)
-            | Self::Schema(_)
-            | Self::Role(_)
-            | Self::Charsets(_)
-            | Self::Variables(_)
-            | Self::PrepareCounted(_)
-            | Self::ShowTrackers
-            | Self::Whom(_)
-            | Self::Tell(_)
-            | Self::Ping
-            | Self::Prepare(_) => slot,
-        }
-    }
-}
 
 impl Session {
     /// What the link still lacks before the pending request can be sent.
@@ -123,6 +42,9 @@ impl Session {
         }
         if link.bare {
             return Some(Step::SetUp);
+        }
+        if self.must_ask_for_mark(slot) {
+            return Some(Step::AskMark);
         }
         if slot == Held::Replica
             && self.transaction == Some(Held::Replica)
@@ -175,14 +97,7 @@ impl Session {
         if let Some(step) = self.prepared_step(slot) {
             return Some(step);
         }
-        if let Some(sql) = self.untold() {
-            return Some(Step::Tell(sql));
-        }
-        let prepares = matches!(pending.ask, Ask::Prepare { .. });
-        if self.pinged && pending.class.kind == Where::Last && !prepares {
-            return Some(Step::Ping);
-        }
-        None
+        self.listing_step(slot)
     }
 
     /// The statement mentions user variables, and what they are is known on the primary's link
@@ -304,6 +219,8 @@ impl Session {
             | Step::FindAgain(sql)
             | Step::Tell(sql) => sql.clone(),
             Step::AskStrays => self.strays_question(),
+            Step::Mark => MARK.to_vec(),
+            Step::AskMark => self.question(slot, MARKED),
             Step::Whom(sql) => sql.to_vec(),
             Step::AskPosition => self.question(slot, position_expression(flavour)),
             Step::Wait => {
@@ -392,7 +309,7 @@ impl Session {
         if let Some(error) = own.failed {
             return self.own_refused(world, own.slot, &own.step, error, out);
         }
-        let was_state = is_state(&own.step);
+        let was_state = own.step.is_state();
         let version = self.state.version;
         self.note_own_warnings(&own.step, own.slot, &own.reply);
         match own.step {
@@ -405,6 +322,11 @@ impl Session {
                 self.was_set_up(own.slot);
             }
             Step::Tell(_) => self.was_told(own.slot),
+            Step::Mark => self.is_marked(own.slot),
+            Step::AskMark => {
+                let count = self.answered(own.slot, &own.reply);
+                self.mark_known(own.slot, count.as_deref());
+            }
             Step::Counts => {
                 self.counts_known(own.slot, &own.reply);
                 return self.release(world, out);
@@ -553,11 +475,6 @@ impl Session {
             pending.way.reopen = true;
         }
     }
-}
-
-/// Whether a step brings the link closer to the session's state.
-fn is_state(step: &Step) -> bool {
-    matches!(step, Step::Schema(_) | Step::Role(_) | Step::Charsets(_) | Step::Variables(_))
 }
 
 /// Whether a statement inside a replica's read-only transaction must go to the primary.
