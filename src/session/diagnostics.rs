@@ -394,6 +394,12 @@ impl Session {
         }
     }
 
+    /// Whether what the link lists of our own statements may still be there after the pending
+    /// request, which ran on it.
+    pub(super) fn leaves_warnings(&self, slot: Held) -> bool {
+        self.fate() != Fate::Emptied && !self.is_listed_on(slot)
+    }
+
     fn fate_by_text(&self, class: &Class) -> Fate {
         let mut text = self.lower_text();
         if class.verb == Verb::Prepare

@@ -315,10 +315,11 @@ impl Session {
                     _ => false,
                 };
         }
+        let warned = self.link(slot).is_some_and(|link| link.warned) && self.leaves_warnings(slot);
         if let Some(link) = self.link_mut(slot) {
             link.ran = true;
             link.used = true;
-            link.warned = false;
+            link.warned = warned;
         }
     }
 

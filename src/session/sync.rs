@@ -55,7 +55,9 @@ impl Session {
             return Some(Step::EndReplicaTransaction);
         }
         if pending.ask == Ask::ResetConnection {
-            return None;
+            // What it leaves as it is must be there: the link of a change of user has no role yet.
+            let kept = |step: &Step| matches!(step, Step::Role(_) | Step::Schema(_));
+            return self.state_step(slot).filter(kept);
         }
         match pending.way.trackers {
             Trackers::Wanted => return Some(Step::ShowTrackers),
