@@ -148,7 +148,11 @@ impl App {
             .map_err(|error| part("the workers", &error))?;
         let controls = groups
             .iter()
-            .map(|group| GroupControl { name: group.name.clone(), health: group.health.clone() })
+            .map(|group| GroupControl {
+                name: group.name.clone(),
+                health: group.health.clone(),
+                trust: group.trust.clone(),
+            })
             .collect();
         let (reload, reloads) = mpsc::channel(RELOADS);
         let requests = workers.iter().map(|worker| worker.requests.clone()).collect();

@@ -16,7 +16,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::digests::{Digest, DigestTable};
+use crate::failover::report::Report;
+use crate::failover::survey::survey;
 use crate::health::{self, Health};
+use crate::tls::trust::Trust;
 use crate::topology::{NodeId, Topology};
 
 /// How long an owner may take to answer.
@@ -47,6 +50,8 @@ pub struct GroupControl {
     pub name: Arc<str>,
     /// What is published about its servers, and the queue of the task that publishes it.
     pub health: Health,
+    /// By which its servers are believed.
+    pub trust: Arc<ArcSwap<Trust>>,
 }
 
 /// A question or an order to a worker; it answers between two commands of its clients.
@@ -213,6 +218,19 @@ impl Control {
     #[must_use]
     pub fn topologies(&self) -> Vec<Arc<Topology>> {
         self.groups().iter().map(GroupControl::topology).collect()
+    }
+
+    /// What every group's servers say now of what matters for a failover. It is asked for anew
+    /// each time, and takes as long as the slowest server, at most a few seconds.
+    pub async fn surveys(&self) -> Vec<(Arc<Topology>, Vec<Report>)> {
+        let monitor = self.config().monitor.clone();
+        let mut surveys = Vec::new();
+        for group in self.groups() {
+            let topology = group.topology();
+            let reports = survey(&topology, &monitor, &group.trust.load_full()).await;
+            surveys.push((topology, reports));
+        }
+        surveys
     }
 
     /// The configuration in force.
@@ -395,6 +413,7 @@ impl DigestRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tls::ServerTls;
     use crate::config::{raw, resolve};
     use crate::health::cell;
 
@@ -406,7 +425,9 @@ mod tests {
             let (cell, _) = cell::cell(Topology::empty(name));
             // The receiver is dropped at once: the owner is gone.
             let (commands, _) = mpsc::channel(1);
-            GroupControl { name: Arc::from(*name), health: Health { cell, commands } }
+            let trust = Trust::new(&ServerTls::default()).expect("the default");
+            let trust = Arc::new(ArcSwap::from_pointee(trust));
+            GroupControl { name: Arc::from(*name), health: Health { cell, commands }, trust }
         });
         let (reload, _) = mpsc::channel(1);
         Control::new(config, groups.collect(), workers, reload)

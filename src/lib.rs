@@ -13,6 +13,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod digests;
+pub mod failover;
 pub mod health;
 pub mod metrics;
 pub mod net;

@@ -44,6 +44,7 @@ pub enum AdminCommand {
     ShowDigests,
     ShowConfig,
     ShowTopology,
+    ShowCluster,
     ShowVersion,
     ExplainRoute { group: Option<String>, sql: String },
     Override { server: String, what: Override },
@@ -110,6 +111,12 @@ pub const TABLE: &[Entry] = &[
     read("SHOW TOPOLOGY", "SHOW TOPOLOGY", "Each group as a tree: primary, replicas.", |_| {
         Ok(AdminCommand::ShowTopology)
     }),
+    read(
+        "SHOW CLUSTER",
+        "SHOW CLUSTER",
+        "Whether a failover would lose nothing, what is missing for that, and who would be promoted.",
+        |_| Ok(AdminCommand::ShowCluster),
+    ),
     read("SHOW VERSION", "SHOW VERSION", "The version, and how long it has been running.", |_| {
         Ok(AdminCommand::ShowVersion)
     }),
@@ -223,6 +230,7 @@ impl Console {
             AdminCommand::ShowDigests => Ok(show::digests(self.control.digests().await?)),
             AdminCommand::ShowConfig => Ok(show::config(&self.control.config())),
             AdminCommand::ShowTopology => Ok(show::topology(&self.control)),
+            AdminCommand::ShowCluster => Ok(show::cluster(&self.control.surveys().await)),
             AdminCommand::ShowVersion => Ok(show::version(&self.control)),
             AdminCommand::ExplainRoute { group, sql } => {
                 explain::route(&self.control, group.as_deref(), &sql)

@@ -1,5 +1,6 @@
 //! What the console shows: from values of the owners to tables. Nothing here waits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::commands::{Access, TABLE};
@@ -7,6 +8,8 @@ use crate::admin::parse;
 use crate::admin::table::{Cell, Table};
 use crate::config::Config;
 use crate::control::{Control, DigestRow, LinkRow, SessionRow};
+use crate::failover::report::Report;
+use crate::failover::{candidate, standing};
 use crate::metrics::Metrics;
 use crate::topology::{Node, Topology};
 
@@ -172,6 +175,41 @@ pub fn topology(control: &Control) -> Table {
     for topology in control.topologies() {
         for line in tree(&topology) {
             table.push([line.into()]);
+        }
+    }
+    table
+}
+
+/// SHOW CLUSTER: the mode of each group, then its replicas in the order in which they would be
+/// promoted, then every precondition, those that are not met first.
+#[must_use]
+pub fn cluster(surveys: &[(Arc<Topology>, Vec<Report>)]) -> Table {
+    let mut table = Table::new(&["group", "server", "subject", "state", "found"]);
+    for (topology, reports) in surveys {
+        let group = &*topology.group;
+        let mut checks = standing::check(reports, topology.primary);
+        let mode = standing::mode(&checks);
+        let worst = checks.iter().find(|check| check.leaves == mode && !check.met);
+        let why = worst.map(|check| format!("{}: {}", check.required, check.found));
+        let server = worst.map(|check| check.server.to_string());
+        table.push([group.into(), server.into(), "mode".into(), mode.word().into(), why.into()]);
+        for ranked in candidate::rank(reports, topology.primary) {
+            let (state, found) = match ranked.place {
+                Ok(place) if ranked.must_drain => (place.to_string(), "has more to apply".into()),
+                Ok(place) => (place.to_string(), "has applied all that it has received".into()),
+                Err(why) => ("never".to_owned(), why),
+            };
+            let name = &*ranked.name;
+            let subject = "candidate".into();
+            table.push([group.into(), name.into(), subject, state.into(), found.into()]);
+        }
+        checks.sort_by_key(|check| (check.met, std::cmp::Reverse(check.leaves)));
+        for check in checks {
+            let state = if check.met { "met" } else { "missed" };
+            let server = Some(&*check.server).filter(|name| !name.is_empty());
+            let subject = check.required.into();
+            let found = check.found.into();
+            table.push([group.into(), server.into(), subject, state.into(), found]);
         }
     }
     table

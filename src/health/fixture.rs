@@ -58,6 +58,8 @@ pub(super) fn source(server_id: u32) -> Source {
         server_uuid: String::new(),
         receiving: true,
         applying: true,
+        by_gtid: true,
+        user: "repl".to_owned(),
         error: String::new(),
         seconds_behind: Some(0),
     }

@@ -42,7 +42,7 @@ pub struct Seen {
 }
 
 /// A server's link to one that it replicates from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Source {
     /// As given to CHANGE MASTER / CHANGE REPLICATION SOURCE.
     pub host: String,
@@ -58,6 +58,10 @@ pub struct Source {
     pub applying: bool,
     /// The last receiver or applier error; empty when there is none.
     pub error: String,
+    /// The account by which it replicates.
+    pub user: String,
+    /// It asks for transactions by GTID, not by file and offset.
+    pub by_gtid: bool,
     /// `Seconds_Behind_Master`; a fallback only.
     pub seconds_behind: Option<u64>,
 }

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use crate::config::Monitor;
 use crate::health::connect::{Connection, open};
+use crate::health::facts::Greeted;
 use crate::health::observation::{Attached, Failure, FailureKind, Seen, Source};
 use crate::health::probe::{Ask, Probe};
 use crate::protocol::answer::Row;
@@ -147,23 +148,14 @@ impl Link {
         Ok(seen)
     }
 
-    fn says_replica(&self) -> bool {
-        let greeted = self.conn.greeted();
-        greeted.flavour == Flavour::MySql && greeted.version >= MYSQL_SAYS_REPLICA
-    }
-
     async fn sources(&mut self) -> Result<Vec<Source>, Failure> {
-        let question = match self.conn.greeted().flavour {
-            Flavour::MariaDb => "SHOW ALL SLAVES STATUS",
-            Flavour::MySql if self.says_replica() => "SHOW REPLICA STATUS",
-            Flavour::MySql => "SHOW SLAVE STATUS",
-        };
-        let answer = self.conn.ask(question).await?;
+        let answer = self.conn.ask(status_statement(self.conn.greeted())).await?;
         Ok(answer.rows().filter_map(source).collect())
     }
 
     async fn attached(&mut self) -> Result<Vec<Attached>, Failure> {
-        let question = if self.says_replica() { "SHOW REPLICAS" } else { "SHOW SLAVE HOSTS" };
+        let question =
+            if says_replica(self.conn.greeted()) { "SHOW REPLICAS" } else { "SHOW SLAVE HOSTS" };
         let answer = self.conn.ask(question).await?;
         let mut attached: Vec<Attached> = answer
             .rows()
@@ -193,6 +185,20 @@ impl Link {
         Ok(peers
             .map(|peer| peer.rsplit_once(':').map(|(host, _)| host.to_owned()).unwrap_or(peer))
             .collect())
+    }
+}
+
+fn says_replica(greeted: &Greeted) -> bool {
+    greeted.flavour == Flavour::MySql && greeted.version >= MYSQL_SAYS_REPLICA
+}
+
+/// What shows a server's links to those that it replicates from, a row each.
+#[must_use]
+pub fn status_statement(greeted: &Greeted) -> &'static str {
+    match greeted.flavour {
+        Flavour::MariaDb => "SHOW ALL SLAVES STATUS",
+        Flavour::MySql if says_replica(greeted) => "SHOW REPLICA STATUS",
+        Flavour::MySql => "SHOW SLAVE STATUS",
     }
 }
 
@@ -289,7 +295,8 @@ fn seen(conn: &Connection, row: &Row<'_>, sources: Vec<Source>) -> Result<Seen, 
 }
 
 /// A row of the replication status; `None` for channels without a source (group replication).
-fn source(row: Row<'_>) -> Option<Source> {
+#[must_use]
+pub fn source(row: Row<'_>) -> Option<Source> {
     let get = |names: &[&str]| row.named(names).unwrap_or_default();
     let host = get(&["Source_Host", "Master_Host"]);
     if host.is_empty() || host == "<NULL>" {
@@ -306,6 +313,9 @@ fn source(row: Row<'_>) -> Option<Source> {
         receiving: get(&["Replica_IO_Running", "Slave_IO_Running"]) == "Yes",
         applying: get(&["Replica_SQL_Running", "Slave_SQL_Running"]) == "Yes",
         error: errors.join("; "),
+        user: get(&["Source_User", "Master_User"]),
+        by_gtid: get(&["Using_Gtid"]).eq_ignore_ascii_case("slave_pos")
+            || get(&["Auto_Position"]) == "1",
         seconds_behind: behind.parse().ok(),
     })
 }

@@ -214,6 +214,17 @@ impl GtidSet {
         Self { form }
     }
 
+    /// MySQL: without the transactions of the server with this UUID, tagged ones included. All of
+    /// it where the text is no UUID, and on MariaDB.
+    #[must_use]
+    pub fn without_source(&self, uuid: &str) -> Self {
+        let (Form::MySql(sources), Some(uuid)) = (&self.form, parse_uuid(uuid)) else {
+            return self.clone();
+        };
+        let left: Vec<Source> = sources.iter().filter(|at| at.uuid != uuid).cloned().collect();
+        Self { form: if left.is_empty() { Form::Empty } else { Form::MySql(left) } }
+    }
+
     fn add_position(&mut self, position: Position) {
         match &mut self.form {
             Form::Empty => self.form = Form::MariaDb(vec![position]),
@@ -256,18 +267,41 @@ impl MariaDbState {
     pub fn parse(text: &str) -> Option<Self> {
         let mut state = Self::default();
         for part in parts(text) {
-            let new = parse_position(part?)?;
-            let key = (new.domain, new.server);
-            match state.entries.binary_search_by_key(&key, |at| (at.domain, at.server)) {
-                Ok(at) => {
-                    if let Some(mine) = state.entries.get_mut(at) {
-                        mine.sequence = mine.sequence.max(new.sequence);
-                    }
-                }
-                Err(at) => state.entries.insert(at, new),
-            }
+            state.add(parse_position(part?)?);
         }
         Some(state)
+    }
+
+    /// Adds all that the other history holds.
+    pub fn union(&mut self, other: &Self) {
+        for entry in &other.entries {
+            self.add(*entry);
+        }
+    }
+
+    /// The last transaction of each domain and server that this history holds and the other does
+    /// not, but for those of the servers `except`.
+    #[must_use]
+    pub fn beyond(&self, other: &Self, except: &[u32]) -> Self {
+        let mut entries = self.entries.clone();
+        entries.retain(|mine| {
+            let key = (mine.domain, mine.server);
+            let theirs = other.entries.iter().find(|at| (at.domain, at.server) == key);
+            !except.contains(&mine.server) && theirs.is_none_or(|at| at.sequence < mine.sequence)
+        });
+        Self { entries }
+    }
+
+    fn add(&mut self, new: Position) {
+        let key = (new.domain, new.server);
+        match self.entries.binary_search_by_key(&key, |at| (at.domain, at.server)) {
+            Ok(at) => {
+                if let Some(mine) = self.entries.get_mut(at) {
+                    mine.sequence = mine.sequence.max(new.sequence);
+                }
+            }
+            Err(at) => self.entries.insert(at, new),
+        }
     }
 
     /// Whether the history with this state holds every transaction that `position` names, each
@@ -294,13 +328,7 @@ impl fmt::Display for GtidSet {
         match &self.form {
             Form::Empty => Ok(()),
             Form::Mixed => f.write_str("(GTIDs of two families)"),
-            Form::MariaDb(positions) => {
-                for (index, at) in positions.iter().enumerate() {
-                    let comma = if index == 0 { "" } else { "," };
-                    write!(f, "{comma}{}-{}-{}", at.domain, at.server, at.sequence)?;
-                }
-                Ok(())
-            }
+            Form::MariaDb(positions) => write_positions(f, positions),
             Form::MySql(sources) => {
                 let mut last: Option<&[u8; 16]> = None;
                 for source in sources {
@@ -320,6 +348,21 @@ impl fmt::Display for GtidSet {
             }
         }
     }
+}
+
+impl fmt::Display for MariaDbState {
+    /// As `@@gtid_binlog_state` is written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_positions(f, &self.entries)
+    }
+}
+
+fn write_positions(f: &mut fmt::Formatter<'_>, positions: &[Position]) -> fmt::Result {
+    for (index, at) in positions.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        write!(f, "{comma}{}-{}-{}", at.domain, at.server, at.sequence)?;
+    }
+    Ok(())
 }
 
 fn position_of(positions: &[Position], domain: u32) -> Option<u64> {

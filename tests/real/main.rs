@@ -10,6 +10,7 @@ mod compression;
 mod daemon;
 mod differential;
 mod drivers;
+mod failover;
 mod faults;
 mod freshness;
 mod health;

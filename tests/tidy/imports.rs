@@ -14,15 +14,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("session", &["protocol", "router", "topology", "config"]),
     ("health::judge", &["topology", "config"]),
     ("health::assemble", &["topology", "config"]),
-    ("failover::plan", &["topology", "config"]),
-    ("failover::candidate", &["topology", "config"]),
+    ("failover::report", &["topology", "health::observation"]),
+    ("failover::standing", &["topology"]),
+    ("failover::candidate", &["topology"]),
     ("accounts::host", &[]),
     // Counters and names, used by the shell.
     ("metrics", &["topology", "router", "session"]),
     ("digests", &["router", "topology"]),
     // The shell.
     ("health", &["topology", "config", "protocol", "metrics", "tls"]),
-    ("control", &["topology", "config", "health", "digests"]),
+    ("control", &["topology", "config", "health", "digests", "failover", "tls"]),
     (
         "accounts",
         &[
@@ -60,9 +61,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "admin",
-        &["control", "health", "metrics", "router", "protocol", "topology", "config", "digests"],
+        &[
+            "control", "health", "metrics", "router", "protocol", "topology", "config", "digests",
+            "failover",
+        ],
     ),
-    ("failover", &["topology", "config", "health::cell"]),
+    ("failover", &["topology", "config", "health", "protocol", "tls"]),
     ("provider", &["config"]),
     ("demo", &["provider"]),
     ("tools", &["topology", "failover", "provider", "config"]),

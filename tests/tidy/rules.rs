@@ -18,7 +18,8 @@ const PURE: &[&str] = &[
     "src/session/",
     "src/health/judge",
     "src/health/assemble",
-    "src/failover/plan",
+    "src/failover/report",
+    "src/failover/standing",
     "src/failover/candidate",
     "src/accounts/host",
 ];

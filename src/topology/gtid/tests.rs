@@ -203,3 +203,31 @@ proptest! {
         let _ = (GtidSet::parse_mysql(&text), GtidSet::parse_mariadb(&text));
     }
 }
+
+#[test]
+fn what_a_history_holds_beyond_another_is_told_by_server() {
+    let state = |text| MariaDbState::parse(text).expect("a state");
+    let mine = state("0-1-9,0-2-7,1-3-4");
+    let table = [
+        ("0-1-9,0-2-7,1-3-4", &[][..], ""),
+        ("0-1-8,0-2-7,1-3-4", &[], "0-1-9"),
+        ("0-1-8,0-2-6", &[1], "0-2-7,1-3-4"),
+        ("", &[1, 2, 3], ""),
+    ];
+    for (other, except, left) in table {
+        assert_eq!(mine.beyond(&state(other), except).to_string(), left, "{other} {except:?}");
+    }
+    let mut both = state("0-1-9");
+    both.union(&state("0-1-8,0-2-3"));
+    assert_eq!(both.to_string(), "0-1-9,0-2-3");
+}
+
+#[test]
+fn a_source_is_left_out_with_its_tags() {
+    let (one, two) =
+        ("3e11fa47-71ca-11e1-9e33-c80aa9429562", "3e11fa47-71ca-11e1-9e33-c80aa9429563");
+    let set = GtidSet::parse_mysql(&format!("{one}:1-5:tag:1,{two}:7")).expect("a set");
+    assert_eq!(set.without_source(one).to_string(), format!("{two}:7"));
+    assert_eq!(set.without_source(""), set);
+    assert!(set.without_source(one).without_source(two).is_empty());
+}

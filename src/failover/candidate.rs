@@ -1,0 +1,195 @@
+//! In which order the replicas would be promoted.
+//!
+//! What a replica has received counts first, applied or not: an acknowledged transaction may be
+//! there and nowhere else. Preferences come after that. A server with transactions of its own is
+//! never promoted, and where two have received what the other has not, nobody is.
+
+use std::sync::Arc;
+
+use crate::failover::report::{Report, Told};
+use crate::topology::NodeId;
+
+/// A replica's place in the order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranked {
+    /// Which server.
+    pub node: NodeId,
+    /// The operator's name for it.
+    pub name: Arc<str>,
+    /// Its place, from 1, or why it has none.
+    pub place: Result<usize, String>,
+    /// It has received transactions that it has not applied.
+    pub must_drain: bool,
+}
+
+/// Ranks all servers of a group but the primary. Those without a place come last.
+#[must_use]
+pub fn rank(reports: &[Report], primary: Option<NodeId>) -> Vec<Ranked> {
+    let told: Vec<(&Report, &Told)> = reports
+        .iter()
+        .filter_map(|report| report.told.as_ref().ok().map(|told| (report, told)))
+        .collect();
+    let mut able: Vec<(&Report, &Told)> = Vec::new();
+    let mut ranked: Vec<Ranked> = Vec::new();
+    let mut out = Vec::new();
+    for report in reports.iter().filter(|report| Some(report.node) != primary) {
+        match objection(report, &told) {
+            Ok(told) => able.push((report, told)),
+            Err(why) => out.push(ranked_as(report, Err(why))),
+        }
+    }
+    let newest =
+        |told: &Told| able.iter().all(|(_, other)| told.received.contains(&other.received));
+    if let Some((report, _)) = able.first()
+        && !able.iter().any(|(_, told)| newest(told))
+    {
+        let why = format!(
+            "it and others have each received what the other has not: compare {} with them",
+            report.name
+        );
+        ranked.extend(able.iter().map(|(report, _)| ranked_as(report, Err(why.clone()))));
+    } else {
+        let behind = |told: &Told| {
+            able.iter().filter(|(_, other)| !told.received.contains(&other.received)).count()
+        };
+        // A server of a later version cannot be the source of an older one.
+        let mut order: Vec<_> = able.iter().map(|(at, told)| (*at, *told)).collect();
+        order.sort_by_key(|(report, told)| {
+            (behind(told), told.version, must_drain(told), report.node)
+        });
+        let places = order.iter().enumerate();
+        ranked.extend(places.map(|(at, (report, _))| ranked_as(report, Ok(at + 1))));
+    }
+    ranked.extend(out);
+    ranked
+}
+
+fn ranked_as(report: &Report, place: Result<usize, String>) -> Ranked {
+    let must_drain = report.told.as_ref().is_ok_and(must_drain);
+    Ranked { node: report.node, name: report.name.clone(), place, must_drain }
+}
+
+fn must_drain(told: &Told) -> bool {
+    !told.applied.contains(&told.received)
+}
+
+/// What it told, if nothing speaks against its promotion.
+fn objection<'a>(report: &'a Report, all: &[(&Report, &Told)]) -> Result<&'a Told, String> {
+    let told = report.told.as_ref().map_err(|why| format!("it does not answer: {why}"))?;
+    let Some(source) = told.sources.first() else {
+        return Err("it does not replicate".to_owned());
+    };
+    if told.sources.len() > 1 {
+        return Err("it replicates from several servers".to_owned());
+    }
+    if !source.by_gtid {
+        return Err("it replicates by file and offset, not by GTID".to_owned());
+    }
+    for name in ["log_bin", "log_slave_updates", "log_replica_updates"] {
+        if told.variables.get(name).is_some_and(|value| matches!(value.as_str(), "OFF" | "0")) {
+            return Err(format!("{name} is off there: others could not replicate from it"));
+        }
+    }
+    let others: Vec<&Told> =
+        all.iter().filter(|(at, _)| at.node != report.node).map(|(_, told)| *told).collect();
+    match told.errant(&others) {
+        none if none.is_empty() => Ok(told),
+        errant => Err(format!("it has transactions of its own: {errant}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::observation::Source;
+    use crate::topology::Flavour;
+    use crate::topology::gtid::{GtidSet, MariaDbState};
+
+    /// A replica of server 1, with what it has received, applied, and has in its history.
+    fn replica(node: u16, received: &str, applied: &str, history: &str) -> Report {
+        let set = |text| GtidSet::parse_mariadb(text).expect("a position");
+        let source = Source { server_id: 1, by_gtid: true, ..Source::default() };
+        let told = Told {
+            flavour: Flavour::MariaDb,
+            version: 101_119,
+            variables: [("server_id".to_owned(), (node + 1).to_string())].into(),
+            counters: [].into(),
+            executed: set(applied),
+            history: MariaDbState::parse(history).expect("a state"),
+            received: set(received),
+            applied: set(applied),
+            sources: vec![source],
+        };
+        Report { node: NodeId(node), name: Arc::from(format!("db{}", node + 1)), told: Ok(told) }
+    }
+
+    /// Names in their order, with what speaks against them.
+    fn order(reports: &[Report]) -> Vec<String> {
+        let word = |at: Ranked| match at.place {
+            Ok(place) => {
+                format!("{place} {}{}", at.name, if at.must_drain { " drain" } else { "" })
+            }
+            Err(why) => format!("- {}: {why}", at.name),
+        };
+        rank(reports, Some(NodeId(0))).into_iter().map(word).collect()
+    }
+
+    #[test]
+    fn who_has_received_most_comes_first_applied_or_not() {
+        let reports = [
+            replica(1, "0-1-8", "0-1-8", "0-1-8"),
+            replica(2, "0-1-9", "0-1-5", "0-1-5"),
+            replica(3, "0-1-9", "0-1-9", "0-1-9"),
+        ];
+        assert_eq!(order(&reports), ["1 db4", "2 db3 drain", "3 db2"]);
+    }
+
+    #[test]
+    fn who_has_written_itself_is_not_promoted() {
+        let reports =
+            [replica(1, "0-1-8", "0-1-8", "0-1-8,0-2-9"), replica(2, "0-1-7", "0-1-7", "0-1-7")];
+        let why = "- db2: it has transactions of its own: 0-2-9";
+        assert_eq!(order(&reports), ["1 db3", why]);
+        // A former primary has written what the others have from it.
+        let reports = [
+            replica(1, "0-1-9", "0-1-9", "0-1-9,0-2-8"),
+            replica(2, "0-1-9", "0-1-9", "0-1-9,0-2-8"),
+        ];
+        assert_eq!(order(&reports), ["1 db2", "2 db3"]);
+    }
+
+    #[test]
+    fn nobody_is_promoted_where_each_has_received_what_the_other_has_not() {
+        let reports =
+            [replica(1, "0-1-8,1-1-2", "", "0-1-8"), replica(2, "0-1-7,1-1-3", "", "0-1-7")];
+        assert!(order(&reports).iter().all(|word| word.contains("each received")));
+    }
+
+    #[test]
+    fn a_later_version_yields_to_an_older_one() {
+        let mut newer = replica(1, "0-1-8", "0-1-8", "0-1-8");
+        if let Ok(told) = &mut newer.told {
+            told.version = 110_809;
+        }
+        assert_eq!(order(&[newer, replica(2, "0-1-8", "0-1-8", "0-1-8")]), ["1 db3", "2 db2"]);
+    }
+
+    #[test]
+    fn whoever_cannot_be_a_source_has_no_place_and_a_reason() {
+        let change = |change: fn(&mut Told)| {
+            let mut report = replica(1, "0-1-8", "0-1-8", "0-1-8");
+            report.told.iter_mut().for_each(change);
+            order(&[report]).remove(0)
+        };
+        assert!(change(|told| told.sources.clear()).contains("does not replicate"));
+        let second = |told: &mut Told| told.sources.push(Source::default());
+        assert!(change(second).contains("several"));
+        assert!(change(|told| told.sources[0].by_gtid = false).contains("file and offset"));
+        let off = |told: &mut Told| {
+            told.variables.insert("log_slave_updates".to_owned(), "OFF".to_owned());
+        };
+        assert!(change(off).contains("log_slave_updates is off"));
+        let silent = Report { told: Err("refused".to_owned()), ..replica(1, "", "", "") };
+        assert_eq!(order(&[silent]), ["- db2: it does not answer: refused"]);
+    }
+}

@@ -1,0 +1,92 @@
+//! What a server says of itself that matters for who is the primary, as plain values.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::health::observation::Source;
+use crate::topology::gtid::{GtidSet, MariaDbState};
+use crate::topology::{Flavour, NodeId};
+
+/// One server's answer, or why there is none.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Which server.
+    pub node: NodeId,
+    /// The operator's name for it.
+    pub name: Arc<str>,
+    /// What it told, or what went wrong in an operator's words.
+    pub told: Result<Told, String>,
+}
+
+/// What a server told.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Which family.
+    pub flavour: Flavour,
+    /// As in `/*!NNNNN */`.
+    pub version: u32,
+    /// Global variables by name in lower case; one that the server does not have is missing.
+    pub variables: BTreeMap<String, String>,
+    /// Status counters, likewise.
+    pub counters: BTreeMap<String, String>,
+    /// All that it has executed, its own writes included.
+    pub executed: GtidSet,
+    /// The same by originating server, on MariaDB; empty on MySQL.
+    pub history: MariaDbState,
+    /// All that it has received of its source, applied or not; what it has applied where it has
+    /// no source.
+    pub received: GtidSet,
+    /// What it has applied of what it received.
+    pub applied: GtidSet,
+    /// The servers that it was told to replicate from.
+    pub sources: Vec<Source>,
+}
+
+// === impls ===
+
+impl Told {
+    /// The value of a variable, under whichever of these names the server has it.
+    #[must_use]
+    pub fn variable(&self, names: &[&str]) -> Option<&str> {
+        names.iter().find_map(|name| self.variables.get(*name)).map(String::as_str)
+    }
+
+    /// The value of a counter, likewise; `None` too when it is no number.
+    #[must_use]
+    pub fn counter(&self, names: &[&str]) -> Option<u64> {
+        names.iter().find_map(|name| self.counters.get(*name)).and_then(|text| text.parse().ok())
+    }
+
+    /// Its `server_id`; 0 when it did not say.
+    #[must_use]
+    pub fn server_id(&self) -> u32 {
+        self.variable(&["server_id"]).and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// The transactions that no other server of `others` can have given it: written here, behind
+    /// the primary's back. Empty text for none. What came from its source is never among them:
+    /// the source may be ahead of its own report.
+    #[must_use]
+    pub fn errant(&self, others: &[&Self]) -> String {
+        match self.flavour {
+            Flavour::MariaDb => {
+                let mut known = MariaDbState::default();
+                for other in others {
+                    known.union(&other.history);
+                }
+                let sources: Vec<u32> = self.sources.iter().map(|at| at.server_id).collect();
+                self.history.beyond(&known, &sources).to_string()
+            }
+            Flavour::MySql => {
+                let mut left = self.executed.clone();
+                for other in others {
+                    left = left.subtract(&other.executed);
+                }
+                for source in &self.sources {
+                    left = left.without_source(&source.server_uuid);
+                }
+                left.to_string()
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Asking every server of a group at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::app::tasks;
+use crate::config::Monitor;
+use crate::failover::report::{Report, Told};
+use crate::health::connect::{Connection, open};
+use crate::health::observation::{Failure, FailureKind, Source};
+use crate::health::probe_mysql::{source, status_statement};
+use crate::protocol::answer::{Answer, Row};
+use crate::tls::trust::Trust;
+use crate::topology::gtid::{GtidSet, MariaDbState};
+use crate::topology::{Condition, Flavour, Topology};
+
+/// How long a server may take to tell everything.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The variables that are asked for; a server answers for those that it has.
+const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN (\
+    'server_id', 'server_uuid', 'read_only', 'super_read_only', 'log_bin', 'log_slave_updates', \
+    'log_replica_updates', 'gtid_strict_mode', 'gtid_mode', 'enforce_gtid_consistency', \
+    'sync_binlog', 'innodb_flush_log_at_trx_commit', 'relay_log_recovery', 'slave_net_timeout', \
+    'replica_net_timeout') OR Variable_name LIKE 'rpl\\_semi\\_sync\\_%'";
+
+/// The counters, likewise.
+const COUNTERS: &str = "SHOW GLOBAL STATUS WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%'";
+
+/// Asks all servers of the topology that are not excluded, with the monitor's account.
+pub async fn survey(topology: &Topology, monitor: &Monitor, trust: &Arc<Trust>) -> Vec<Report> {
+    let mut asking = Vec::new();
+    for node in topology.nodes.iter().filter(|node| node.condition != Condition::Excluded) {
+        let (id, name, address) = (node.id, node.name.clone(), node.address.clone());
+        let (monitor, trust) = (monitor.clone(), trust.clone());
+        asking.push(tasks::spawn("survey", async move {
+            let told = match timeout(PATIENCE, ask(&address, &monitor, &trust)).await {
+                Ok(told) => told.map_err(|failure| failure.to_string()),
+                Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+            };
+            Report { node: id, name, told }
+        }));
+    }
+    let mut reports = Vec::new();
+    for answer in asking {
+        reports.extend(answer.await);
+    }
+    reports
+}
+
+async fn ask(address: &str, monitor: &Monitor, trust: &Trust) -> Result<Told, Failure> {
+    let mut server = open(address, monitor, trust).await?;
+    let (flavour, version) = (server.greeted().flavour, server.greeted().version);
+    let variables = pairs(&server.ask(VARIABLES).await?);
+    let counters = pairs(&server.ask(COUNTERS).await?);
+    let status = server.ask(status_statement(server.greeted())).await?;
+    let sources: Vec<Source> = status.rows().filter_map(source).collect();
+    let (executed, applied, history) = positions(&mut server, flavour).await?;
+    let mut received = applied.clone();
+    for text in status.rows().filter_map(|row| received_text(&row)) {
+        let more =
+            GtidSet::parse(flavour, &text).ok_or_else(|| puzzling("what it has received"))?;
+        received.union(&more);
+    }
+    Ok(Told {
+        flavour,
+        version,
+        variables,
+        counters,
+        executed,
+        history,
+        received,
+        applied,
+        sources,
+    })
+}
+
+/// What it has executed, what of that is its source's, and on MariaDB by whom it was written.
+async fn positions(
+    server: &mut Connection,
+    flavour: Flavour,
+) -> Result<(GtidSet, GtidSet, MariaDbState), Failure> {
+    let question = match flavour {
+        Flavour::MariaDb => {
+            "SELECT @@global.gtid_binlog_pos, @@global.gtid_slave_pos, @@global.gtid_binlog_state"
+        }
+        Flavour::MySql => "SELECT @@global.gtid_executed, @@global.gtid_executed, ''",
+    };
+    let answer = server.ask(question).await?;
+    let row = answer.first().ok_or_else(|| puzzling("its positions"))?;
+    let text = |at| row.text(at).unwrap_or_default();
+    let set = |at| GtidSet::parse(flavour, &text(at)).ok_or_else(|| puzzling("its positions"));
+    let (mut executed, applied) = (set(0)?, set(1)?);
+    executed.union(&applied);
+    let history = MariaDbState::parse(&text(2)).ok_or_else(|| puzzling("its history"))?;
+    Ok((executed, applied, history))
+}
+
+fn received_text(row: &Row<'_>) -> Option<String> {
+    row.named(&["Gtid_IO_Pos", "Retrieved_Gtid_Set"])
+}
+
+/// Names in lower case with their values.
+fn pairs(answer: &Answer) -> BTreeMap<String, String> {
+    let pair = |row: Row<'_>| Some((row.text(0)?.to_ascii_lowercase(), row.text(1)?));
+    answer.rows().filter_map(pair).collect()
+}
+
+fn puzzling(what: &str) -> Failure {
+    Failure::new(FailureKind::Puzzling, format!("its answer about {what} is not understood"))
+}
