@@ -38,6 +38,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Read a configuration file and say all that is wrong with it
     CheckConfig(ConfigArgs),
+    /// Say what a failover of each group would lose, and what is missing; 0 when nothing is
+    Check(CheckArgs),
     /// Bring up real servers and the proxy, run a workload, and switch the primary under it
     Demo(demo::DemoArgs),
     /// Start, stop, kill and freeze a local primary and its replicas
@@ -60,6 +62,29 @@ pub struct ServeArgs {
     /// Log filter in place of the file's log_filter, e.g. "debug" or "info,pointsman::health=debug"
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The only group to look at
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
+    /// How to print what was found
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// How a table is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Aligned, for people.
+    Text,
+    /// A list of objects.
+    Json,
 }
 
 /// Where the configuration is.

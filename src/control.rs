@@ -361,6 +361,14 @@ impl Control {
 }
 
 impl GroupControl {
+    /// One for tests, whose servers are believed as by default.
+    #[cfg(test)]
+    pub(crate) fn fixture(name: &str, health: Health) -> Self {
+        let trust = Trust::new(&crate::config::tls::ServerTls::default());
+        let trust = trust.expect("invariant: the default is valid");
+        Self { name: Arc::from(name), health, trust: Arc::new(ArcSwap::from_pointee(trust)) }
+    }
+
     /// Gives the owner of this group's topology an order and waits for its answer.
     ///
     /// # Errors
@@ -413,7 +421,6 @@ impl DigestRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tls::ServerTls;
     use crate::config::{raw, resolve};
     use crate::health::cell;
 
@@ -425,9 +432,7 @@ mod tests {
             let (cell, _) = cell::cell(Topology::empty(name));
             // The receiver is dropped at once: the owner is gone.
             let (commands, _) = mpsc::channel(1);
-            let trust = Trust::new(&ServerTls::default()).expect("the default");
-            let trust = Arc::new(ArcSwap::from_pointee(trust));
-            GroupControl { name: Arc::from(*name), health: Health { cell, commands }, trust }
+            GroupControl::fixture(name, Health { cell, commands })
         });
         let (reload, _) = mpsc::channel(1);
         Control::new(config, groups.collect(), workers, reload)

@@ -23,5 +23,6 @@ pub mod reactor;
 pub mod router;
 pub mod session;
 pub mod tls;
+pub mod tools;
 pub mod topology;
 pub mod upstream;

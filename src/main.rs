@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use pointsman::cli::{self, Cli, Command, EXIT_USAGE, ServeArgs};
-use pointsman::{app, demo, provider};
+use pointsman::cli::{self, CheckArgs, Cli, Command, EXIT_USAGE, Format, ServeArgs};
+use pointsman::failover::standing::Mode;
+use pointsman::{app, demo, provider, tools};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
             }
             Err(error) => failed(error, EXIT_USAGE),
         },
+        Command::Check(args) => check(&args),
         Command::Sandbox(args) => match block_on(provider::cli::run(args)) {
             Ok(Ok(())) => ExitCode::SUCCESS,
             Ok(Err(error)) => failed(error, 1),
@@ -63,6 +65,25 @@ fn serve(args: ServeArgs) -> ExitCode {
         Ok(Err(error)) => failed(error, 1),
         Err(error) => failed(error, 1),
     }
+}
+
+/// Prints what was found: 0 where nothing would be lost, 1 where something might be.
+fn check(args: &CheckArgs) -> ExitCode {
+    let config = match cli::load(&args.config.config) {
+        Ok(config) => config,
+        Err(error) => return failed(error, EXIT_USAGE),
+    };
+    let findings = match block_on(tools::check::run(&config, args.group.as_deref())) {
+        Ok(Ok(findings)) => findings,
+        Ok(Err(error)) => return failed(error, EXIT_USAGE),
+        Err(error) => return failed(error, 1),
+    };
+    let text = match args.format {
+        Format::Text => findings.table.to_text(),
+        Format::Json => format!("{}\n", findings.table.to_json()),
+    };
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::from(u8::from(findings.mode != Mode::Safe))
 }
 
 /// Runs a command that waits for things, on this thread.

@@ -114,7 +114,7 @@ pub const TABLE: &[Entry] = &[
     read(
         "SHOW CLUSTER",
         "SHOW CLUSTER",
-        "Whether a failover would lose nothing, what is missing for that, and who would be promoted.",
+        "What a failover would lose, what is missing so far, and who would be promoted.",
         |_| Ok(AdminCommand::ShowCluster),
     ),
     read("SHOW VERSION", "SHOW VERSION", "The version, and how long it has been running.", |_| {

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use crate::app::tasks;
-use crate::config::tls::ServerTls;
 use crate::config::{raw, resolve};
 use crate::control::{
     Control, GroupControl, GroupDigests, LinkRow, ReloadRequest, SessionRow, WorkerRequest,
@@ -17,7 +15,6 @@ use crate::health::cell::{self, Publisher};
 use crate::health::{self, Health};
 use crate::metrics::Metrics;
 use crate::router::Reason;
-use crate::tls::trust::Trust;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Node, NodeId, Role, Topology};
 
@@ -50,9 +47,7 @@ impl Fixture {
         let (reload, reloads) = mpsc::channel(1);
         tasks::spawn("reload", refuse_reloads(reloads));
         let health = Health { cell, commands };
-        let trust = Trust::new(&ServerTls::default()).expect("invariant: the default is valid");
-        let trust = Arc::new(ArcSwap::from_pointee(trust));
-        let groups = vec![GroupControl { name: Arc::from("main"), health, trust }];
+        let groups = vec![GroupControl::fixture("main", health)];
         let control = Control::new(config, groups, vec![worker], reload);
         let metrics =
             Arc::new(Metrics::new(&["temporary_table"]).expect("invariant: names are distinct"));

@@ -30,6 +30,9 @@ pub struct Topology {
     pub no_primary_why: String,
 }
 
+/// The trouble of a server that was not probed yet.
+pub const NOT_PROBED: &str = "not probed yet";
+
 /// A server's index in [`Topology::nodes`]; stable for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u16);
@@ -212,6 +215,13 @@ impl Topology {
     #[must_use]
     pub fn primary_node(&self) -> Option<&Node> {
         self.primary.and_then(|id| self.node(id))
+    }
+
+    /// Whether each server has been probed, with success or without.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let probed = |node: &Node| node.observed_at.is_some() || node.trouble != NOT_PROBED;
+        !self.nodes.is_empty() && self.nodes.iter().all(probed)
     }
 
     /// Facts to greet clients with: the primary's, else any server's.

@@ -38,7 +38,7 @@ fn family() -> Option<Flavour> {
 }
 
 fn reload(proxy: &Proxy, change: impl FnOnce(String) -> String) {
-    let path = proxy.dir.join("pointsman.toml");
+    let path = proxy.config();
     let text = std::fs::read_to_string(&path).expect("its configuration");
     std::fs::write(&path, change(text)).expect("a changed configuration");
     proxy.signal(Signal::HUP);

@@ -1,11 +1,13 @@
 //! What SHOW CLUSTER says of real servers: what a failover would lose, and who would be promoted.
 
+use std::process::Command;
+
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::server::Server;
 
 use crate::faults::console;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, program};
 use crate::{servers, wait};
 
 /// A row of SHOW CLUSTER, the group aside.
@@ -31,6 +33,14 @@ async fn lines(proxy: &Proxy) -> Vec<Line> {
         _ => unreachable!("chunks of five"),
     });
     rows.collect()
+}
+
+/// What `pointsman check` prints about the same group, as JSON, and its exit code.
+fn checked(proxy: &Proxy, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
+    let mut command = Command::new(program());
+    command.args(["check", "--format", "json", "--config"]).arg(proxy.config()).args(arguments);
+    let ran = command.output().expect("it runs");
+    (ran.status.code(), serde_json::from_slice(&ran.stdout).unwrap_or_default())
 }
 
 fn mode(lines: &[Line]) -> &str {
@@ -67,10 +77,16 @@ async fn a_group_becomes_safe_by_doing_what_show_cluster_says() {
         assert_eq!(mode(&before), "degraded", "{flavour:?}: the timeout is finite: {before:?}");
         let finite = |line: &Line| line.state == "missed" && line.found.contains("timeout");
         assert!(before.iter().any(finite), "{before:?}");
+        let (code, found) = checked(&proxy, &[]);
+        assert_eq!((code, &found[0]["state"]), (Some(1), &"degraded".into()), "{found}");
         mend(&cluster, &before).await;
         let after = lines(&proxy).await;
         assert_eq!(mode(&after), "safe", "{flavour:?}: {after:?}");
         assert!(after.iter().all(|line| line.state != "missed"), "{after:?}");
+        let (code, found) = checked(&proxy, &["--group", "main"]);
+        assert_eq!((code, &found[0]["state"]), (Some(0), &"safe".into()), "{found}");
+        assert_eq!(found.as_array().map(Vec::len), Some(after.len()), "{found}");
+        assert_eq!(checked(&proxy, &["--group", "other"]).0, Some(64));
         for replica in cluster.replicas().expect("two replicas") {
             assert!(candidate(&after, replica).found.contains("applied all"), "{after:?}");
         }

@@ -1,5 +1,6 @@
 //! The proxy under test: the built program with a configuration and a state folder of its own.
 
+use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -11,6 +12,9 @@ use pointsman::provider::replication::MONITOR;
 
 use crate::servers::scratch;
 use crate::wait;
+
+/// The name of its configuration, in its folder.
+const CONFIG_FILE: &str = "pointsman.toml";
 
 /// A running proxy; killed when dropped.
 #[derive(Debug)]
@@ -24,6 +28,11 @@ pub(crate) struct Proxy {
     /// Folder with the configuration, the state and the log.
     pub(crate) dir: PathBuf,
     child: Child,
+}
+
+/// The program. Another build of it (release, for measurements) may be named.
+pub(crate) fn program() -> OsString {
+    std::env::var_os("POINTSMAN_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_pointsman").into())
 }
 
 impl Proxy {
@@ -58,15 +67,12 @@ impl Proxy {
             .replace("{admin}", &format!("127.0.0.1:{admin}"))
             .replace("{http}", &format!("127.0.0.1:{http}"))
             .replace("{state}", &dir.display().to_string());
-        let path = dir.join("pointsman.toml");
+        let path = dir.join(CONFIG_FILE);
         std::fs::write(&path, config).expect("its configuration");
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
             .expect("its mode");
         let log = std::fs::File::create(dir.join("log")).expect("its log");
-        // Another build of the same program (release, for measurements) may be named.
-        let program = std::env::var_os("POINTSMAN_PROGRAM")
-            .unwrap_or_else(|| env!("CARGO_BIN_EXE_pointsman").into());
-        let child = Command::new(program)
+        let child = Command::new(program())
             .args(["serve", "--config"])
             .arg(&path)
             .stdin(Stdio::null())
@@ -75,6 +81,11 @@ impl Proxy {
             .spawn()
             .expect("the proxy starts");
         Self { port, admin, http, dir, child }
+    }
+
+    /// The configuration that it runs with.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.join(CONFIG_FILE)
     }
 
     /// Its process.

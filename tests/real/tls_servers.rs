@@ -277,7 +277,7 @@ async fn a_reload_judges_the_servers_anew() {
     .await;
     assert!(cipher(&proxy).is_some_and(|cipher| !cipher.is_empty()), "{}", proxy.log());
     // Links from before are handed on no more: told to use none, then some again.
-    let path = proxy.dir.join("pointsman.toml");
+    let path = proxy.config();
     let rewrite = |from: &str, to: &str| {
         let config = std::fs::read_to_string(&path).expect("its configuration");
         assert!(config.contains(from), "{config}");

@@ -69,7 +69,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("failover", &["topology", "config", "health", "protocol", "tls"]),
     ("provider", &["config"]),
     ("demo", &["provider"]),
-    ("tools", &["topology", "failover", "provider", "config"]),
+    ("tools", &["topology", "failover", "health", "tls", "config", "admin::show", "admin::table"]),
 ];
 
 /// Composition: these may name everything, and nobody names them, `app::tasks` aside.
