@@ -136,12 +136,20 @@ impl Session {
     /// What was read, and where: a later read elsewhere must not go back behind it.
     fn note_reading(&mut self, world: &World<'_>, slot: Held, exchange: &Exchange) {
         let wrote = exchange.wrote;
-        let Some(verb) = self.pending.as_ref().map(|pending| pending.class.verb) else { return };
+        let Some(class) = self.pending.as_ref().map(|pending| pending.class) else { return };
+        let sets_only = class.reason == Reason::SessionState && !class.multi;
+        let (verb, may_write) = (class.verb, class.kind == Kind::Primary && !sets_only);
         if wrote && covers_what_was_read(world.topology) {
             self.floor = None;
         }
         let prepared =
             matches!(self.pending.as_ref().map(|pending| &pending.ask), Some(Ask::Prepare { .. }));
+        // A statement that has failed may have changed something all the same (it has ended the
+        // transaction before, or has dropped one of two tables), and no tracker tells where.
+        if exchange.error != 0 && slot == Held::Primary && may_write && !prepared {
+            self.floor = Some(world.now);
+            return self.outdate_replica();
+        }
         // Whatever answers with rows shows data; without CLIENT_DEPRECATE_EOF no tracker follows
         // them, so that a write among it (ANALYZE UPDATE, INSERT ... RETURNING) has no position.
         if !(shows_data(verb) || exchange.rows) || wrote || prepared {

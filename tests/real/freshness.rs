@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable as _;
 use pointsman::app::tasks;
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
-use pointsman::provider::replication::APP;
+use pointsman::provider::replication::{APP, ROOT};
 
 use crate::proxy::Proxy;
 use crate::{clients, servers, wait};
@@ -147,6 +147,45 @@ async fn replicas_that_do_not_apply_answer_nothing_stale() {
             (reads(&proxy, &cluster).0 >= before + f64::from(SESSIONS)).then_some(())
         })
         .await;
+    }
+}
+
+/// What a failing statement leaves is told by no server: it has ended the transaction before it
+/// failed, or has dropped one of two tables.
+#[tokio::test]
+async fn what_a_failing_statement_has_changed_is_read_where_it_is() {
+    for flavour in servers::flavours() {
+        let cluster = with_table(flavour).await;
+        let proxy = Proxy::start(&cluster, "").await;
+        // Sessions whose last write is known, and known to be on the replicas.
+        let mut sessions = Vec::new();
+        for id in 0..2 {
+            let mut conn = clients::connect(proxy.port, APP).await;
+            let write = format!("UPDATE pairs SET v = 1 WHERE id = {id}");
+            conn.query_drop(write).await.expect("a write");
+            sessions.push(conn);
+        }
+        cluster.wait_caught_up().await.expect("replicas apply");
+        // Appliers that run and get nowhere: health goes on believing in the replicas.
+        let mut locked = Vec::new();
+        for replica in cluster.replicas().expect("replicas") {
+            let mut root = replica.connect(ROOT).await.expect("root");
+            root.query_drop("FLUSH TABLES WITH READ LOCK").await.expect("a lock");
+            locked.push(root);
+        }
+        let [mut ends, mut drops] = <[Conn; 2]>::try_from(sessions).expect("two sessions");
+        ends.query_drop("BEGIN").await.expect("a transaction");
+        ends.query_drop("INSERT INTO pairs VALUES (100, 7)").await.expect("a write");
+        ends.query_drop("TRUNCATE no_such").await.expect_err("there is none");
+        assert!(ends.reset().await.expect("a reset"), "by COM_RESET_CONNECTION");
+        let read = "SELECT v AS pair FROM pairs WHERE id = 100";
+        let found: Option<u32> = ends.query_first(read).await.expect("a read");
+        assert_eq!(found, Some(7), "{flavour:?}: TRUNCATE has committed");
+        drops.query_drop("DROP TABLE pairs, no_such").await.expect_err("there is none");
+        let direct = cluster.primary().expect("a primary").ask("SELECT COUNT(*) FROM app.pairs");
+        let found = drops.query_first::<u32, _>("SELECT COUNT(*) FROM pairs").await;
+        assert_eq!(found.is_ok(), direct.await.is_ok(), "{flavour:?}: {found:?}");
+        drop(locked);
     }
 }
 
