@@ -193,7 +193,7 @@ pub fn cluster(surveys: &[(Arc<Topology>, Vec<Report>)]) -> Table {
         let why = worst.map(|check| format!("{}: {}", check.required, check.found));
         let server = worst.map(|check| check.server.to_string());
         table.push([group.into(), server.into(), "mode".into(), mode.word().into(), why.into()]);
-        for ranked in candidate::rank(reports, topology.primary) {
+        for ranked in candidate::rank(reports, topology) {
             let (state, found) = match ranked.place {
                 Ok(place) if ranked.must_drain => (place.to_string(), "has more to apply".into()),
                 Ok(place) => (place.to_string(), "has applied all that it has received".into()),

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use crate::failover::report::{Report, Told};
-use crate::topology::NodeId;
+use crate::topology::gtid::GtidSet;
+use crate::topology::{Node, NodeId, Topology};
 
 /// A replica's place in the order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct Ranked {
 
 /// Ranks all servers of a group but the primary. Those without a place come last.
 #[must_use]
-pub fn rank(reports: &[Report], primary: Option<NodeId>) -> Vec<Ranked> {
+pub fn rank(reports: &[Report], topology: &Topology) -> Vec<Ranked> {
     let told: Vec<(&Report, &Told)> = reports
         .iter()
         .filter_map(|report| report.told.as_ref().ok().map(|told| (report, told)))
@@ -32,8 +33,8 @@ pub fn rank(reports: &[Report], primary: Option<NodeId>) -> Vec<Ranked> {
     let mut able: Vec<(&Report, &Told)> = Vec::new();
     let mut ranked: Vec<Ranked> = Vec::new();
     let mut out = Vec::new();
-    for report in reports.iter().filter(|report| Some(report.node) != primary) {
-        match objection(report, &told) {
+    for report in reports.iter().filter(|report| Some(report.node) != topology.primary) {
+        match objection(report, &told, topology) {
             Ok(told) => able.push((report, told)),
             Err(why) => out.push(ranked_as(report, Err(why))),
         }
@@ -74,7 +75,11 @@ fn must_drain(told: &Told) -> bool {
 }
 
 /// What it told, if nothing speaks against its promotion.
-fn objection<'a>(report: &'a Report, all: &[(&Report, &Told)]) -> Result<&'a Told, String> {
+fn objection<'a>(
+    report: &'a Report,
+    all: &[(&Report, &Told)],
+    topology: &Topology,
+) -> Result<&'a Told, String> {
     let told = report.told.as_ref().map_err(|why| format!("it does not answer: {why}"))?;
     let Some(source) = told.sources.first() else {
         return Err("it does not replicate".to_owned());
@@ -83,7 +88,7 @@ fn objection<'a>(report: &'a Report, all: &[(&Report, &Told)]) -> Result<&'a Tol
         return Err("it replicates from several servers".to_owned());
     }
     if !source.by_gtid {
-        return Err("it replicates by file and offset, not by GTID".to_owned());
+        return Err("it does not ask for its transactions by GTID".to_owned());
     }
     for name in ["log_bin", "log_slave_updates", "log_replica_updates"] {
         if told.variables.get(name).is_some_and(|value| matches!(value.as_str(), "OFF" | "0")) {
@@ -92,7 +97,10 @@ fn objection<'a>(report: &'a Report, all: &[(&Report, &Told)]) -> Result<&'a Tol
     }
     let others: Vec<&Told> =
         all.iter().filter(|(at, _)| at.node != report.node).map(|(_, told)| *told).collect();
-    match told.errant(&others) {
+    let mut known = GtidSet::default();
+    let silent = |node: &&Node| !all.iter().any(|(at, _)| at.node == node.id);
+    topology.nodes.iter().filter(silent).for_each(|node| known.union(&node.applied));
+    match told.errant(&others, &known) {
         none if none.is_empty() => Ok(told),
         errant => Err(format!("it has transactions of its own: {errant}")),
     }
@@ -103,7 +111,7 @@ mod tests {
     use super::*;
     use crate::health::observation::Source;
     use crate::topology::Flavour;
-    use crate::topology::gtid::{GtidSet, MariaDbState};
+    use crate::topology::gtid::MariaDbState;
 
     /// A replica of server 1, with what it has received, applied, and has in its history.
     fn replica(node: u16, received: &str, applied: &str, history: &str) -> Report {
@@ -112,7 +120,7 @@ mod tests {
         let told = Told {
             flavour: Flavour::MariaDb,
             version: 101_119,
-            variables: [("server_id".to_owned(), (node + 1).to_string())].into(),
+            variables: [("gtid_strict_mode".to_owned(), "ON".to_owned())].into(),
             counters: [].into(),
             executed: set(applied),
             history: MariaDbState::parse(history).expect("a state"),
@@ -131,7 +139,8 @@ mod tests {
             }
             Err(why) => format!("- {}: {why}", at.name),
         };
-        rank(reports, Some(NodeId(0))).into_iter().map(word).collect()
+        let topology = Topology { primary: Some(NodeId(0)), ..Topology::empty("main") };
+        rank(reports, &topology).into_iter().map(word).collect()
     }
 
     #[test]
@@ -150,12 +159,38 @@ mod tests {
             [replica(1, "0-1-8", "0-1-8", "0-1-8,0-2-9"), replica(2, "0-1-7", "0-1-7", "0-1-7")];
         let why = "- db2: it has transactions of its own: 0-2-9";
         assert_eq!(order(&reports), ["1 db3", why]);
-        // A former primary has written what the others have from it.
+        // A former primary that is the only one left has written what came before.
+        assert_eq!(order(&[replica(1, "0-1-9", "0-1-9", "0-1-9,0-2-8")]), ["1 db2"]);
+        // Or what the others have from it.
         let reports = [
             replica(1, "0-1-9", "0-1-9", "0-1-9,0-2-8"),
             replica(2, "0-1-9", "0-1-9", "0-1-9,0-2-8"),
         ];
         assert_eq!(order(&reports), ["1 db2", "2 db3"]);
+    }
+
+    #[test]
+    fn what_a_silent_server_was_seen_to_have_is_nobody_s_own() {
+        let (one, two) =
+            ("3e11fa47-71ca-11e1-9e33-c80aa9429561", "3e11fa47-71ca-11e1-9e33-c80aa9429562");
+        let set = |text: &str| GtidSet::parse_mysql(text).expect("a set");
+        let source = Source { server_uuid: one.to_owned(), by_gtid: true, ..Source::default() };
+        let executed = set(&format!("{one}:1-9,{two}:1-3"));
+        let told = Told {
+            flavour: Flavour::MySql,
+            version: 90_704,
+            variables: [].into(),
+            counters: [].into(),
+            executed: executed.clone(),
+            history: MariaDbState::default(),
+            received: executed.clone(),
+            applied: executed,
+            sources: vec![source],
+        };
+        let others = [];
+        assert_eq!(told.errant(&others, &GtidSet::default()), format!("{two}:1-3"));
+        assert_eq!(told.errant(&others, &set(&format!("{two}:1-2"))), format!("{two}:3"));
+        assert_eq!(told.errant(&others, &set(&format!("{two}:1-5"))), "");
     }
 
     #[test]
@@ -184,7 +219,7 @@ mod tests {
         assert!(change(|told| told.sources.clear()).contains("does not replicate"));
         let second = |told: &mut Told| told.sources.push(Source::default());
         assert!(change(second).contains("several"));
-        assert!(change(|told| told.sources[0].by_gtid = false).contains("file and offset"));
+        assert!(change(|told| told.sources[0].by_gtid = false).contains("by GTID"));
         let off = |told: &mut Told| {
             told.variables.insert("log_slave_updates".to_owned(), "OFF".to_owned());
         };

@@ -63,22 +63,30 @@ impl Told {
         self.variable(&["server_id"]).and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
-    /// The transactions that no other server of `others` can have given it: written here, behind
-    /// the primary's back. Empty text for none. What came from its source is never among them:
-    /// the source may be ahead of its own report.
+    /// The transactions that nobody else can have given it: written here, behind the primary's
+    /// back. Empty text for none. `others` are the reports of the other servers, `known` is what
+    /// those that are silent now had executed when they were last seen. What came from its source
+    /// is never among them: the source may be ahead of its own report.
+    ///
+    /// On MariaDB with strict GTIDs a write of its own stops replication in that domain, so that
+    /// what lies before the last replicated transaction is none.
     #[must_use]
-    pub fn errant(&self, others: &[&Self]) -> String {
+    pub fn errant(&self, others: &[&Self], known: &GtidSet) -> String {
         match self.flavour {
             Flavour::MariaDb => {
-                let mut known = MariaDbState::default();
+                let mut history = MariaDbState::default();
                 for other in others {
-                    known.union(&other.history);
+                    history.union(&other.history);
                 }
                 let sources: Vec<u32> = self.sources.iter().map(|at| at.server_id).collect();
-                self.history.beyond(&known, &sources).to_string()
+                let left = self.history.beyond(&history, &sources);
+                match self.variable(&["gtid_strict_mode"]) {
+                    Some("ON" | "1") => left.after(&self.applied).to_string(),
+                    _ => left.to_string(),
+                }
             }
             Flavour::MySql => {
-                let mut left = self.executed.clone();
+                let mut left = self.executed.subtract(known);
                 for other in others {
                     left = left.subtract(&other.executed);
                 }

@@ -278,7 +278,7 @@ fn following(report: &Report, told: &Told, primary: Option<&Report>) -> Check {
                 (Mode::Degraded, format!("it replicates from {from}, which is not the primary"))
             } else if !source.by_gtid {
                 let mend = "switch it to MASTER_USE_GTID=slave_pos or SOURCE_AUTO_POSITION=1";
-                (Mode::Unmanaged, format!("it replicates by file and offset: {mend}"))
+                (Mode::Unmanaged, format!("it does not ask for transactions by GTID: {mend}"))
             } else if !source.applying {
                 (Mode::Degraded, format!("it does not apply: {}", or_stopped(&source.error)))
             } else if !source.receiving {

@@ -368,14 +368,16 @@ impl Session {
         let runs = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
         let rows_kept = self.last != Some(slot) || self.carried.none_changed;
         let wanted = runs && !pending.way.found_again && pending.class.effects.any(Effects::OPAQUE);
-        if !wanted || !rows_kept || self.keeps_list(slot) {
+        if !wanted || !rows_kept || self.is_listed_on(slot) {
             return None;
         }
         if let Some(on) = self.carried.found_on {
             return (on != slot && self.found_would_be_lost(on)).then_some(Step::Found(on));
         }
         let found = self.carried.found.filter(|found| *found <= FOUND_AGAIN_MAX);
-        found.map(|found| Step::FindAgain(rows_statement(found)))
+        let step = found.map(|found| Step::FindAgain(rows_statement(found)))?;
+        // It would take a mark away.
+        Some(if self.keeps_list(slot) { Step::AskMark } else { step })
     }
 
     /// The link has found the rows again.

@@ -292,6 +292,18 @@ impl MariaDbState {
         Self { entries }
     }
 
+    /// What comes after a position in its domain; all of a domain that the position lacks.
+    #[must_use]
+    pub fn after(&self, position: &GtidSet) -> Self {
+        let reached = match &position.form {
+            Form::MariaDb(positions) => positions.as_slice(),
+            Form::Empty | Form::MySql(_) | Form::Mixed => &[],
+        };
+        let mut entries = self.entries.clone();
+        entries.retain(|at| position_of(reached, at.domain) < Some(at.sequence));
+        Self { entries }
+    }
+
     fn add(&mut self, new: Position) {
         let key = (new.domain, new.server);
         match self.entries.binary_search_by_key(&key, |at| (at.domain, at.server)) {

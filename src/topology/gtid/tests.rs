@@ -217,6 +217,8 @@ fn what_a_history_holds_beyond_another_is_told_by_server() {
     for (other, except, left) in table {
         assert_eq!(mine.beyond(&state(other), except).to_string(), left, "{other} {except:?}");
     }
+    let position = GtidSet::parse_mariadb("0-1-8,2-1-1").expect("a position");
+    assert_eq!(mine.after(&position).to_string(), "0-1-9,1-3-4");
     let mut both = state("0-1-9");
     both.union(&state("0-1-8,0-2-3"));
     assert_eq!(both.to_string(), "0-1-9,0-2-3");
