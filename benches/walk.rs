@@ -94,6 +94,7 @@ impl Stage {
             read_only: false,
             applied: GtidSet::default(),
             observed_at: None,
+            probed: true,
             facts: None,
             trouble: String::new(),
         };

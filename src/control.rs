@@ -16,8 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::digests::{Digest, DigestTable};
-use crate::failover::report::Report;
-use crate::failover::survey::survey;
+use crate::failover::assessment::{Assessment, assess};
 use crate::health::{self, Health};
 use crate::tls::trust::Trust;
 use crate::topology::{NodeId, Topology};
@@ -220,17 +219,15 @@ impl Control {
         self.groups().iter().map(GroupControl::topology).collect()
     }
 
-    /// What every group's servers say now of what matters for a failover. It is asked for anew
-    /// each time, and takes as long as the slowest server, at most a few seconds.
-    pub async fn surveys(&self) -> Vec<(Arc<Topology>, Vec<Report>)> {
-        let monitor = self.config().monitor.clone();
-        let mut surveys = Vec::new();
+    /// What a failover of each group would lose, by what its servers say now.
+    pub async fn assessments(&self) -> Vec<Assessment> {
+        let config = self.config();
+        let mut all = Vec::new();
         for group in self.groups() {
-            let topology = group.topology();
-            let reports = survey(&topology, &monitor, &group.trust.load_full()).await;
-            surveys.push((topology, reports));
+            let trust = group.trust.load_full();
+            all.push(assess(&group.topology(), &config.monitor, &trust).await);
         }
-        surveys
+        all
     }
 
     /// The configuration in force.

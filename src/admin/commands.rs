@@ -230,7 +230,7 @@ impl Console {
             AdminCommand::ShowDigests => Ok(show::digests(self.control.digests().await?)),
             AdminCommand::ShowConfig => Ok(show::config(&self.control.config())),
             AdminCommand::ShowTopology => Ok(show::topology(&self.control)),
-            AdminCommand::ShowCluster => Ok(show::cluster(&self.control.surveys().await)),
+            AdminCommand::ShowCluster => Ok(show::cluster(self.control.assessments().await)),
             AdminCommand::ShowVersion => Ok(show::version(&self.control)),
             AdminCommand::ExplainRoute { group, sql } => {
                 explain::route(&self.control, group.as_deref(), &sql)

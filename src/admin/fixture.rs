@@ -83,6 +83,7 @@ fn topology() -> Topology {
         read_only: role == Role::Replica,
         applied: GtidSet::default(),
         observed_at: None,
+        probed: true,
         facts: None,
         trouble: trouble.to_owned(),
     };

@@ -1,6 +1,5 @@
 //! What the console shows: from values of the owners to tables. Nothing here waits.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::commands::{Access, TABLE};
@@ -8,8 +7,7 @@ use crate::admin::parse;
 use crate::admin::table::{Cell, Table};
 use crate::config::Config;
 use crate::control::{Control, DigestRow, LinkRow, SessionRow};
-use crate::failover::report::Report;
-use crate::failover::{candidate, standing};
+use crate::failover::assessment::Assessment;
 use crate::metrics::Metrics;
 use crate::topology::{Node, Topology};
 
@@ -183,17 +181,15 @@ pub fn topology(control: &Control) -> Table {
 /// SHOW CLUSTER: the mode of each group, then its replicas in the order in which they would be
 /// promoted, then every precondition, those that are not met first.
 #[must_use]
-pub fn cluster(surveys: &[(Arc<Topology>, Vec<Report>)]) -> Table {
+pub fn cluster(assessments: Vec<Assessment>) -> Table {
     let mut table = Table::new(&["group", "server", "subject", "state", "found"]);
-    for (topology, reports) in surveys {
-        let group = &*topology.group;
-        let mut checks = standing::check(reports, topology.primary);
-        let mode = standing::mode(&checks);
+    for Assessment { group, mode, mut checks, candidates } in assessments {
+        let group = &*group;
         let worst = checks.iter().find(|check| check.leaves == mode && !check.met);
         let why = worst.map(|check| format!("{}: {}", check.required, check.found));
         let server = worst.map(|check| check.server.to_string());
         table.push([group.into(), server.into(), "mode".into(), mode.word().into(), why.into()]);
-        for ranked in candidate::rank(reports, topology) {
+        for ranked in candidates {
             let (state, found) = match ranked.place {
                 Ok(place) if ranked.must_drain => (place.to_string(), "has more to apply".into()),
                 Ok(place) => (place.to_string(), "has applied all that it has received".into()),

@@ -30,37 +30,33 @@ pub fn rank(reports: &[Report], topology: &Topology) -> Vec<Ranked> {
         .iter()
         .filter_map(|report| report.told.as_ref().ok().map(|told| (report, told)))
         .collect();
-    let mut able: Vec<(&Report, &Told)> = Vec::new();
-    let mut ranked: Vec<Ranked> = Vec::new();
-    let mut out = Vec::new();
+    let (mut able, mut out) = (Vec::new(), Vec::new());
     for report in reports.iter().filter(|report| Some(report.node) != topology.primary) {
         match objection(report, &told, topology) {
             Ok(told) => able.push((report, told)),
             Err(why) => out.push(ranked_as(report, Err(why))),
         }
     }
-    let newest =
-        |told: &Told| able.iter().all(|(_, other)| told.received.contains(&other.received));
-    if let Some((report, _)) = able.first()
-        && !able.iter().any(|(_, told)| newest(told))
+    let lacks = |told: &Told, other: &Told| !told.received.contains(&other.received);
+    let behind = |told: &Told| able.iter().filter(|(_, other)| lacks(told, other)).count();
+    let mut order: Vec<(usize, &Report, &Told)> =
+        able.iter().map(|(report, told)| (behind(told), *report, *told)).collect();
+    let mut ranked: Vec<Ranked> = if let Some((_, first, _)) = order.first()
+        && order.iter().all(|(behind, ..)| *behind > 0)
     {
+        let name = &first.name;
         let why = format!(
-            "it and others have each received what the other has not: compare {} with them",
-            report.name
+            "it and others have each received what the other has not: compare {name} with them"
         );
-        ranked.extend(able.iter().map(|(report, _)| ranked_as(report, Err(why.clone()))));
+        order.iter().map(|(_, report, _)| ranked_as(report, Err(why.clone()))).collect()
     } else {
-        let behind = |told: &Told| {
-            able.iter().filter(|(_, other)| !told.received.contains(&other.received)).count()
-        };
         // A server of a later version cannot be the source of an older one.
-        let mut order: Vec<_> = able.iter().map(|(at, told)| (*at, *told)).collect();
-        order.sort_by_key(|(report, told)| {
-            (behind(told), told.version, must_drain(told), report.node)
+        order.sort_by_key(|(behind, report, told)| {
+            (*behind, told.version, must_drain(told), report.node)
         });
         let places = order.iter().enumerate();
-        ranked.extend(places.map(|(at, (report, _))| ranked_as(report, Ok(at + 1))));
-    }
+        places.map(|(at, (_, report, _))| ranked_as(report, Ok(at + 1))).collect()
+    };
     ranked.extend(out);
     ranked
 }

@@ -7,6 +7,9 @@ use crate::health::observation::Source;
 use crate::topology::gtid::{GtidSet, MariaDbState};
 use crate::topology::{Flavour, NodeId};
 
+/// The variable that tells servers apart.
+pub const SERVER_ID: &str = "server_id";
+
 /// One server's answer, or why there is none.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -60,7 +63,7 @@ impl Told {
     /// Its `server_id`; 0 when it did not say.
     #[must_use]
     pub fn server_id(&self) -> u32 {
-        self.variable(&["server_id"]).and_then(|text| text.parse().ok()).unwrap_or(0)
+        self.variable(&[SERVER_ID]).and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
     /// The transactions that nobody else can have given it: written here, behind the primary's

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::failover::report::{Report, Told};
+use crate::failover::report::{Report, SERVER_ID, Told};
 use crate::topology::{Flavour, NodeId};
 
 /// What may be promised.
@@ -61,6 +61,9 @@ enum At {
     Primary,
     Replicas,
 }
+
+/// For how many acknowledgements MySQL's commits wait.
+const ACKNOWLEDGEMENTS: &str = "rpl_semi_sync_source_wait_for_replica_count";
 
 /// As good as for ever: the most that MySQL takes, 49 days; in milliseconds.
 const FOR_EVER: u64 = 4_294_967_295;
@@ -197,6 +200,12 @@ pub fn mode(checks: &[Check]) -> Mode {
     checks.iter().map(|check| check.leaves).max().unwrap_or(Mode::Unmanaged)
 }
 
+/// The variables that matter, under all names that servers have for them.
+pub fn variable_names() -> impl Iterator<Item = &'static str> {
+    let listed = MARIADB.iter().chain(MYSQL).chain(BOTH).flat_map(|wanted| wanted.names);
+    listed.copied().chain([SERVER_ID, ACKNOWLEDGEMENTS])
+}
+
 /// Goes through all preconditions, those of the group first.
 #[must_use]
 pub fn check(reports: &[Report], primary: Option<NodeId>) -> Vec<Check> {
@@ -244,8 +253,7 @@ fn judged(server: &Arc<str>, required: &'static str, leaves: Mode, found: String
 fn acknowledging(reports: &[Report], primary: &Report, told: &Told) -> Option<Check> {
     let clients = ["rpl_semi_sync_source_clients", "rpl_semi_sync_master_clients"];
     let clients = told.counter(&clients)?;
-    let wanted = ["rpl_semi_sync_source_wait_for_replica_count"];
-    let wanted = told.variable(&wanted).and_then(|text| text.parse().ok()).unwrap_or(1);
+    let wanted = told.variable(&[ACKNOWLEDGEMENTS]).and_then(|text| text.parse().ok()).unwrap_or(1);
     let others = reports.len().saturating_sub(1);
     let leaves = if clients < wanted { Mode::Degraded } else { Mode::Safe };
     let found = format!("{clients} of {others} acknowledge; a commit waits for {wanted}");
@@ -307,15 +315,12 @@ fn variables(report: &Report, told: &Told, is_primary: bool) -> Vec<Check> {
 
 impl Wanted {
     fn check(&self, report: &Report, told: &Told) -> Check {
-        let name = self.names.iter().find(|name| told.variables.contains_key(**name));
-        let value = name.and_then(|name| told.variables.get(*name));
         let first = self.names.first().copied().unwrap_or_default();
-        let (met, found) = match (name, value) {
-            (Some(name), Some(value)) if self.value.is_met(value) => {
-                (true, format!("{name} is {value}"))
-            }
-            (Some(name), Some(value)) => (false, format!("{name} is {value}: {}", self.mend(name))),
-            _ => (false, format!("there is no {first}: load the plugin that has it")),
+        let has = self.names.iter().find_map(|name| told.variables.get_key_value(*name));
+        let (met, found) = match has {
+            Some((name, value)) if self.value.is_met(value) => (true, format!("{name} is {value}")),
+            Some((name, value)) => (false, format!("{name} is {value}: {}", self.mend(name))),
+            None => (false, format!("there is no {first}: load the plugin that has it")),
         };
         let leaves = if met { Mode::Safe } else { self.leaves };
         Check { met, ..judged(&report.name, self.required, leaves, found) }

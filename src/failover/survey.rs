@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use crate::app::tasks;
 use crate::config::Monitor;
 use crate::failover::report::{Report, Told};
+use crate::failover::standing;
 use crate::health::connect::{Connection, open};
 use crate::health::observation::{Failure, FailureKind, Source};
 use crate::health::probe_mysql::{source, status_statement};
@@ -20,14 +21,7 @@ use crate::topology::{Condition, Flavour, Topology};
 /// How long a server may take to tell everything.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The variables that are asked for; a server answers for those that it has.
-const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN (\
-    'server_id', 'server_uuid', 'read_only', 'super_read_only', 'log_bin', 'log_slave_updates', \
-    'log_replica_updates', 'gtid_strict_mode', 'gtid_mode', 'enforce_gtid_consistency', \
-    'sync_binlog', 'innodb_flush_log_at_trx_commit', 'relay_log_recovery', 'slave_net_timeout', \
-    'replica_net_timeout') OR Variable_name LIKE 'rpl\\_semi\\_sync\\_%'";
-
-/// The counters, likewise.
+/// The counters that are asked for.
 const COUNTERS: &str = "SHOW GLOBAL STATUS WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%'";
 
 /// Asks all servers of the topology that are not excluded, with the monitor's account.
@@ -54,13 +48,18 @@ pub async fn survey(topology: &Topology, monitor: &Monitor, trust: &Arc<Trust>) 
 async fn ask(address: &str, monitor: &Monitor, trust: &Trust) -> Result<Told, Failure> {
     let mut server = open(address, monitor, trust).await?;
     let (flavour, version) = (server.greeted().flavour, server.greeted().version);
-    let variables = pairs(&server.ask(VARIABLES).await?);
+    let names: Vec<&str> = standing::variable_names().collect();
+    let names = names.join("', '");
+    let question = format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('{names}')");
+    // A server answers for those that it has.
+    let variables = pairs(&server.ask(&question).await?);
     let counters = pairs(&server.ask(COUNTERS).await?);
     let status = server.ask(status_statement(server.greeted())).await?;
     let sources: Vec<Source> = status.rows().filter_map(source).collect();
     let (executed, applied, history) = positions(&mut server, flavour).await?;
     let mut received = applied.clone();
-    for text in status.rows().filter_map(|row| received_text(&row)) {
+    let texts = |row: Row<'_>| row.named(&["Gtid_IO_Pos", "Retrieved_Gtid_Set"]);
+    for text in status.rows().filter_map(texts) {
         let more =
             GtidSet::parse(flavour, &text).ok_or_else(|| puzzling("what it has received"))?;
         received.union(&more);
@@ -97,10 +96,6 @@ async fn positions(
     executed.union(&applied);
     let history = MariaDbState::parse(&text(2)).ok_or_else(|| puzzling("its history"))?;
     Ok((executed, applied, history))
-}
-
-fn received_text(row: &Row<'_>) -> Option<String> {
-    row.named(&["Gtid_IO_Pos", "Retrieved_Gtid_Set"])
 }
 
 /// Names in lower case with their values.

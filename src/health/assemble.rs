@@ -157,6 +157,7 @@ fn node(
         read_only: seen.is_some_and(|seen| seen.read_only),
         applied,
         observed_at: member.judgement.seen_at(),
+        probed: member.judgement.observed(),
         facts,
         trouble: trouble(member),
     }

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use crate::health::observation::{FailureKind, Observation, Seen};
-use crate::topology::{Condition, NOT_PROBED};
+use crate::topology::Condition;
 
 /// How many probes in a row change a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Judgement {
             failures: 0,
             successes: 0,
             last: None,
-            trouble: NOT_PROBED.to_owned(),
+            trouble: "not probed yet".to_owned(),
             observed: false,
             down_since: None,
             closed: None,

@@ -24,6 +24,7 @@ fn node(id: u16, role: Role) -> Node {
         read_only: false,
         applied: GtidSet::default(),
         observed_at: None,
+        probed: true,
         facts: None,
         trouble: String::new(),
     }

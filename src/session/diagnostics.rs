@@ -13,13 +13,6 @@ use crate::session::phrase::insert_id_statement;
 use crate::session::step::Step;
 use crate::topology::Flavour;
 
-/// What lists a mark of ours on a link.
-pub(super) const MARK: &[u8] =
-    b"SIGNAL SQLSTATE '01000' SET MESSAGE_TEXT='this session has warnings elsewhere'";
-
-/// What tells whether it is there; it leaves it.
-pub(super) const MARKED: &str = "@@warning_count";
-
 /// The list that SHOW WARNINGS shows.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
@@ -78,7 +71,7 @@ impl Session {
     }
 
     /// The link lists a mark of ours and nothing else.
-    pub(super) fn is_marked(&mut self, slot: Held) {
+    pub(super) fn was_marked(&mut self, slot: Held) {
         self.listed.mark = Some(slot);
         if let Some(link) = self.link_mut(slot) {
             link.listed = true;
@@ -90,7 +83,8 @@ impl Session {
         self.listed.mark == Some(slot) && self.asks_for_list()
     }
 
-    /// The answer to [`MARKED`]: the pending request is to run where the list is.
+    /// The answer to [`MARKS`](crate::session::phrase::MARKS): the pending request is to run where
+    /// the list is.
     pub(super) fn mark_known(&mut self, slot: Held, count: Option<&[u8]>) {
         match count {
             Some(b"0") => self.list_is_on(slot, 0),

@@ -9,6 +9,13 @@ use crate::topology::{Flavour, ServerFacts};
 /// The variable by which a session uses MariaDB's query cache; its trackers depend on it.
 pub(super) const QUERY_CACHE: &[u8] = b"query_cache_type";
 
+/// What lists a mark of ours on a link.
+pub(super) const MARK: &[u8] =
+    b"SIGNAL SQLSTATE '01000' SET MESSAGE_TEXT='this session has warnings elsewhere'";
+
+/// What tells whether it is there; it leaves it.
+pub(super) const MARKS: &str = "@@warning_count";
+
 /// The trackers that are switched on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TrackerSet {

@@ -8,10 +8,11 @@ use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
 use crate::router::policy::{Decision, Held, Target};
 use crate::router::{Class, Effects, Kind as Where, Reason, Verb, rewrite};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
-use crate::session::diagnostics::{MARK, MARKED};
 use crate::session::links::Link;
 use crate::session::pending::{Ask, Trackers};
-use crate::session::phrase::{QUERY_CACHE, TrackerSet, position_expression, wait_expression};
+use crate::session::phrase::{
+    MARK, MARKS, QUERY_CACHE, TrackerSet, position_expression, wait_expression,
+};
 use crate::session::statements::OnLink;
 use crate::session::step::Step;
 use crate::session::{Own, Phase, Session};
@@ -222,7 +223,7 @@ impl Session {
             | Step::Tell(sql) => sql.clone(),
             Step::AskStrays => self.strays_question(),
             Step::Mark => MARK.to_vec(),
-            Step::AskMark => self.question(slot, MARKED),
+            Step::AskMark => self.question(slot, MARKS),
             Step::Whom(sql) => sql.to_vec(),
             Step::AskPosition => self.question(slot, position_expression(flavour)),
             Step::Wait => {
@@ -324,7 +325,7 @@ impl Session {
                 self.was_set_up(own.slot);
             }
             Step::Tell(_) => self.was_told(own.slot),
-            Step::Mark => self.is_marked(own.slot),
+            Step::Mark => self.was_marked(own.slot),
             Step::AskMark => {
                 let count = self.answered(own.slot, &own.reply);
                 self.mark_known(own.slot, count.as_deref());

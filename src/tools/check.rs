@@ -7,8 +7,8 @@ use arc_swap::ArcSwap;
 use crate::admin::show;
 use crate::admin::table::Table;
 use crate::config::{Config, Group};
-use crate::failover::standing::{self, Mode};
-use crate::failover::survey::survey;
+use crate::failover::assessment::assess;
+use crate::failover::standing::Mode;
 use crate::tls::TlsError;
 use crate::tls::trust::Trust;
 use crate::tools::discover::discover;
@@ -32,17 +32,14 @@ pub async fn run(config: &Config, only: Option<&str>) -> Result<Findings, CheckE
     if let (Some(name), []) = (only, groups.as_slice()) {
         return Err(CheckError::NoGroup(name.to_owned()));
     }
-    let mut surveys = Vec::new();
-    let mut worst = Mode::Safe;
+    let mut assessments = Vec::new();
     for group in groups {
         let trust = Arc::new(ArcSwap::from_pointee(Trust::new(&group.server_tls)?));
         let topology = discover(group, &config.monitor, &trust).await;
-        let reports = survey(&topology, &config.monitor, &trust.load_full()).await;
-        let checks = standing::check(&reports, topology.primary);
-        worst = worst.max(standing::mode(&checks));
-        surveys.push((topology, reports));
+        assessments.push(assess(&topology, &config.monitor, &trust.load_full()).await);
     }
-    Ok(Findings { table: show::cluster(&surveys), mode: worst })
+    let worst = assessments.iter().map(|group| group.mode).max().unwrap_or(Mode::Safe);
+    Ok(Findings { table: show::cluster(assessments), mode: worst })
 }
 
 /// Why nothing was looked at.

@@ -210,6 +210,7 @@ mod tests {
             read_only: false,
             applied: GtidSet::default(),
             observed_at: None,
+            probed: true,
             facts: None,
             trouble: String::new(),
         }

@@ -30,9 +30,6 @@ pub struct Topology {
     pub no_primary_why: String,
 }
 
-/// The trouble of a server that was not probed yet.
-pub const NOT_PROBED: &str = "not probed yet";
-
 /// A server's index in [`Topology::nodes`]; stable for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u16);
@@ -65,6 +62,8 @@ pub struct Node {
     pub applied: GtidSet,
     /// When the probe that read [`Node::applied`] *began*; `None` before the first success.
     pub observed_at: Option<Instant>,
+    /// Whether a probe of it has come to an end, with success or without.
+    pub probed: bool,
     /// What its greeting and variables say; `None` before the first successful probe.
     pub facts: Option<Arc<ServerFacts>>,
     /// The last observation error, for operators; empty when the last probe succeeded.
@@ -220,8 +219,7 @@ impl Topology {
     /// Whether each server has been probed, with success or without.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let probed = |node: &Node| node.observed_at.is_some() || node.trouble != NOT_PROBED;
-        !self.nodes.is_empty() && self.nodes.iter().all(probed)
+        !self.nodes.is_empty() && self.nodes.iter().all(|node| node.probed)
     }
 
     /// Facts to greet clients with: the primary's, else any server's.

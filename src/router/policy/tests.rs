@@ -22,6 +22,7 @@ pub(crate) fn node(id: u16, weight: u32) -> Node {
         read_only: id != 0,
         applied: GtidSet::default(),
         observed_at: None,
+        probed: true,
         facts: Some(Arc::new(facts())),
         trouble: String::new(),
     }

@@ -501,6 +501,7 @@ fn node(id: u16) -> Node {
         read_only: id != 0,
         applied: GtidSet::default(),
         observed_at: None,
+        probed: true,
         facts: Some(Arc::new(facts())),
         trouble: String::new(),
     }
