@@ -318,24 +318,35 @@ impl Session {
         let repeats = mysql
             && pending.class.verb == Verb::Call
             && (self.last != Some(slot) || self.pinged || self.listed.untold.is_some());
-        // The query of ours has another number; a client's that ran elsewhere has the same.
-        let again = pending.way.found_again && (mysql || self.last == Some(slot));
+        let again = pending.way.found_again && self.found_again_must_change_none(slot);
         (repeats || again) && !pending.way.silenced && !matches!(pending.ask, Ask::Prepare { .. })
     }
 
     /// What sets LAST_INSERT_ID on the link and leaves nothing listed there.
     pub(super) fn insert_id_statement(&self, slot: Held) -> Vec<u8> {
-        let listed = self.link(slot).is_some_and(|link| link.listed || link.warned);
+        let empties = self.must_empty_list(slot);
         // What the link has is right as soon as a statement of the session has run there.
         let ran = slot == Held::Primary && self.link(slot).is_some_and(|link| link.ran);
         let insert_id = (!ran).then_some(self.carried.insert_id);
-        insert_id_statement(self.state.dialect.flavour, insert_id, listed)
+        insert_id_statement(self.state.dialect.flavour, insert_id, empties)
+    }
+
+    /// The link lists what is not the session's previous statement's.
+    fn must_empty_list(&self, slot: Held) -> bool {
+        !self.keeps_list(slot) && self.link(slot).is_some_and(|link| link.listed || link.warned)
+    }
+
+    /// A statement of ours is over that leaves nothing else's list on the link.
+    pub(super) fn list_was_emptied(&mut self, slot: Held) {
+        let listed = self.keeps_list(slot);
+        if let Some(link) = self.link_mut(slot) {
+            link.listed = listed;
+        }
     }
 
     /// Whether the statement for that is a query to the link's FOUND_ROWS.
     pub(super) fn insert_id_is_a_query(&self, slot: Held) -> bool {
-        self.state.dialect.flavour == Flavour::MariaDb
-            && self.link(slot).is_some_and(|link| link.listed || link.warned)
+        self.state.dialect.flavour == Flavour::MariaDb && self.must_empty_list(slot)
     }
 
     /// The number of warnings to repeat to the client, which must be those of the session's own

@@ -30,10 +30,22 @@ pub(super) struct Carried {
     found_lost: bool,
     /// ROW_COUNT of the previous statement, when its link was given up.
     rows: Option<i64>,
-    /// The previous statement's answer said that it has changed no rows.
-    none_changed: bool,
+    /// What the previous statement's answer said of the rows that it has changed.
+    changed: Changed,
     /// The previous statement was an EXPLAIN: its cost may be asked for, where it ran.
     explained: bool,
+}
+
+/// What an answer says of ROW_COUNT.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Changed {
+    /// It is the server's to tell.
+    #[default]
+    Untold,
+    /// It is 0.
+    None,
+    /// It is -1, after an error as after a query.
+    Uncounted,
 }
 
 impl Carried {
@@ -46,7 +58,7 @@ impl Carried {
 
     /// FOUND_ROWS outlives COM_RESET_CONNECTION (MariaDB 10.11 and MySQL 9.7, measured).
     pub(super) fn after_reset(&self) -> Self {
-        Self { insert_id: 0, rows: None, none_changed: false, explained: false, ..*self }
+        Self { insert_id: 0, rows: None, changed: Changed::Untold, explained: false, ..*self }
     }
 
     /// The previous statement's ROW_COUNT is known without its link.
@@ -288,7 +300,11 @@ impl Session {
         let gets = class.kind == Kind::Last && class.verb == Verb::Other;
         if !gets || exchange.error != 0 {
             self.carried.rows = None;
-            self.carried.none_changed = exchange.none_changed && exchange.error == 0;
+            self.carried.changed = match exchange.none_changed {
+                _ if exchange.error != 0 => Changed::Uncounted,
+                true => Changed::None,
+                false => Changed::Untold,
+            };
         }
         self.carried.explained = class.verb == Verb::Explain;
         if self.has_set_found(class, exchange) {
@@ -362,30 +378,41 @@ impl Session {
 
     /// What brings FOUND_ROWS to the link before a procedure, which sets it or leaves it as it is:
     /// afterwards nobody could tell. What the procedure may ask or leave beside it must not change:
-    /// the list of warnings, and the number of rows changed, which can only be made 0.
+    /// the list of warnings, which MySQL's procedure finds empty, and which a query without a table
+    /// leaves on MariaDB; and the number of rows changed, which the query makes -1, and which can
+    /// be made 0.
     pub(super) fn found_step(&self, slot: Held) -> Option<Step> {
         let pending = self.pending.as_ref()?;
         let runs = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
-        let rows_kept = self.last != Some(slot) || self.carried.none_changed;
+        let rows_kept = self.last != Some(slot) || self.carried.changed != Changed::Untold;
+        let list_kept = self.state.dialect.flavour == Flavour::MariaDb && self.keeps_list(slot);
         let wanted = runs && !pending.way.found_again && pending.class.effects.any(Effects::OPAQUE);
-        if !wanted || !rows_kept || self.is_listed_on(slot) {
+        if !wanted || !rows_kept {
             return None;
         }
         if let Some(on) = self.carried.found_on {
             return (on != slot && self.found_would_be_lost(on)).then_some(Step::Found(on));
         }
         let found = self.carried.found.filter(|found| *found <= FOUND_AGAIN_MAX);
-        let step = found.map(|found| Step::FindAgain(rows_statement(found)))?;
-        // It would take a mark away.
-        Some(if self.keeps_list(slot) { Step::AskMark } else { step })
+        found.map(|found| Step::FindAgain(rows_statement(found, list_kept)))
+    }
+
+    /// The query that has found rows again is to have changed none, as the statement before it.
+    pub(super) fn found_again_must_change_none(&self, slot: Held) -> bool {
+        let changed = (self.last == Some(slot)).then_some(self.carried.changed);
+        match self.state.dialect.flavour {
+            Flavour::MySql => changed != Some(Changed::Uncounted),
+            // Where a client's query ran elsewhere, its number is that of ours.
+            Flavour::MariaDb => changed == Some(Changed::None),
+        }
     }
 
     /// The link has found the rows again.
     pub(super) fn found_again(&mut self, slot: Held) {
         self.carried.found_is_on(slot);
-        if let Some(link) = self.link_mut(slot) {
-            link.listed = false;
-        }
+        self.list_was_emptied(slot);
+        let listed = self.keeps_list(slot);
+        self.on_link(slot, |link| link.warned &= listed);
         if let Some(pending) = self.pending.as_mut() {
             pending.way.found_again = true;
             pending.way.silenced = false;

@@ -321,7 +321,7 @@ impl Session {
                 link.bare = true;
             }),
             Step::SetUp | Step::InsertId => {
-                self.on_link(own.slot, |link| link.listed = false);
+                self.list_was_emptied(own.slot);
                 self.was_set_up(own.slot);
             }
             Step::Tell(_) => self.was_told(own.slot),
@@ -398,7 +398,7 @@ impl Session {
         }
     }
 
-    fn on_link(&mut self, slot: Held, change: impl FnOnce(&mut Link)) {
+    pub(super) fn on_link(&mut self, slot: Held, change: impl FnOnce(&mut Link)) {
         if let Some(link) = self.link_mut(slot) {
             change(link);
         }
