@@ -4,6 +4,7 @@
 
 use crate::protocol::errno::SqlError;
 use crate::protocol::flags::Status;
+use crate::protocol::walker::Expect;
 use crate::router::policy::Held;
 use crate::router::{Class, Effects, Kind, Reason, Verb, rewrite};
 use crate::session::Session;
@@ -376,6 +377,16 @@ impl Session {
         self.repeats_count()
             || self.state.dialect.flavour == Flavour::MySql
                 && pending.is_some_and(|p| matches!(p.ask, Ask::Fetch { .. } | Ask::Other))
+    }
+
+    /// The pending command adds to the list of warnings, which is on the replica's link, and nothing
+    /// binds the session to the primary. Nothing was written since: a write has a text.
+    pub(super) fn adds_to_the_replica_s_list(&self) -> bool {
+        self.pending.as_ref().is_some_and(|at| at.expect == Expect::FieldList)
+            && self.lists_behind()
+            && self.is_listed_on(Held::Replica)
+            && self.transaction.is_none()
+            && self.binding_pins().is_empty()
     }
 
     /// The pending request asks about the statement before, adds to what that has listed, or leaves

@@ -174,6 +174,9 @@ impl Session {
             _ => (Ask::Other, Expect::Simple),
         };
         self.pend(world, ask, plain(Reason::Command), expect, wire);
+        if self.adds_to_the_replica_s_list() {
+            self.decide_held(Held::Replica, Reason::PreviousStatement);
+        }
         self.proceed(world, out);
     }
 
