@@ -99,6 +99,14 @@ impl Session {
     /// A reply on `slot` tells how many warnings its statement has left.
     pub(super) fn note_warnings(&mut self, slot: Held, warnings: u16) {
         let Some(pending) = self.pending.as_ref() else { return };
+        if pending.expect == Expect::FieldList && self.lists_behind() {
+            // It is deprecated: that is listed behind what is there, not told, and not repeated
+            // (MySQL 9.7, measured).
+            let here = self.listed.on == Some(slot);
+            let before = if here { self.listed.count } else { 0 };
+            self.list_is_on(slot, before.saturating_add(1));
+            return self.repeat_no_count();
+        }
         if warnings == 0 && self.nothing_is_listed() {
             // Nearly always: it does not matter what the text does to an empty list.
             self.listed.on = Some(slot);
@@ -515,6 +523,22 @@ impl Session {
                 && !in_name(text.get(at + 6))
                 && !in_name(at.checked_sub(1).and_then(|before| text.get(before)))
         })
+    }
+
+    /// Whether a subquery of the pending text, or a query that it is made of, is executed: MariaDB
+    /// takes `(SELECT 1)` for its value, unless it has a table, a condition or another query
+    /// beside it (10.11, measured).
+    pub(super) fn executes_subquery(&self) -> bool {
+        const EXECUTED: [&[u8]; 6] = [b"from", b"where", b"union", b"having", b"group", b"except"];
+        if self.state.dialect.flavour == Flavour::MySql || !self.has_subquery() {
+            return self.has_subquery();
+        }
+        let text = self.lower_text();
+        let has = |word: &[u8]| memchr::memmem::find(&text, word).is_some();
+        let bare = memchr::memmem::find(&text, b"select").is_some_and(|at| {
+            !text.get(..at).is_some_and(|before| before.trim_ascii_end().ends_with(b"("))
+        });
+        bare || EXECUTED.iter().any(|word| has(word))
     }
 
     /// The pending text, the prepared one's included, in lower case.

@@ -185,12 +185,15 @@ impl Session {
     fn is_free(&self, slot: Held) -> bool {
         let pinned = slot == Held::Primary && !self.binding_pins().is_empty();
         let unfinished = slot == Held::Primary && !self.settled;
+        // Elsewhere they would have another collation.
+        let read_before = slot == Held::Primary && !self.state.user_variables_readable();
         // A login that cannot be made again ends with its link.
         self.link(slot).is_some()
             && (!self.has_strays() || slot == Held::Primary)
             && !self.login.sole
             && !pinned
             && !unfinished
+            && !read_before
             && self.transaction != Some(slot)
             && !self.statements.cursor_on(slot)
             // The schema was dropped under it: that state cannot be made by a command.
@@ -350,7 +353,7 @@ impl Session {
                 // It counts when all is over.
                 Flavour::MySql => false,
                 Flavour::MariaDb => {
-                    exchange.rows || was_executed(exchange.error) && self.has_subquery()
+                    exchange.rows || was_executed(exchange.error) && self.executes_subquery()
                 }
             };
         }
@@ -358,15 +361,15 @@ impl Session {
             return true;
         }
         if class.multi {
-            return exchange.rows || self.has_subquery();
+            return exchange.rows || self.executes_subquery();
         }
         match (flavour, class.verb) {
             (_, Verb::Select | Verb::Values | Verb::Table | Verb::With | Verb::Describe) => true,
             (_, Verb::Show) => exchange.rows && !self.shows_without_query(),
             (Flavour::MySql, Verb::Do | Verb::Update) => true,
-            (_, verb) if verb.changes_rows() => self.has_subquery(),
+            (_, verb) if verb.changes_rows() => self.executes_subquery(),
             (Flavour::MySql, _) => false,
-            (Flavour::MariaDb, _) => !exchange.rows && self.has_subquery(),
+            (Flavour::MariaDb, _) => !exchange.rows && self.executes_subquery(),
         }
     }
 

@@ -249,6 +249,12 @@ impl State {
         self.user_variables.are_restorable(self.charset_at)
     }
 
+    /// Whether the literals of the known user variables would be read as they were.
+    #[must_use]
+    pub fn user_variables_readable(&self) -> bool {
+        self.user_variables.are_readable(self.charset_at)
+    }
+
     /// Forgets what COM_RESET_CONNECTION resets. Schema and role stay: measured on MariaDB
     /// 10.11 and MySQL 9.7, the reset leaves both in place.
     pub fn reset(&mut self, dialect: Dialect) {

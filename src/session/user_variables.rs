@@ -85,12 +85,17 @@ impl UserVariables {
         sql
     }
 
-    /// Whether all would come out the same elsewhere: a string literal means what it meant only
-    /// under the charset in which it was written, and that was last set at `charset_at`.
+    /// Whether all would come out the same elsewhere.
     #[must_use]
     pub(super) fn are_restorable(&self, charset_at: u32) -> bool {
-        let same = |set: &UserVariable| !set.is_textual() || set.typed_at >= charset_at;
-        !self.doubtful && self.set.iter().all(same)
+        !self.doubtful && self.are_readable(charset_at)
+    }
+
+    /// Whether the literals would be read as they were: a string means what it meant only under the
+    /// charset in which it was written, and that was last set at `charset_at`.
+    #[must_use]
+    pub(super) fn are_readable(&self, charset_at: u32) -> bool {
+        self.set.iter().all(|set| !set.is_textual() || set.typed_at >= charset_at)
     }
 
     /// Whether one that was set after `synced` is a string.
