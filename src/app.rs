@@ -18,9 +18,13 @@ use crate::admin::commands::Console;
 use crate::admin::listen::Door;
 use crate::admin::{self, http, password};
 use crate::cli;
+use crate::config::failover::FailoverMode;
 use crate::config::tls::{ServerTlsMode, TlsMode};
 use crate::config::{Config, Group};
 use crate::control::{Control, GroupControl, ReloadRequest};
+use crate::failover::journal::Journal;
+use crate::failover::keeper::{self, Keeper};
+use crate::health::assemble::Appointment;
 use crate::health::{self, Health};
 use crate::metrics::{Metrics, Outcome};
 use crate::net::group::{GroupHandle, Moment};
@@ -63,6 +67,8 @@ pub enum StartError {
 /// Everything that runs, while it runs.
 struct App {
     groups: Vec<Arc<GroupHandle>>,
+    /// By what the keeper of each group works, in their order.
+    keepers: Vec<Arc<ArcSwap<keeper::Settings>>>,
     workers: Vec<WorkerHandle>,
     threads: Vec<std::thread::JoinHandle<()>>,
     control: Control,
@@ -138,27 +144,42 @@ impl App {
         let (draining, _) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let next_id = Arc::new(AtomicU32::new(1));
-        let mut groups = Vec::new();
+        let (mut groups, mut controls, mut keepers) = (Vec::new(), Vec::new(), Vec::new());
         for group in &config.groups {
             let tls = GroupTls::read(group, &config.boot.state_dir);
             let tls = tls.map_err(|error| part("TLS", &error))?;
-            groups.push(start_group(group, tls, config, &rsa, &next_id, &stopped));
+            let record = match group.failover.mode {
+                FailoverMode::Follow => Default::default(),
+                FailoverMode::Auto => Journal::of(&config.boot.state_dir, &group.name)
+                    .read()
+                    .map_err(|error| part("the keeper's journal", &error))?,
+            };
+            let appointed = keeper::appointment(group.failover.mode, &record);
+            let handle = start_group(group, tls, config, (&rsa, &next_id), appointed, &stopped);
+            let settings =
+                keeper::Settings { group: group.clone(), monitor: config.monitor.clone() };
+            let settings = Arc::new(ArcSwap::from_pointee(settings));
+            let (trust, health) = (handle.trust.clone(), handle.health.clone());
+            let state_dir = &config.boot.state_dir;
+            let keeper = Keeper::new(settings.clone(), trust, health, record, state_dir);
+            controls.push(GroupControl {
+                name: group.name.clone(),
+                health: handle.health.clone(),
+                trust: handle.trust.clone(),
+                keeping: keeper.keeping(),
+            });
+            tasks::spawn("keeper", keeper.run(stopped.clone()));
+            groups.push(handle);
+            keepers.push(settings);
         }
         let (workers, threads) = worker::start(config.boot.workers, &groups, &metrics)
             .map_err(|error| part("the workers", &error))?;
-        let controls = groups
-            .iter()
-            .map(|group| GroupControl {
-                name: group.name.clone(),
-                health: group.health.clone(),
-                trust: group.trust.clone(),
-            })
-            .collect();
         let (reload, reloads) = mpsc::channel(RELOADS);
         let requests = workers.iter().map(|worker| worker.requests.clone()).collect();
         let control = Control::new(config.clone(), controls, requests, reload);
         let app = Self {
             groups,
+            keepers,
             workers,
             threads,
             control,
@@ -266,7 +287,10 @@ impl App {
             let tls = GroupTls::read(group, &config.boot.state_dir);
             read.push(tls.map_err(|why| format!("group {}: {why}", handle.name))?);
         }
-        for ((handle, group), tls) in pairs.into_iter().zip(read) {
+        let told = pairs.into_iter().zip(read).zip(&self.keepers);
+        for (((handle, group), tls), keeper) in told {
+            let monitor = config.monitor.clone();
+            keeper.store(Arc::new(keeper::Settings { group: group.clone(), monitor }));
             handle.tls.store(tls.offer);
             handle.trust.store(Arc::new(tls.trust));
             let monitor = config.monitor.clone();
@@ -338,13 +362,14 @@ fn start_group(
     group: &Arc<Group>,
     tls: GroupTls,
     config: &Config,
-    rsa: &Arc<RsaKey>,
-    next_id: &Arc<AtomicU32>,
+    (rsa, next_id): (&Arc<RsaKey>, &Arc<AtomicU32>),
+    appointed: Appointment,
     stopped: &watch::Receiver<bool>,
 ) -> Arc<GroupHandle> {
     let trust = Arc::new(ArcSwap::from_pointee(tls.trust));
     let monitor = || config.monitor.clone();
-    let health: Health = health::start(group.clone(), monitor(), trust.clone(), stopped.clone());
+    let health: Health =
+        health::start(group.clone(), monitor(), trust.clone(), appointed, stopped.clone());
     let accounts = AccountBook::new(group.clone(), monitor(), health.cell.clone(), trust.clone());
     Arc::new(GroupHandle {
         name: group.name.clone(),

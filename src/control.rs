@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::Config;
 use crate::digests::{Digest, DigestTable};
 use crate::failover::assessment::{Assessment, assess};
+use crate::failover::keeper::Keeping;
 use crate::health::{self, Health};
 use crate::tls::trust::Trust;
 use crate::topology::{NodeId, Topology};
@@ -51,6 +52,8 @@ pub struct GroupControl {
     pub health: Health,
     /// By which its servers are believed.
     pub trust: Arc<ArcSwap<Trust>>,
+    /// What its keeper says.
+    pub keeping: Arc<ArcSwap<Keeping>>,
 }
 
 /// A question or an order to a worker; it answers between two commands of its clients.
@@ -225,7 +228,9 @@ impl Control {
         let mut all = Vec::new();
         for group in self.groups() {
             let trust = group.trust.load_full();
-            all.push(assess(&group.topology(), &config.monitor, &trust).await);
+            let found = assess(&group.topology(), &config.monitor, &trust).await;
+            let keeping = Some(Keeping::clone(&group.keeping.load()));
+            all.push(Assessment { keeping, ..found });
         }
         all
     }
@@ -363,7 +368,12 @@ impl GroupControl {
     pub(crate) fn fixture(name: &str, health: Health) -> Self {
         let trust = Trust::new(&crate::config::tls::ServerTls::default());
         let trust = trust.expect("invariant: the default is valid");
-        Self { name: Arc::from(name), health, trust: Arc::new(ArcSwap::from_pointee(trust)) }
+        Self {
+            name: Arc::from(name),
+            health,
+            trust: Arc::new(ArcSwap::from_pointee(trust)),
+            keeping: Arc::default(),
+        }
     }
 
     /// Gives the owner of this group's topology an order and waits for its answer.

@@ -21,6 +21,7 @@ pub mod protocol;
 pub mod provider;
 pub mod reactor;
 pub mod router;
+pub mod secrets;
 pub mod session;
 pub mod tls;
 pub mod tools;

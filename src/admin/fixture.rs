@@ -113,6 +113,7 @@ async fn observe(mut orders: mpsc::Receiver<health::Command>) {
             health::Command::SetWeight(name, weight, reply) => {
                 (Ok(format!("{name} has weight {weight}")), reply)
             }
+            health::Command::Appoint(_, reply) => (Ok("appointed".to_owned()), reply),
             health::Command::Reload(_, _, reply) => (Ok("reloaded".to_owned()), reply),
             health::Command::ProbeNow | health::Command::Signal(_) => continue,
         };

@@ -8,6 +8,7 @@ use crate::admin::table::{Cell, Table};
 use crate::config::Config;
 use crate::control::{Control, DigestRow, LinkRow, SessionRow};
 use crate::failover::assessment::Assessment;
+use crate::failover::keeper::Keeping;
 use crate::metrics::Metrics;
 use crate::topology::{Node, Topology};
 
@@ -178,17 +179,22 @@ pub fn topology(control: &Control) -> Table {
     table
 }
 
-/// SHOW CLUSTER: the mode of each group, then its replicas in the order in which they would be
-/// promoted, then every precondition, those that are not met first.
+/// SHOW CLUSTER: the mode of each group and what its keeper does, then its replicas in the order in
+/// which they would be promoted, then every precondition, those that are not met first.
 #[must_use]
 pub fn cluster(assessments: Vec<Assessment>) -> Table {
     let mut table = Table::new(&["group", "server", "subject", "state", "found"]);
-    for Assessment { group, mode, mut checks, candidates } in assessments {
+    for Assessment { group, mode, mut checks, candidates, keeping } in assessments {
         let group = &*group;
         let worst = checks.iter().find(|check| check.leaves == mode && !check.met);
         let why = worst.map(|check| format!("{}: {}", check.required, check.found));
         let server = worst.map(|check| check.server.to_string());
         table.push([group.into(), server.into(), "mode".into(), mode.word().into(), why.into()]);
+        if let Some(Keeping { epoch, doing }) = keeping {
+            let state = format!("epoch {epoch}");
+            let found = doing.into();
+            table.push([group.into(), None::<&str>.into(), "keeper".into(), state.into(), found]);
+        }
         for ranked in candidates {
             let (state, found) = match ranked.place {
                 Ok(place) if ranked.must_drain => (place.to_string(), "has more to apply".into()),

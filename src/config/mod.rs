@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::failover::Failover;
 use crate::config::tls::{ClientTls, ServerTls};
 use crate::config::units::Secret;
 
 pub mod address;
+pub mod failover;
 pub mod raw;
 pub mod resolve;
 pub mod show;
@@ -148,6 +150,8 @@ pub struct Group {
     pub proxy_protocol_to_servers: bool,
     /// Accounts stated here instead of being learnt from the primary.
     pub users: Vec<User>,
+    /// What is done when the primary dies.
+    pub failover: Failover,
 }
 
 /// Every setting as it is where the file does not say otherwise; no name, no address.
@@ -175,6 +179,7 @@ impl Default for Group {
             proxy_protocol_from: Vec::new(),
             proxy_protocol_to_servers: false,
             users: Vec::new(),
+            failover: Failover::default(),
         }
     }
 }

@@ -136,6 +136,27 @@ pub struct Group {
     pub proxy_protocol_from: Option<OneOrMany>,
     /// Whether a PROXY header is sent.
     pub proxy_protocol_to_servers: Option<Scalar>,
+    /// When the primary dies.
+    #[serde(default)]
+    pub failover: Failover,
+}
+
+/// `[groups.NAME.failover]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failover {
+    /// Whether servers are changed.
+    pub mode: Option<Scalar>,
+    /// What may be lost.
+    pub max_loss: Option<Scalar>,
+    /// Time between two failovers.
+    pub anti_flap: Option<Scalar>,
+    /// Account by which servers replicate.
+    pub replication_user: Option<Scalar>,
+    /// Its password.
+    pub replication_password: Option<Hidden>,
+    /// A file with it.
+    pub replication_password_file: Option<Scalar>,
 }
 
 /// `[[groups.NAME.servers]]`.

@@ -13,11 +13,13 @@ use std::time::Duration;
 use crate::config::raw::{self, OneOrMany, Scalar};
 use crate::config::units::{self, DURATION_FORM, SIZE_FORM, Secret};
 use crate::config::{
-    Boot, Config, Consistency, Group, ListenAddress, LogFormat, Monitor, Network, RoleHint, Server,
-    User, address,
+    Boot, Config, Consistency, Group, ListenAddress, LogFormat, Network, RoleHint, Server, User,
+    address,
 };
 
+mod failover;
 mod links;
+mod monitor;
 mod tls;
 
 /// Reads a password file; the error is a sentence for the operator.
@@ -137,45 +139,6 @@ impl Reader<'_> {
         }
     }
 
-    fn monitor(&mut self, raw: &raw::Monitor) -> Monitor {
-        let user = match &raw.user {
-            Some(_) => self.text("monitor.user", raw.user.as_ref(), ""),
-            None => {
-                let allowed = "the name of the account that probes the servers";
-                self.refuse("monitor.user", "nothing", allowed);
-                String::new()
-            }
-        };
-        let password = (raw.password.as_ref(), raw.password_file.as_ref());
-        let password = self.password("monitor.password", password).unwrap_or_else(|| {
-            if raw.password.is_none() && raw.password_file.is_none() {
-                let allowed = "the account's password, or password_file = \"PATH\"";
-                self.refuse("monitor.password", "nothing", allowed);
-            }
-            Secret::new(String::new())
-        });
-        let millis = Duration::from_millis;
-        let usual = Monitor::default();
-        Monitor {
-            user,
-            password,
-            interval: self.duration(
-                "monitor.interval",
-                raw.interval.as_ref(),
-                millis(50)..=60 * SECOND,
-                usual.interval,
-            ),
-            timeout: self.duration(
-                "monitor.timeout",
-                raw.timeout.as_ref(),
-                millis(50)..=60 * SECOND,
-                usual.timeout,
-            ),
-            fall: self.count("monitor.fall", raw.fall.as_ref(), 1..=100, usual.fall),
-            rise: self.count("monitor.rise", raw.rise.as_ref(), 1..=100, usual.rise),
-        }
-    }
-
     fn group(&mut self, name: &str, raw: &raw::Group, users: Vec<User>) -> Group {
         let at = |key: &str| format!("groups.{name}.{key}");
         if !address::is_name(name) {
@@ -243,6 +206,7 @@ impl Reader<'_> {
             proxy_protocol_from: self.networks(&at("proxy_protocol_from"), raw),
             proxy_protocol_to_servers: self.flag(&at("proxy_protocol_to_servers"), to_servers),
             users,
+            failover: self.failover(name, &raw.failover),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::PathBuf;
 
+use crate::config::failover::Failover;
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Boot, Config, Consistency, Group, LogFormat, Monitor, RoleHint};
 
@@ -128,6 +129,7 @@ fn group(group: &Group) -> Vec<Entry> {
         ("proxy_protocol_to_servers", group.proxy_protocol_to_servers.to_string()),
     ]
     .into_iter()
+    .chain(failover(&group.failover))
     .map(|(key, value)| Entry {
         key: format!("groups.{}.{key}", group.name),
         value,
@@ -160,6 +162,18 @@ fn group(group: &Group) -> Vec<Entry> {
         });
     }
     entries
+}
+
+fn failover(failover: &Failover) -> [(&'static str, String); 5] {
+    let stated = failover.replication.as_ref();
+    let user = stated.map_or_else(|| "(made)".to_owned(), |account| account.user.clone());
+    [
+        ("failover.mode", failover.mode.word().to_owned()),
+        ("failover.max_loss", failover.max_loss.word().to_owned()),
+        ("failover.anti_flap", show_duration(failover.anti_flap)),
+        ("failover.replication_user", user),
+        ("failover.replication_password", MASKED.to_owned()),
+    ]
 }
 
 fn path(path: &Option<PathBuf>, without: &str) -> String {

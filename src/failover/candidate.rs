@@ -105,7 +105,7 @@ fn objection<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::observation::Source;
+    use crate::health::observation::{Failure, FailureKind, Source};
     use crate::topology::Flavour;
     use crate::topology::gtid::MariaDbState;
 
@@ -220,7 +220,8 @@ mod tests {
             told.variables.insert("log_slave_updates".to_owned(), "OFF".to_owned());
         };
         assert!(change(off).contains("log_slave_updates is off"));
-        let silent = Report { told: Err("refused".to_owned()), ..replica(1, "", "", "") };
+        let refused = Failure::new(FailureKind::Unreachable, "refused");
+        let silent = Report { told: Err(refused), ..replica(1, "", "", "") };
         assert_eq!(order(&[silent]), ["- db2: it does not answer: refused"]);
     }
 }

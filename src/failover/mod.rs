@@ -1,13 +1,28 @@
-//! Who may become the primary, and what a group lacks for a failover that loses nothing.
+//! Who is the primary: what a failover would lose, who would be promoted, and doing it.
 //!
 //! Does not know: client sessions, statements, how a topology is published.
 //!
 //! [`survey`] asks every server of a group what matters for that; [`standing`] says which of the
 //! preconditions are met, and [`candidate`] in which order the replicas would be promoted;
-//! [`assessment`] is all of that together. Nothing here changes a server.
+//! [`assessment`] is all of that together.
+//!
+//! Where the operator wants the group kept, a [`keeper`] changes servers. What is right is decided
+//! by pure code from what the servers say: [`verdict`] whether a primary is dead, [`plan`] the next
+//! step of a failover, [`upkeep`] what is to be done while all is well. [`order`] has the
+//! statements, [`execute`] sends them, and [`journal`] keeps the [`record`] of what was begun.
 
 pub mod assessment;
 pub mod candidate;
+pub mod execute;
+#[cfg(test)]
+mod fixture;
+pub mod journal;
+pub mod keeper;
+pub mod order;
+pub mod plan;
+pub mod record;
 pub mod report;
 pub mod standing;
 pub mod survey;
+pub mod upkeep;
+pub mod verdict;

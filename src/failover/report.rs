@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::health::observation::Source;
+use crate::health::observation::{Failure, Source};
 use crate::topology::gtid::{GtidSet, MariaDbState};
 use crate::topology::{Flavour, NodeId};
 
 /// The variable that tells servers apart.
 pub const SERVER_ID: &str = "server_id";
+/// The variable that keeps clients from writing.
+pub const READ_ONLY: &str = "read_only";
+/// The same of MySQL, which keeps everybody from it.
+pub const SUPER_READ_ONLY: &str = "super_read_only";
 
 /// One server's answer, or why there is none.
 #[derive(Debug, Clone)]
@@ -17,8 +21,8 @@ pub struct Report {
     pub node: NodeId,
     /// The operator's name for it.
     pub name: Arc<str>,
-    /// What it told, or what went wrong in an operator's words.
-    pub told: Result<Told, String>,
+    /// What it told, or what went wrong.
+    pub told: Result<Told, Failure>,
 }
 
 /// What a server told.
@@ -47,6 +51,14 @@ pub struct Told {
 
 // === impls ===
 
+impl Report {
+    /// What it told, if it did.
+    #[must_use]
+    pub fn told(&self) -> Option<&Told> {
+        self.told.as_ref().ok()
+    }
+}
+
 impl Told {
     /// The value of a variable, under whichever of these names the server has it.
     #[must_use]
@@ -58,6 +70,18 @@ impl Told {
     #[must_use]
     pub fn counter(&self, names: &[&str]) -> Option<u64> {
         names.iter().find_map(|name| self.counters.get(*name)).and_then(|text| text.parse().ok())
+    }
+
+    /// Whether this variable is on.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        self.variable(&[name]).is_some_and(|value| matches!(value, "ON" | "1"))
+    }
+
+    /// Whether it takes no writes of clients.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.is_on(READ_ONLY) || self.is_on(SUPER_READ_ONLY)
     }
 
     /// Its `server_id`; 0 when it did not say.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::failover::report::{Report, SERVER_ID, Told};
+use crate::failover::report::{READ_ONLY, Report, SERVER_ID, SUPER_READ_ONLY, Told};
 use crate::topology::{Flavour, NodeId};
 
 /// What may be promised.
@@ -34,6 +34,15 @@ pub struct Check {
     pub leaves: Mode,
     /// What was found, and what to do about it.
     pub found: String,
+}
+
+/// A setting that a server lacks, and the statement that brings it there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mend {
+    /// The variable.
+    pub name: &'static str,
+    /// `SET GLOBAL ...`.
+    pub statement: String,
 }
 
 /// A variable that must have a value.
@@ -64,6 +73,14 @@ enum At {
 
 /// For how many acknowledgements MySQL's commits wait.
 const ACKNOWLEDGEMENTS: &str = "rpl_semi_sync_source_wait_for_replica_count";
+
+/// How many replicas acknowledge.
+const CLIENTS: [&str; 2] = ["rpl_semi_sync_source_clients", "rpl_semi_sync_master_clients"];
+/// These can be set only when the server starts.
+const FIXED: [&str; 4] =
+    ["log_bin", "log_slave_updates", "log_replica_updates", "relay_log_recovery"];
+/// These go from one value to another on all servers of a group, step by step.
+const IN_STEPS: [&str; 2] = ["gtid_mode", "enforce_gtid_consistency"];
 
 /// As good as for ever: the most that MySQL takes, 49 days; in milliseconds.
 const FOR_EVER: u64 = 4_294_967_295;
@@ -203,7 +220,45 @@ pub fn mode(checks: &[Check]) -> Mode {
 /// The variables that matter, under all names that servers have for them.
 pub fn variable_names() -> impl Iterator<Item = &'static str> {
     let listed = MARIADB.iter().chain(MYSQL).chain(BOTH).flat_map(|wanted| wanted.names);
-    listed.copied().chain([SERVER_ID, ACKNOWLEDGEMENTS])
+    listed.copied().chain([SERVER_ID, ACKNOWLEDGEMENTS, READ_ONLY, SUPER_READ_ONLY])
+}
+
+/// The settings that a server lacks for its place and that can be made while it runs; what switches
+/// acknowledgements on comes last, after how they are waited for.
+#[must_use]
+pub fn mends(told: &Told, is_primary: bool) -> Vec<Mend> {
+    let mut mends = Vec::new();
+    for wanted in required_of(told, is_primary) {
+        let has = wanted.names.iter().find_map(|name| Some((*name, told.variables.get(*name)?)));
+        if let Some((name, value)) = has
+            && !wanted.value.is_met(value)
+            && !FIXED.contains(&name)
+            && !IN_STEPS.contains(&name)
+        {
+            let statement = format!("SET GLOBAL {name} = {}", wanted.value);
+            mends.push(Mend { name, statement });
+        }
+    }
+    mends.sort_by_key(|mend| mend.name.ends_with("_enabled"));
+    mends
+}
+
+/// Whether no commit of the primary is acknowledged to a client before a replica has it, and
+/// positions can be compared.
+#[must_use]
+pub fn is_lossless(checks: &[Check]) -> bool {
+    let matters = [PRIMARY, LOGGED, GTID, LOSSLESS];
+    !checks.is_empty() && checks.iter().all(|at| at.met || !matters.contains(&at.required))
+}
+
+/// Whether as many replicas acknowledge this primary's commits as each waits for.
+#[must_use]
+pub fn acknowledging(told: &Told) -> bool {
+    told.counter(&CLIENTS).is_some_and(|clients| clients >= acknowledgements(told))
+}
+
+fn acknowledgements(told: &Told) -> u64 {
+    told.variable(&[ACKNOWLEDGEMENTS]).and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 /// Goes through all preconditions, those of the group first.
@@ -218,7 +273,7 @@ pub fn check(reports: &[Report], primary: Option<NodeId>) -> Vec<Check> {
             checks.push(group(Mode::Unmanaged, found));
         }
         Some((report, Ok(told))) => {
-            checks.extend(acknowledging(reports, report, told));
+            checks.extend(acknowledged(reports, report, told));
             checks.extend(unique_ids(reports));
         }
     }
@@ -250,10 +305,9 @@ fn judged(server: &Arc<str>, required: &'static str, leaves: Mode, found: String
 }
 
 /// Whether as many replicas acknowledge as commits wait for, and how many could be lost.
-fn acknowledging(reports: &[Report], primary: &Report, told: &Told) -> Option<Check> {
-    let clients = ["rpl_semi_sync_source_clients", "rpl_semi_sync_master_clients"];
-    let clients = told.counter(&clients)?;
-    let wanted = told.variable(&[ACKNOWLEDGEMENTS]).and_then(|text| text.parse().ok()).unwrap_or(1);
+fn acknowledged(reports: &[Report], primary: &Report, told: &Told) -> Option<Check> {
+    let clients = told.counter(&CLIENTS)?;
+    let wanted = acknowledgements(told);
     let others = reports.len().saturating_sub(1);
     let leaves = if clients < wanted { Mode::Degraded } else { Mode::Safe };
     let found = format!("{clients} of {others} acknowledge; a commit waits for {wanted}");
@@ -304,13 +358,17 @@ fn or_stopped(error: &str) -> &str {
 }
 
 fn variables(report: &Report, told: &Told, is_primary: bool) -> Vec<Check> {
+    required_of(told, is_primary).map(|wanted| wanted.check(report, told)).collect()
+}
+
+/// What is required of a server of this family in this place.
+fn required_of(told: &Told, is_primary: bool) -> impl Iterator<Item = &'static Wanted> {
     let own = match told.flavour {
         Flavour::MariaDb => MARIADB,
         Flavour::MySql => MYSQL,
     };
     let here = if is_primary { At::Primary } else { At::Replicas };
-    let concerned = |wanted: &&Wanted| wanted.at == At::All || wanted.at == here;
-    own.iter().chain(BOTH).filter(concerned).map(|wanted| wanted.check(report, told)).collect()
+    own.iter().chain(BOTH).filter(move |wanted| wanted.at == At::All || wanted.at == here)
 }
 
 impl Wanted {
@@ -327,9 +385,7 @@ impl Wanted {
     }
 
     fn mend(&self, name: &str) -> String {
-        // These can be set only when the server starts.
-        let fixed = ["log_bin", "log_slave_updates", "log_replica_updates", "relay_log_recovery"];
-        match fixed.contains(&name) {
+        match FIXED.contains(&name) {
             true => format!("start the server with {name}={}", self.value),
             false => format!("SET GLOBAL {name} = {}", self.value),
         }
@@ -375,7 +431,7 @@ impl Mode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::observation::Source;
+    use crate::health::observation::{Failure, FailureKind, Source};
     use crate::topology::gtid::{GtidSet, MariaDbState};
 
     /// Variables as they must be, by family and place.
@@ -483,8 +539,8 @@ mod tests {
 
     #[test]
     fn without_a_primary_nothing_is_promised() {
-        let silent =
-            Report { node: NodeId(0), name: Arc::from("db1"), told: Err("refused".to_owned()) };
+        let refused = Failure::new(FailureKind::Unreachable, "refused");
+        let silent = Report { node: NodeId(0), name: Arc::from("db1"), told: Err(refused) };
         let checks = check(std::slice::from_ref(&silent), Some(NodeId(0)));
         assert_eq!(mode(&checks), Mode::Unmanaged);
         assert!(checks[0].found.contains("refused"));

@@ -16,25 +16,34 @@ use crate::health::probe_mysql::{source, status_statement};
 use crate::protocol::answer::{Answer, Row};
 use crate::tls::trust::Trust;
 use crate::topology::gtid::{GtidSet, MariaDbState};
-use crate::topology::{Condition, Flavour, Topology};
+use crate::topology::{Condition, Flavour, Node, Topology};
 
 /// How long a server may take to tell everything.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The counters that are asked for.
-const COUNTERS: &str = "SHOW GLOBAL STATUS WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%'";
+const COUNTERS: &str = "SHOW GLOBAL STATUS WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%' \
+     OR Variable_name = 'Uptime'";
 
-/// Asks all servers of the topology that are not excluded, with the monitor's account.
-pub async fn survey(topology: &Topology, monitor: &Monitor, trust: &Arc<Trust>) -> Vec<Report> {
+/// Asks all servers of the topology that are not excluded, with the monitor's account; each may
+/// take as long as `patience` says of it, and one without any is not asked.
+pub async fn survey(
+    topology: &Topology,
+    monitor: &Monitor,
+    trust: &Arc<Trust>,
+    patience: impl Fn(&Node) -> Option<Duration>,
+) -> Vec<Report> {
     let mut asking = Vec::new();
     for node in topology.nodes.iter().filter(|node| node.condition != Condition::Excluded) {
+        let Some(patience) = patience(node) else { continue };
         let (id, name, address) = (node.id, node.name.clone(), node.address.clone());
         let (monitor, trust) = (monitor.clone(), trust.clone());
         asking.push(tasks::spawn("survey", async move {
-            let told = match timeout(PATIENCE, ask(&address, &monitor, &trust)).await {
-                Ok(told) => told.map_err(|failure| failure.to_string()),
-                Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
-            };
+            let told =
+                timeout(patience, ask(&address, &monitor, &trust)).await.unwrap_or_else(|_| {
+                    let text = format!("no answer within {} ms", patience.as_millis());
+                    Err(Failure::new(FailureKind::Timeout, text))
+                });
             Report { node: id, name, told }
         }));
     }

@@ -6,7 +6,9 @@
 //! contradictory there is no primary, and `no_primary_why` says what an operator must look at.
 //! A server that a client of ours has made read-only is no server that is being demoted: it
 //! stays the primary, and judges statements itself, while all others replicate from it. So does
-//! one that has been told of a source which nobody has ever reached.
+//! one that has been told of a source which nobody has ever reached. Where the group is kept
+//! ([`Appointment`]), all this says whether the appointed server may take the writes, and no other
+//! ever does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,6 +47,20 @@ pub struct Overrides {
     pub excluded: BTreeSet<String>,
     /// Weights in place of the configured ones.
     pub weights: BTreeMap<String, u32>,
+    /// Who may take the writes.
+    pub appointment: Appointment,
+}
+
+/// Who may take the writes, by the word of the one who keeps the group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Appointment {
+    /// Whoever does not replicate and is writable: nobody keeps the group.
+    #[default]
+    Open,
+    /// The server of this name and no other, whatever another says of itself.
+    Server(String),
+    /// Nobody for now, for this reason.
+    Nobody(String),
 }
 
 /// What [`assemble`] works on.
@@ -260,10 +276,18 @@ fn is_half_turned(members: &[Member], was: Option<usize>) -> Option<&Member> {
 fn choose(previous: &Topology, input: &Input<'_>) -> Choice {
     let members = input.members;
     let was = previous.primary.map(|id| usize::from(id.0));
+    let may_be = |member: &Member| match &input.overrides.appointment {
+        Appointment::Open => member.hint != RoleHint::Replica,
+        Appointment::Server(name) => *name == *member.name,
+        Appointment::Nobody(_) => false,
+    };
+    if let Appointment::Nobody(why) = &input.overrides.appointment {
+        return Err(why.clone());
+    }
     let heads: Vec<Head<'_>> = members
         .iter()
         .enumerate()
-        .filter(|(_, member)| member.gone.is_none() && member.hint != RoleHint::Replica)
+        .filter(|(_, member)| member.gone.is_none() && may_be(member))
         .filter_map(|(index, member)| Head::of(input, index, member, was == Some(index)))
         .collect();
     let writable: Vec<&Head<'_>> = heads.iter().filter(|head| head.writable(&heads)).collect();

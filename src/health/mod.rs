@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Group, Monitor};
+use crate::health::assemble::Appointment;
 use crate::health::cell::TopologyCell;
 pub use crate::health::judge::SignalKind;
 use crate::health::probe_mysql::MysqlProbe;
@@ -61,6 +62,8 @@ pub enum Command {
     Include(String, Reply),
     /// Give this server another share of reads until the process ends.
     SetWeight(String, u32, Reply),
+    /// Let this server take the writes and no other, or nobody.
+    Appoint(Appointment, Reply),
     /// Work by another configuration from now on.
     Reload(Arc<Group>, Monitor, Reply),
     /// Probe all servers now.
@@ -78,13 +81,15 @@ pub struct Signal {
     pub kind: SignalKind,
 }
 
-/// Starts observing a group, whose servers are believed as `trust` says at the time. The owner
-/// task ends when `shutdown` becomes true or is dropped.
+/// Starts observing a group, whose servers are believed as `trust` says at the time, and of which
+/// `appointment` says who may take the writes. The owner task ends when `shutdown` becomes true or
+/// is dropped.
 #[must_use]
 pub fn start(
     group: Arc<Group>,
     monitor: Monitor,
     trust: Arc<ArcSwap<Trust>>,
+    appointment: Appointment,
     shutdown: watch::Receiver<bool>,
 ) -> Health {
     let (cell, publisher) = cell::cell(Topology::empty(&group.name));
@@ -92,7 +97,7 @@ pub fn start(
     let probe = move |address: &Arc<str>, monitor: &Monitor| {
         MysqlProbe::new(address.clone(), monitor, trust.clone())
     };
-    let owner = owner::Owner::new(group, monitor, publisher, probe);
+    let owner = owner::Owner::new(group, monitor, appointment, publisher, probe);
     crate::app::tasks::spawn("health", owner.run(receiver, shutdown));
     Health { cell, commands }
 }

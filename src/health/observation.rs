@@ -54,8 +54,12 @@ pub struct Source {
     pub server_uuid: String,
     /// The receiving thread is connected.
     pub receiving: bool,
+    /// The receiving thread does not run, and will not connect by itself.
+    pub receiver_stopped: bool,
     /// The applying thread runs.
     pub applying: bool,
+    /// The applying thread has stopped at an error.
+    pub applier_failed: bool,
     /// The last receiver or applier error; empty when there is none.
     pub error: String,
     /// The account by which it replicates.

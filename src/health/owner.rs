@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::config::{Group, Monitor, RoleHint, resolve};
-use crate::health::assemble::{Input, Member, Overrides, assemble};
+use crate::health::assemble::{Appointment, Input, Member, Overrides, assemble};
 use crate::health::cell::Publisher;
 use crate::health::judge::{Hysteresis, Judgement, SignalKind};
 use crate::health::observation::Observation;
@@ -67,7 +67,13 @@ where
     P: Probe,
     F: Fn(&Arc<str>, &Monitor) -> P + Send + 'static,
 {
-    pub(super) fn new(group: Arc<Group>, monitor: Monitor, publisher: Publisher, probe: F) -> Self {
+    pub(super) fn new(
+        group: Arc<Group>,
+        monitor: Monitor,
+        appointment: Appointment,
+        publisher: Publisher,
+        probe: F,
+    ) -> Self {
         let (observing, observations) = mpsc::channel(OBSERVATIONS_MAX);
         Self {
             topology: Topology::empty(&group.name),
@@ -75,7 +81,7 @@ where
             monitor,
             members: Vec::new(),
             watchers: Vec::new(),
-            overrides: Overrides::default(),
+            overrides: Overrides { appointment, ..Overrides::default() },
             trail: Trail::default(),
             trail_of: None,
             publisher,
@@ -246,6 +252,11 @@ where
                     overrides.weights.insert(name.to_owned(), weight);
                     format!("{name} has weight {weight} until pointsman is restarted")
                 }));
+            }
+            Command::Appoint(appointment, reply) => {
+                self.overrides.appointment = appointment;
+                self.publish();
+                let _ = reply.send(Ok("appointed".to_owned()));
             }
             Command::Reload(group, monitor, reply) => {
                 self.reload(group, monitor);

@@ -311,7 +311,9 @@ pub fn source(row: Row<'_>) -> Option<Source> {
         server_id: get(&["Source_Server_Id", "Master_Server_Id"]).parse().unwrap_or(0),
         server_uuid: get(&["Source_UUID", "Master_UUID"]),
         receiving: get(&["Replica_IO_Running", "Slave_IO_Running"]) == "Yes",
+        receiver_stopped: get(&["Replica_IO_Running", "Slave_IO_Running"]) == "No",
         applying: get(&["Replica_SQL_Running", "Slave_SQL_Running"]) == "Yes",
+        applier_failed: !matches!(get(&["Last_SQL_Errno"]).as_str(), "" | "0"),
         error: errors.join("; "),
         user: get(&["Source_User", "Master_User"]),
         by_gtid: get(&["Using_Gtid"]).eq_ignore_ascii_case("slave_pos")

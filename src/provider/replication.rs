@@ -12,6 +12,8 @@ pub const ROOT: (&str, &str) = ("root", "root");
 pub const APP: (&str, &str) = ("app", "app");
 /// Name and password of the account that observes.
 pub const MONITOR: (&str, &str) = ("monitor", "monitor");
+/// Name and password of an account that observes and may change who is the primary.
+pub const KEEPER: (&str, &str) = ("keeper", "keeper");
 /// Name and password of the account that replicates.
 pub const REPL: (&str, &str) = ("repl", "repl");
 /// The application's database.
@@ -106,6 +108,8 @@ pub fn accounts(flavour: Flavour) -> String {
         Flavour::Mariadb => &[
             (MONITOR.0, "PROCESS, BINLOG MONITOR, SLAVE MONITOR, REPLICATION MASTER ADMIN ON *.*"),
             (MONITOR.0, "SELECT ON mysql.*"),
+            (KEEPER.0, KEEPER_OF_MARIADB),
+            (KEEPER.0, "SELECT ON mysql.*"),
             (REPL.0, "REPLICATION SLAVE ON *.*"),
             (APP.0, APP_GRANTS),
             (APP.0, "BINLOG MONITOR, SLAVE MONITOR, DELETE HISTORY ON *.*"),
@@ -114,6 +118,9 @@ pub fn accounts(flavour: Flavour) -> String {
             (MONITOR.0, "PROCESS, REPLICATION CLIENT, REPLICATION SLAVE ON *.*"),
             (MONITOR.0, "SELECT ON mysql.*"),
             (MONITOR.0, "SELECT ON performance_schema.*"),
+            (KEEPER.0, KEEPER_OF_MYSQL),
+            (KEEPER.0, "SELECT ON mysql.*"),
+            (KEEPER.0, "SELECT ON performance_schema.*"),
             (REPL.0, "REPLICATION SLAVE ON *.*"),
             (APP.0, APP_GRANTS),
             (APP.0, "REPLICATION CLIENT ON *.*"),
@@ -128,17 +135,27 @@ pub fn accounts(flavour: Flavour) -> String {
         lines.push("FLUSH PRIVILEGES;".to_owned());
     }
     lines.push(format!("ALTER USER 'root'@'localhost' IDENTIFIED BY '{}';", ROOT.1));
-    for (user, password) in [ROOT, MONITOR, REPL, APP] {
+    for (user, password) in [ROOT, MONITOR, KEEPER, REPL, APP] {
         lines.push(format!("CREATE USER '{user}'@'%' IDENTIFIED BY '{password}';"));
     }
     lines.push(format!("GRANT ALL PRIVILEGES ON *.* TO '{}'@'%' WITH GRANT OPTION;", ROOT.0));
     for (user, grant) in grants {
         lines.push(format!("GRANT {grant} TO '{user}'@'%';"));
     }
+    // It makes the account by which servers that come back replicate.
+    lines.push(format!("GRANT REPLICATION SLAVE ON *.* TO '{}'@'%' WITH GRANT OPTION;", KEEPER.0));
     lines.push(format!("CREATE DATABASE {DATABASE};"));
     lines.push(String::new());
     lines.join("\n")
 }
+
+/// What a keeper may do; docs/operating.md has the same lists.
+const KEEPER_OF_MARIADB: &str = "PROCESS, RELOAD, CREATE USER, BINLOG MONITOR, BINLOG ADMIN, \
+    SLAVE MONITOR, REPLICATION MASTER ADMIN, REPLICATION SLAVE ADMIN, READ_ONLY ADMIN, \
+    CONNECTION ADMIN ON *.*";
+/// The same on MySQL.
+const KEEPER_OF_MYSQL: &str = "PROCESS, RELOAD, CREATE USER, REPLICATION CLIENT, \
+    REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN ON *.*";
 
 /// What the application may do on everything.
 const APP_GRANTS: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, RELOAD, PROCESS, FILE, \

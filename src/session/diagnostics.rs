@@ -387,8 +387,8 @@ impl Session {
                 && pending.is_some_and(|p| matches!(p.ask, Ask::Fetch { .. } | Ask::Other))
     }
 
-    /// The pending command adds to the list of warnings, which is on the replica's link, and nothing
-    /// binds the session to the primary. Nothing was written since: a write has a text.
+    /// The pending command adds to the list of warnings, which is on the replica's link, and the
+    /// session is not bound to the primary. Nothing was written since: a write has a text.
     pub(super) fn adds_to_the_replica_s_list(&self) -> bool {
         self.pending.as_ref().is_some_and(|at| at.expect == Expect::FieldList)
             && self.lists_behind()

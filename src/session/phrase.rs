@@ -86,9 +86,9 @@ pub(super) fn insert_id_statement(
     .into_bytes()
 }
 
-/// What finds as many rows, and empties the list of warnings or keeps it. A product of a few derived
-/// tables is looked through only as far as its limit; constants use no table, over which MariaDB
-/// keeps the list (10.11, measured).
+/// What finds as many rows, and empties the list of warnings or keeps it. A product of a few
+/// derived tables is looked through only as far as its limit; constants use no table, over which
+/// MariaDB keeps the list (10.11, measured).
 pub(super) fn rows_statement(rows: u64, keeps_list: bool) -> Vec<u8> {
     const TEN: &str = "(SELECT 1 UNION ALL SELECT 1 UNION ALL SELECT 1 UNION ALL SELECT 1 \
         UNION ALL SELECT 1 UNION ALL SELECT 1 UNION ALL SELECT 1 UNION ALL SELECT 1 \

@@ -9,6 +9,7 @@ use tokio::time::{interval, timeout};
 
 use crate::config::{Group, Monitor};
 use crate::health;
+use crate::health::assemble::Appointment;
 use crate::tls::trust::Trust;
 use crate::topology::Topology;
 
@@ -24,7 +25,8 @@ pub(super) async fn discover(
     trust: &Arc<ArcSwap<Trust>>,
 ) -> Arc<Topology> {
     let (stop, stopped) = watch::channel(false);
-    let health = health::start(group.clone(), monitor.clone(), trust.clone(), stopped);
+    let health =
+        health::start(group.clone(), monitor.clone(), trust.clone(), Appointment::Open, stopped);
     let mut glances = interval(GLANCE);
     let settled = async {
         while !health.cell.load().is_settled() {

@@ -10,6 +10,7 @@ use pointsman::accounts::{AccountBook, Lookup};
 use pointsman::config::tls::ServerTls;
 use pointsman::config::units::Secret;
 use pointsman::config::{Group, Monitor};
+use pointsman::health::assemble::Appointment;
 use pointsman::health::{self, Command, Health};
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
@@ -62,7 +63,7 @@ async fn observed(flavour: Flavour) -> Observed {
     let seed = cluster.replicas().expect("replicas")[0].address();
     let group = group(&seed);
     let (stop, shutdown) = watch::channel(false);
-    let health = health::start(group.clone(), monitor(), trust(), shutdown);
+    let health = health::start(group.clone(), monitor(), trust(), Appointment::Open, shutdown);
     Observed { cluster, health, group, _stop: stop }
 }
 

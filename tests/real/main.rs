@@ -14,6 +14,7 @@ mod failover;
 mod faults;
 mod freshness;
 mod health;
+mod keeper;
 mod logins;
 mod logs;
 mod memory;

@@ -21,6 +21,11 @@ const PURE: &[&str] = &[
     "src/failover/report",
     "src/failover/standing",
     "src/failover/candidate",
+    "src/failover/verdict",
+    "src/failover/record",
+    "src/failover/order",
+    "src/failover/plan",
+    "src/failover/upkeep",
     "src/accounts/host",
 ];
 

@@ -69,6 +69,7 @@ fn the_example_mentions_every_key() {
             line.starts_with(&format!("{key} = "))
                 || line.starts_with(&format!("[{key}"))
                 || line.starts_with(&format!("[[{key}"))
+                || line.starts_with(&format!("[groups.main.{key}]"))
                 || line.starts_with(&format!("[[groups.main.{key}]]"))
         });
         assert!(shown, "config/example.toml does not mention {key}");

@@ -96,7 +96,7 @@ fn start(group: Arc<Group>, world: &World) -> (Health, watch::Sender<bool>) {
         address: address.clone(),
         world: world.clone(),
     };
-    let owner = Owner::new(group, monitor(), publisher, probe);
+    let owner = Owner::new(group, monitor(), Appointment::Open, publisher, probe);
     crate::app::tasks::spawn("health", owner.run(receiver, shutdown));
     (Health { cell, commands }, stop)
 }

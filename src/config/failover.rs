@@ -1,0 +1,81 @@
+//! What pointsman may do when a primary dies, as the operator asks for it.
+
+use std::time::Duration;
+
+use crate::config::units::Secret;
+
+/// What is done when the group's primary dies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failover {
+    /// Whether servers are changed at all.
+    pub mode: FailoverMode,
+    /// Whether a failover may lose writes that clients were told of.
+    pub max_loss: MaxLoss,
+    /// After one failover the next one waits for an operator for this long: a cluster that loses
+    /// one primary after the other has another trouble.
+    pub anti_flap: Duration,
+    /// The account by which a server is told to replicate; `None` means one that is made.
+    pub replication: Option<ReplicationAccount>,
+}
+
+/// An account by which servers replicate from one another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicationAccount {
+    /// Its name, of any host.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// Whether servers are changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FailoverMode {
+    /// Never: somebody else promotes, and traffic follows.
+    #[default]
+    Follow,
+    /// A dead primary is replaced, and the group kept in a state in which that loses nothing.
+    Auto,
+}
+
+/// What a failover may lose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MaxLoss {
+    /// Nothing: where that is not certain there is no failover.
+    #[default]
+    None,
+    /// What nobody alive has.
+    Some,
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self {
+            mode: FailoverMode::default(),
+            max_loss: MaxLoss::default(),
+            anti_flap: Duration::from_secs(600),
+            replication: None,
+        }
+    }
+}
+
+impl FailoverMode {
+    /// The word of the configuration file.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Follow => "follow",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+impl MaxLoss {
+    /// The word of the configuration file.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Some => "some",
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Having servers do what they are ordered to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{interval, timeout};
+
+use crate::app::tasks;
+use crate::config::Monitor;
+use crate::failover::order::{Order, What};
+use crate::failover::report::{Report, Told};
+use crate::health::connect::{Connection, open};
+use crate::health::observation::{Failure, FailureKind};
+use crate::protocol::answer::Row;
+use crate::tls::trust::Trust;
+use crate::topology::{Flavour, NodeId, Topology};
+
+/// How long a server may take for one order. Stopping a receiver whose source is frozen takes two
+/// seconds (V13).
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often clients that were told to go are looked for.
+const GLANCE: Duration = Duration::from_millis(20);
+/// How often that is done before the server is left to itself.
+const GLANCES: u32 = 100;
+
+/// An order that was not carried out.
+#[derive(Debug, Clone)]
+pub struct Failed {
+    /// Which.
+    pub order: Order,
+    /// Who was told what, and what came of it; a sentence.
+    pub why: String,
+    /// The server let us in and said no.
+    pub denied: bool,
+}
+
+/// Has all servers do their orders, each its own one after the other, all servers at once. Answers
+/// those that were not carried out; what a server was to do after one of them is left, settings
+/// aside, of which each is of use alone.
+pub async fn perform(
+    orders: Vec<Order>,
+    topology: &Topology,
+    reports: &[Report],
+    monitor: &Monitor,
+    trust: &Arc<Trust>,
+) -> Vec<Failed> {
+    let mut by_server: Vec<(NodeId, Vec<What>)> = Vec::new();
+    for order in orders {
+        match by_server.iter_mut().find(|(node, _)| *node == order.node) {
+            Some((_, all)) => all.push(order.what),
+            None => by_server.push((order.node, vec![order.what])),
+        }
+    }
+    let mut working = Vec::new();
+    for (id, all) in by_server {
+        let node = topology.nodes.iter().find(|node| node.id == id);
+        let told = reports.iter().find(|report| report.node == id).and_then(Report::told);
+        let (Some(node), Some(told)) = (node, told.cloned()) else { continue };
+        let (name, address) = (node.name.clone(), node.address.clone());
+        let (monitor, trust) = (monitor.clone(), trust.clone());
+        let group = topology.group.clone();
+        working.push(tasks::spawn("order", async move {
+            let mut failed = Vec::new();
+            for what in all {
+                let told_to = what.describe();
+                tracing::info!(group = &*group, server = &*name, "told to {told_to}");
+                let doing = one(&address, &what, &told, &monitor, &trust);
+                let done = timeout(PATIENCE, doing).await.unwrap_or_else(|_| {
+                    let text = format!("no answer within {} s", PATIENCE.as_secs());
+                    Err(Failure::new(FailureKind::Timeout, text))
+                });
+                let Err(failure) = done else { continue };
+                let why = format!("{name} was told to {told_to}: {failure}");
+                let denied = failure.kind == FailureKind::Denied;
+                let goes_on = matches!(what, What::Settle(_));
+                failed.push(Failed { order: Order { node: id, what }, why, denied });
+                if !goes_on {
+                    break;
+                }
+            }
+            failed
+        }));
+    }
+    let mut failed = Vec::new();
+    for work in working {
+        failed.extend(work.await.unwrap_or_default());
+    }
+    failed
+}
+
+async fn one(
+    address: &str,
+    what: &What,
+    told: &Told,
+    monitor: &Monitor,
+    trust: &Trust,
+) -> Result<(), Failure> {
+    let mut server = open(address, monitor, trust).await?;
+    if *what == What::Fence {
+        end_clients(&mut server, monitor, told.flavour).await?;
+    }
+    for statement in what.statements(told) {
+        server.ask(&statement).await?;
+    }
+    if *what == What::Fence {
+        // Those that came meanwhile have written nothing since.
+        end_clients(&mut server, monitor, told.flavour).await?;
+    }
+    Ok(())
+}
+
+/// Ends the connections of clients until there are none: by KILL CONNECTION, since KILL QUERY gives
+/// a commit that waits for its acknowledgement a false OK (V4). Those of accounts with more rights
+/// than ours are left.
+async fn end_clients(
+    server: &mut Connection,
+    monitor: &Monitor,
+    flavour: Flavour,
+) -> Result<(), Failure> {
+    let mut glances = interval(GLANCE);
+    for _ in 0..GLANCES {
+        glances.tick().await;
+        let list = server.ask("SHOW PROCESSLIST").await?;
+        let clients: Vec<String> =
+            list.rows().filter_map(|row| client(row, &monitor.user, flavour)).collect();
+        let mut told = 0;
+        for id in clients {
+            let kill = match flavour {
+                Flavour::MariaDb => format!("KILL HARD CONNECTION {id}"),
+                Flavour::MySql => format!("KILL CONNECTION {id}"),
+            };
+            match server.ask(&kill).await {
+                Ok(_) => told += 1,
+                // It has gone by itself, or has more rights than we.
+                Err(failure) if matches!(failure.errno, Some(1094 | 1095)) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        if told == 0 {
+            return Ok(());
+        }
+    }
+    Err(Failure::new(FailureKind::Timeout, "its clients' connections do not end"))
+}
+
+/// The connection of a client: neither the server's own threads, nor a replica, nor ours.
+fn client(row: Row<'_>, ours: &str, flavour: Flavour) -> Option<String> {
+    let user = row.named(&["User"])?;
+    let command = row.named(&["Command"]).unwrap_or_default();
+    // Who has not logged in yet has written nothing, and finds a server that takes no writes.
+    let own = ["system user", "event_scheduler", "unauthenticated user", ours];
+    let own = own.contains(&user.as_str());
+    let replicates = command.starts_with("Binlog Dump") || command == "Daemon";
+    // MySQL cuts off the client of a commit that waits, and lets the commit wait on (V4).
+    let cut_off = flavour == Flavour::MySql && command == "Killed";
+    (!own && !replicates && !cut_off).then(|| row.named(&["Id"]))?
+}

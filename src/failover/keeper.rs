@@ -1,0 +1,582 @@
+//! The task that keeps a group: it looks whether the primary lives, replaces it when it is dead,
+//! and brings everything else back to where a failover loses nothing.
+//!
+//! One thing at a time. What is about to be done is written down first, so that a keeper that was
+//! ended in the middle goes on where it was.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::config::failover::{FailoverMode, MaxLoss, ReplicationAccount};
+use crate::config::{Group, Monitor};
+use crate::failover::execute::{Failed, perform};
+use crate::failover::journal::Journal;
+use crate::failover::order::{Order, What};
+use crate::failover::plan::{self, Next};
+use crate::failover::record::{Operation, Record, Stage};
+use crate::failover::report::Report;
+use crate::failover::standing;
+use crate::failover::survey::{PATIENCE, survey};
+use crate::failover::upkeep;
+use crate::failover::verdict::{self, Verdict};
+use crate::health::assemble::Appointment;
+use crate::health::{Command, Health};
+use crate::secrets;
+use crate::tls::trust::Trust;
+use crate::topology::{Condition, Node, Topology};
+
+/// How often a keeper looks at what health publishes, changes aside.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the servers of a group whose primary is well are all asked.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long a primary that is down may take to say that it is not.
+const LAST_WORD: Duration = Duration::from_secs(1);
+/// How soon a failover that was refused is thought over again.
+const THINK_AGAIN: Duration = Duration::from_millis(500);
+/// To how many seconds the journal knows when the primary was last seen to be well.
+const WELL_TO_THE: u64 = 60;
+/// How long a server is not asked again for what it has denied.
+const DENIED_FOR: Duration = Duration::from_secs(60);
+/// How long a failover waits for what is only better.
+const PATIENT: Duration = Duration::from_secs(1);
+/// How long a failover that has changed nothing but receivers may take before it is undone; to
+/// apply what was received may take longer.
+const REVOKE_MAX: Duration = Duration::from_secs(15);
+
+/// By what a keeper works; replaced by a reload.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The group's configuration.
+    pub group: Arc<Group>,
+    /// The account that asks and orders.
+    pub monitor: Monitor,
+}
+
+/// What a keeper says of its group.
+#[derive(Debug, Clone, Default)]
+pub struct Keeping {
+    /// Rises with every primary; 0 while none is known or the group is not kept.
+    pub epoch: u64,
+    /// What it does now, or why it does nothing; a sentence.
+    pub doing: String,
+}
+
+/// The keeper of one group.
+pub struct Keeper {
+    settings: Arc<ArcSwap<Settings>>,
+    trust: Arc<ArcSwap<Trust>>,
+    health: Health,
+    keeping: Arc<ArcSwap<Keeping>>,
+    journal: Journal,
+    record: Record,
+    /// Where the password of the account is kept that is made where the operator states none.
+    state_dir: PathBuf,
+    /// That account was made on the primary of this epoch.
+    admitted: Option<u64>,
+    /// What servers have said no to, and when.
+    denied: Vec<(Order, Instant)>,
+    /// The next time to look at everything.
+    look_at: Instant,
+    /// When the stage of a failover began, or the verdict was first thought of.
+    since: Instant,
+    /// When the primary was last seen to take writes; `None` before that.
+    well_at: Option<Instant>,
+    /// The primary was down when it was last looked at.
+    was_down: bool,
+}
+
+/// The name of the account that is made.
+pub const OWN_ACCOUNT: &str = "pointsman_replica";
+
+// === impls ===
+
+/// Whom a record lets take the writes, as far as the mode lets it say so.
+#[must_use]
+pub fn appointment(mode: FailoverMode, record: &Record) -> Appointment {
+    match (mode, &record.operation, &record.primary) {
+        (FailoverMode::Follow, ..) | (_, None, None) => Appointment::Open,
+        (FailoverMode::Auto, Some(operation), _) => match (&operation.stage, &operation.heir) {
+            (Stage::Open, Some(heir)) => Appointment::Server(heir.clone()),
+            _ => Appointment::Nobody(format!(
+                "{} is being replaced: {}",
+                operation.failed,
+                operation.stage.word()
+            )),
+        },
+        (FailoverMode::Auto, None, Some(primary)) => Appointment::Server(primary.clone()),
+    }
+}
+
+impl Keeper {
+    /// A keeper that goes on from `record`, which was read from the journal in `state_dir`.
+    #[must_use]
+    pub fn new(
+        settings: Arc<ArcSwap<Settings>>,
+        trust: Arc<ArcSwap<Trust>>,
+        health: Health,
+        record: Record,
+        state_dir: &Path,
+    ) -> Self {
+        let now = Instant::now();
+        let journal = Journal::of(state_dir, &settings.load().group.name);
+        Self {
+            settings,
+            trust,
+            health,
+            keeping: Arc::default(),
+            journal,
+            record,
+            state_dir: state_dir.to_path_buf(),
+            admitted: None,
+            denied: Vec::new(),
+            look_at: now,
+            since: now,
+            well_at: None,
+            was_down: false,
+        }
+    }
+
+    /// Where it says what it does.
+    #[must_use]
+    pub fn keeping(&self) -> Arc<ArcSwap<Keeping>> {
+        self.keeping.clone()
+    }
+
+    /// Keeps the group until `shutdown` is true. A step that was begun is brought to its end.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut generation = self.health.cell.subscribe();
+        loop {
+            tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                _ = tick.tick() => {}
+                changed = generation.changed() => if changed.is_err() { return },
+            }
+            while self.turn().await {}
+        }
+    }
+
+    /// Looks once, and does what is to be done; whether there is more to do at once.
+    async fn turn(&mut self) -> bool {
+        let before = self.record.clone();
+        self.look().await;
+        self.record.operation.is_some() && self.record != before
+    }
+
+    async fn look(&mut self) {
+        let settings = self.settings.load_full();
+        if settings.group.failover.mode == FailoverMode::Follow {
+            self.let_go().await;
+            return;
+        }
+        let topology = self.health.cell.load();
+        if let Some(operation) = self.record.operation.clone() {
+            return self.go_on(&settings, &topology, operation).await;
+        }
+        let Some(primary) = self.record.primary.clone() else {
+            return self.adopt(&topology).await;
+        };
+        let Some(node) = topology.nodes.iter().find(|node| *node.name == *primary).cloned() else {
+            return self.say(format!("{primary}, which takes the writes, is not in the group"));
+        };
+        let is_down = node.condition == Condition::Down;
+        if std::mem::replace(&mut self.was_down, is_down) != is_down {
+            self.look_at = Instant::now();
+        }
+        if let Some(at) = node.observed_at
+            && node.condition == Condition::Up
+            && !node.read_only
+        {
+            self.well_at = Some(Instant::from_std(at));
+        }
+        match node.condition {
+            Condition::Up | Condition::Draining if Instant::now() >= self.look_at => {
+                self.look_after(&settings, &topology, &node).await;
+            }
+            Condition::Up | Condition::Draining => {}
+            Condition::Suspect => self.health.probe_now(),
+            Condition::Down if Instant::now() >= self.look_at => {
+                self.consider(&settings, &topology, &node).await;
+            }
+            Condition::Down => {}
+            Condition::Excluded => {
+                self.say(format!("{primary}, which takes the writes, was excluded"));
+            }
+        }
+    }
+
+    /// The group is not kept: whoever replication says takes the writes.
+    async fn let_go(&mut self) {
+        if self.keeping.load().doing.is_empty() {
+            self.appoint(Appointment::Open).await;
+            self.say("servers are not changed: failover.mode is \"follow\"".to_owned());
+            self.record.primary = None;
+        }
+    }
+
+    /// The first primary is the one that is found.
+    async fn adopt(&mut self, topology: &Topology) {
+        let Some(node) = topology.primary_node().filter(|_| topology.is_settled()) else {
+            return self.say(format!("waiting for a primary: {}", topology.no_primary_why));
+        };
+        if node.read_only || node.condition != Condition::Up {
+            return;
+        }
+        let name = node.name.to_string();
+        tracing::info!(group = &*topology.group, server = name, "keeps the group from now on");
+        let record = Record {
+            epoch: self.record.epoch.saturating_add(1),
+            primary: Some(name.clone()),
+            ..self.record.clone()
+        };
+        if self.write_down(record).await {
+            self.appoint(Appointment::Server(name)).await;
+        }
+    }
+
+    /// The primary is well: looks at everything else.
+    async fn look_after(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
+        self.look_at = Instant::now() + LOOK_EVERY;
+        let trust = self.trust.load_full();
+        let reports = survey(topology, &settings.monitor, &trust, |_| Some(PATIENCE)).await;
+        let Some(head) = reports.iter().find(|at| at.node == node.id).and_then(Report::told) else {
+            return;
+        };
+        if !head.sources.is_empty() {
+            return self.yield_to(&reports, topology, node).await;
+        }
+        if head.is_read_only() {
+            let uptime = head.counter(&["uptime"]).map(Duration::from_secs);
+            if uptime.is_some_and(|uptime| uptime <= self.since_well()) {
+                // It was started anew, as a server is that must not write before it is asked to.
+                let again = Operation {
+                    stage: Stage::Establish,
+                    heir: Some(node.name.to_string()),
+                    ..Operation::begin(&node.name)
+                };
+                let record = Record { operation: Some(again), ..self.record.clone() };
+                self.write_down(record).await;
+                return;
+            }
+            return self.say(format!("{} has been made read-only", node.name));
+        }
+        let checks = standing::check(&reports, Some(node.id));
+        if !self.note_members(&reports, topology, node, standing::is_lossless(&checks)).await {
+            return;
+        }
+        let account = self.account(settings, topology, (node, &reports)).await;
+        let facts = upkeep::Facts {
+            topology,
+            reports: &reports,
+            primary: node.id,
+            members: &self.record.members,
+            account: account.as_ref(),
+        };
+        let found = upkeep::look(&facts);
+        for (name, why) in &found.left_out {
+            self.say(format!("{name} stays out: {why}"));
+        }
+        if !found.orders.is_empty() {
+            if self.perform(found.orders, settings, topology, &reports).await {
+                // What was changed shows what is still missing.
+                self.look_at = Instant::now();
+            }
+        } else if found.left_out.is_empty() {
+            self.say(format!("{} takes the writes", node.name));
+        }
+    }
+
+    /// The account by which servers that come back follow: the operator's, or one that is made on
+    /// the primary.
+    async fn account(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        (node, reports): (&Node, &[Report]),
+    ) -> Option<ReplicationAccount> {
+        if let Some(stated) = &settings.group.failover.replication {
+            return Some(stated.clone());
+        }
+        let file = format!("replica-password-{}", topology.group);
+        let password = match secrets::load(&self.state_dir, &file) {
+            Ok(password) => password,
+            Err(error) => {
+                self.say(error.to_string());
+                return None;
+            }
+        };
+        let account = ReplicationAccount { user: OWN_ACCOUNT.to_owned(), password };
+        if self.admitted != Some(self.record.epoch) {
+            let admit = Order { node: node.id, what: What::Admit(account.clone()) };
+            if !self.perform(vec![admit], settings, topology, reports).await {
+                return None;
+            }
+            self.admitted = Some(self.record.epoch);
+        }
+        Some(account)
+    }
+
+    /// Notes who belongs to the group, and who may acknowledge: before anybody is let to.
+    async fn note_members(
+        &mut self,
+        reports: &[Report],
+        topology: &Topology,
+        node: &Node,
+        lossless: bool,
+    ) -> bool {
+        let mut record = Record { lossless, ..self.record.clone() };
+        if seconds_now().saturating_sub(record.well_at) > WELL_TO_THE {
+            record.well_at = seconds_now();
+        }
+        let listed = |name: &String| {
+            let at = topology.nodes.iter().find(|node| *node.name == **name);
+            at.is_some_and(|node| node.condition != Condition::Excluded)
+        };
+        record.members.retain(listed);
+        record.members.insert(node.name.to_string());
+        let follow = reports
+            .iter()
+            .filter(|at| at.told().is_some_and(|told| !told.sources.is_empty()))
+            .map(|at| at.name.to_string());
+        record.members.extend(follow);
+        record.acknowledgers = record.members.clone();
+        record.acknowledgers.remove(&*node.name);
+        record == self.record || self.write_down(record).await
+    }
+
+    /// The primary follows another server: somebody else has switched over.
+    async fn yield_to(&mut self, reports: &[Report], topology: &Topology, node: &Node) {
+        let heads = reports.iter().filter(|at| {
+            at.told().is_some_and(|told| told.sources.is_empty() && !told.is_read_only())
+        });
+        let heads: Vec<&Report> = heads.collect();
+        let [head] = heads.as_slice() else {
+            let name = &node.name;
+            return self.say(format!("{name} replicates, and no other server takes its place"));
+        };
+        let (group, from, to) = (&*topology.group, &*node.name, &*head.name);
+        tracing::warn!(group, from, to, "somebody else has switched over");
+        let record = Record {
+            epoch: self.record.epoch.saturating_add(1),
+            primary: Some(head.name.to_string()),
+            ..self.record.clone()
+        };
+        let to = head.name.to_string();
+        if self.write_down(record).await {
+            self.appoint(Appointment::Server(to)).await;
+        }
+    }
+
+    /// The primary does not answer: is it dead, and may it be replaced?
+    async fn consider(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
+        self.look_at = Instant::now() + THINK_AGAIN;
+        let trust = self.trust.load_full();
+        let patience = |at: &Node| Some(if at.id == node.id { LAST_WORD } else { PATIENCE });
+        let reports = survey(topology, &settings.monitor, &trust, patience).await;
+        let name = &node.name;
+        let why = match verdict::judge(node.id, &reports) {
+            Verdict::Dead(why) => why,
+            Verdict::Alive => return self.health.probe_now(),
+            Verdict::Saturated(why) => return self.say(format!("{name} is full: {why}")),
+            Verdict::Unreachable(hearing) => {
+                let hearing = hearing.join(", ");
+                return self.say(format!("no failover: {hearing} still hears from {name}"));
+            }
+            Verdict::Isolated => {
+                return self.say("no failover: no server at all answers here".to_owned());
+            }
+        };
+        if let Err(refusal) = self.may_fail_over(&settings.group) {
+            return self.say(format!("no failover from {name}: {refusal}"));
+        }
+        let operation = Operation::begin(name);
+        let others: Vec<Report> = reports.into_iter().filter(|at| at.node != node.id).collect();
+        let facts = self.facts(settings, topology, &others, &[]);
+        if let Next::GiveUp(refusal) = plan::next(&operation, &facts) {
+            return self.say(format!("no failover from {name}: {refusal}"));
+        }
+        tracing::warn!(group = &*topology.group, server = &**name, why, "the primary is dead");
+        let record = Record { operation: Some(operation), ..self.record.clone() };
+        self.write_down(record).await;
+    }
+
+    /// How long ago the primary was last seen to be well; from the journal where that was before
+    /// this process began.
+    fn since_well(&self) -> Duration {
+        let recorded = || Duration::from_secs(seconds_now().saturating_sub(self.record.well_at));
+        self.well_at.map_or_else(recorded, |at| at.elapsed())
+    }
+
+    fn may_fail_over(&self, group: &Group) -> Result<(), String> {
+        let settings = &group.failover;
+        if !self.record.lossless && settings.max_loss == MaxLoss::None {
+            return Err("its commits did not wait for a replica when it was last looked at, and \
+                        failover.max_loss is \"none\""
+                .to_owned());
+        }
+        let since = self.record.failed_over_at.map(|at| seconds_now().saturating_sub(at));
+        match since.map(Duration::from_secs) {
+            Some(since) if since < settings.anti_flap => Err(format!(
+                "the last one was {} s ago, and failover.anti_flap is longer",
+                since.as_secs()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The next step of a failover.
+    async fn go_on(&mut self, settings: &Settings, topology: &Topology, operation: Operation) {
+        self.appoint(appointment(FailoverMode::Auto, &self.record)).await;
+        self.say(format!("replacing {}: {}", operation.failed, operation.stage.word()));
+        let heir = operation.heir.clone().unwrap_or_default();
+        // The failed one is not asked, unless it is only opened again.
+        let patience = |at: &Node| {
+            let asked = *at.name != *operation.failed || *at.name == *heir;
+            asked.then_some(PATIENCE)
+        };
+        let trust = self.trust.load_full();
+        let reports = survey(topology, &settings.monitor, &trust, patience).await;
+        let denied = self.denied();
+        let facts = self.facts(settings, topology, &reports, &denied);
+        let early = matches!(operation.stage, Stage::Revoke);
+        let next = match plan::next(&operation, &facts) {
+            Next::Act(_) | Next::Wait(_) if early && self.since.elapsed() > REVOKE_MAX => {
+                Next::GiveUp("the replicas do not stop receiving".to_owned())
+            }
+            next => next,
+        };
+        match next {
+            Next::Act(orders) => {
+                self.perform(orders, settings, topology, &reports).await;
+            }
+            Next::Wait(why) => self.say(format!("replacing {}: {why}", operation.failed)),
+            Next::Enter(next) => {
+                if let Some(heir) = &next.heir {
+                    let (group, stage) = (&*topology.group, next.stage.word());
+                    tracing::info!(group, heir, stage, "the failover goes on");
+                }
+                let record = Record { operation: Some(next), ..self.record.clone() };
+                self.write_down(record).await;
+            }
+            Next::GiveUp(why) => {
+                let undo = plan::undo(&reports);
+                self.perform(undo, settings, topology, &reports).await;
+                let failed = &operation.failed;
+                tracing::error!(group = &*topology.group, why, "no failover from {failed}");
+                self.say(format!("no failover from {failed}: {why}"));
+                let record = Record { operation: None, ..self.record.clone() };
+                if self.write_down(record).await {
+                    self.appoint(Appointment::Server(operation.failed)).await;
+                }
+                self.look_at = Instant::now() + THINK_AGAIN;
+            }
+            Next::Done => self.done(topology, operation).await,
+        }
+    }
+
+    fn denied(&self) -> Vec<Order> {
+        self.denied.iter().map(|(order, _)| order.clone()).collect()
+    }
+
+    /// What a plan goes by.
+    fn facts<'a>(
+        &'a self,
+        settings: &Settings,
+        topology: &'a Topology,
+        reports: &'a [Report],
+        denied: &'a [Order],
+    ) -> plan::Facts<'a> {
+        plan::Facts {
+            topology,
+            reports,
+            acknowledgers: &self.record.acknowledgers,
+            lossy: settings.group.failover.max_loss == MaxLoss::Some,
+            since_well: self.since_well(),
+            patient: self.since.elapsed() < PATIENT,
+            denied,
+        }
+    }
+
+    async fn done(&mut self, topology: &Topology, operation: Operation) {
+        let heir = operation.heir.unwrap_or_default();
+        let replaced = heir != operation.failed;
+        let record = Record {
+            epoch: self.record.epoch.saturating_add(1),
+            primary: Some(heir.clone()),
+            operation: None,
+            failed_over_at: if replaced { Some(seconds_now()) } else { self.record.failed_over_at },
+            ..self.record.clone()
+        };
+        let epoch = record.epoch;
+        if self.write_down(record).await {
+            self.health.probe_now();
+            let group = &*topology.group;
+            tracing::warn!(group, epoch, from = operation.failed, to = heir, "writes go on");
+            (self.look_at, self.well_at) = (Instant::now(), Some(Instant::now()));
+        }
+    }
+
+    /// Has servers do what they were not seen to deny; whether all of it was done.
+    async fn perform(
+        &mut self,
+        orders: Vec<Order>,
+        settings: &Settings,
+        topology: &Topology,
+        reports: &[Report],
+    ) -> bool {
+        self.denied.retain(|(_, at)| at.elapsed() < DENIED_FOR);
+        let mut orders = orders;
+        orders.retain(|order| !self.denied.iter().any(|(denied, _)| denied == order));
+        if orders.is_empty() {
+            return false;
+        }
+        let trust = self.trust.load_full();
+        let failed = perform(orders, topology, reports, &settings.monitor, &trust).await;
+        for Failed { order, why, denied } in &failed {
+            self.say(why.clone());
+            if *denied {
+                self.denied.push((order.clone(), Instant::now()));
+            }
+        }
+        failed.is_empty()
+    }
+
+    /// Writes down what is about to be; `false` when that failed and it must not be done.
+    async fn write_down(&mut self, record: Record) -> bool {
+        if let Err(error) = self.journal.write(&record).await {
+            self.say(format!("nothing is done, since it cannot be written down: {error}"));
+            return false;
+        }
+        let stage = |record: &Record| record.operation.as_ref().map(|at| at.stage);
+        if stage(&record) != stage(&self.record) {
+            self.since = Instant::now();
+        }
+        self.record = record;
+        true
+    }
+
+    async fn appoint(&self, appointment: Appointment) {
+        // Only a group that is being given up has no health task.
+        let _ = self.health.ask(|reply| Command::Appoint(appointment, reply)).await;
+    }
+
+    /// Tells operators, once for each sentence.
+    fn say(&self, doing: String) {
+        if self.keeping.load().doing != doing {
+            let group = &*self.health.cell.load().group.clone();
+            tracing::info!(group, "keeper: {doing}");
+            let epoch = self.record.epoch;
+            self.keeping.store(Arc::new(Keeping { epoch, doing }));
+        }
+    }
+}
+
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,276 @@
+//! What a server is told to do, and the statements for that in its family's words.
+
+use crate::config::failover::ReplicationAccount;
+use crate::failover::report::Told;
+use crate::topology::{Flavour, NodeId};
+
+/// Something that one server is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Which server.
+    pub node: NodeId,
+    /// What it is to do.
+    pub what: What,
+}
+
+/// What a server can be told to do. Each can be repeated without harm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// Apply what was received.
+    StartApplier,
+    /// Receive no more, so that its source gets no more acknowledgements from it.
+    StopReceiver,
+    /// Receive again.
+    StartReceiver,
+    /// Receive anew, where the applier runs: settings of the receiver count from then on.
+    RestartReceiver,
+    /// Forget that it has ever followed another.
+    Detach,
+    /// Run this setting's statement.
+    Settle(String),
+    /// Follow another server from where it is, by the account that it has.
+    Repoint(Place),
+    /// Follow another server from where its own writes ended, by this account.
+    Follow(Place, ReplicationAccount),
+    /// Take no writes: its clients' connections are ended first, since a commit that waits for an
+    /// acknowledgement would keep `read_only` waiting (V22), and it asks for no acknowledgements
+    /// once they are gone (V21).
+    Fence,
+    /// Take writes.
+    Open,
+    /// Have an account by which others replicate.
+    Admit(ReplicationAccount),
+}
+
+/// Where a server is, for others that follow it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// From here on MySQL says REPLICA and SOURCE.
+const MYSQL_SAYS_REPLICA: u32 = 80_022;
+
+// === impls ===
+
+impl Place {
+    /// From `host:port`; `None` for the path of a socket, by which no other machine can follow.
+    #[must_use]
+    pub fn of(address: &str) -> Option<Self> {
+        if address.starts_with('/') {
+            return None;
+        }
+        let (host, port) = address.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Some(Self { host: host.to_owned(), port: port.parse().ok()? })
+    }
+}
+
+impl What {
+    /// The statements, in their order. Those of [`What::Fence`] come after its clients are gone.
+    #[must_use]
+    pub fn statements(&self, told: &Told) -> Vec<String> {
+        let words = Words::of(told);
+        let Words { replica, source } = words;
+        match self {
+            Self::StartApplier => vec![format!("START {replica} SQL_THREAD")],
+            Self::StopReceiver => vec![format!("STOP {replica} IO_THREAD")],
+            Self::StartReceiver => vec![format!("START {replica} IO_THREAD")],
+            Self::RestartReceiver => {
+                vec![format!("STOP {replica} IO_THREAD"), format!("START {replica} IO_THREAD")]
+            }
+            Self::Detach => vec![format!("STOP {replica}"), format!("RESET {replica} ALL")],
+            Self::Settle(statement) => vec![statement.clone()],
+            Self::Repoint(place) => vec![
+                format!("STOP {replica}"),
+                words.change(told.flavour, place, None),
+                format!("START {replica}"),
+            ],
+            Self::Follow(place, account) => {
+                let mut all = vec![format!("STOP {replica}")];
+                if told.flavour == Flavour::MariaDb {
+                    // It goes on from what it wrote itself.
+                    let carry = "SET GLOBAL gtid_slave_pos = @@global.gtid_binlog_pos";
+                    all.push(carry.to_owned());
+                }
+                all.push(words.change(told.flavour, place, Some(account)));
+                all.push(format!("START {replica}"));
+                all
+            }
+            Self::Fence => {
+                let new = format!("rpl_semi_sync_{}_enabled", source.to_lowercase());
+                let names = [new.as_str(), "rpl_semi_sync_master_enabled"];
+                let asks = names.into_iter().find(|name| told.is_on(name));
+                let asks = asks.map(|name| format!("SET GLOBAL {name} = 0"));
+                match told.flavour {
+                    Flavour::MariaDb => {
+                        let closed = "SET GLOBAL read_only = 1".to_owned();
+                        [closed].into_iter().chain(asks).collect()
+                    }
+                    // Commits whose clients were cut off wait on, and this would wait for them.
+                    Flavour::MySql => {
+                        let closed = "SET GLOBAL super_read_only = 1".to_owned();
+                        asks.into_iter().chain([closed]).collect()
+                    }
+                }
+            }
+            Self::Open => match told.flavour {
+                Flavour::MariaDb => vec!["SET GLOBAL read_only = 0".to_owned()],
+                Flavour::MySql => vec![
+                    "SET GLOBAL super_read_only = 0".to_owned(),
+                    "SET GLOBAL read_only = 0".to_owned(),
+                ],
+            },
+            Self::Admit(account) => {
+                let user = quoted(&account.user);
+                let password = quoted(account.password.reveal());
+                vec![
+                    format!("CREATE USER IF NOT EXISTS {user}@'%' IDENTIFIED BY {password}"),
+                    format!("ALTER USER {user}@'%' IDENTIFIED BY {password}"),
+                    format!("GRANT REPLICATION SLAVE ON *.* TO {user}@'%'"),
+                ]
+            }
+        }
+    }
+
+    /// For the log: what it is, and no secret.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::StartApplier => "apply what it has received".to_owned(),
+            Self::StopReceiver => "receive no more".to_owned(),
+            Self::StartReceiver => "receive again".to_owned(),
+            Self::RestartReceiver => "receive anew".to_owned(),
+            Self::Detach => "forget its source".to_owned(),
+            Self::Settle(statement) => statement.clone(),
+            Self::Repoint(place) | Self::Follow(place, _) => {
+                format!("replicate from {}:{}", place.host, place.port)
+            }
+            Self::Fence => "end its clients' connections and take no writes".to_owned(),
+            Self::Open => "take writes".to_owned(),
+            Self::Admit(account) => format!("have the account {} for replicas", account.user),
+        }
+    }
+}
+
+/// A family's words of a version.
+#[derive(Clone, Copy)]
+struct Words {
+    replica: &'static str,
+    source: &'static str,
+}
+
+impl Words {
+    fn of(told: &Told) -> Self {
+        match told.flavour {
+            Flavour::MySql if told.version >= MYSQL_SAYS_REPLICA => {
+                Self { replica: "REPLICA", source: "SOURCE" }
+            }
+            Flavour::MySql | Flavour::MariaDb => Self { replica: "SLAVE", source: "MASTER" },
+        }
+    }
+
+    /// What names another server to follow.
+    fn change(
+        self,
+        flavour: Flavour,
+        place: &Place,
+        account: Option<&ReplicationAccount>,
+    ) -> String {
+        let source = self.source;
+        let mut text = match source {
+            "MASTER" => "CHANGE MASTER TO ".to_owned(),
+            _ => "CHANGE REPLICATION SOURCE TO ".to_owned(),
+        };
+        text.push_str(&format!("{source}_HOST = {}, ", quoted(&place.host)));
+        text.push_str(&format!("{source}_PORT = {}, ", place.port));
+        if let Some(account) = account {
+            let (user, password) = (quoted(&account.user), quoted(account.password.reveal()));
+            text.push_str(&format!("{source}_USER = {user}, {source}_PASSWORD = {password}, "));
+            if flavour == Flavour::MySql {
+                text.push_str(match source {
+                    "SOURCE" => "GET_SOURCE_PUBLIC_KEY = 1, ",
+                    _ => "GET_MASTER_PUBLIC_KEY = 1, ",
+                });
+            }
+        }
+        text.push_str(&format!("{source}_CONNECT_RETRY = 1, {source}_HEARTBEAT_PERIOD = 1, "));
+        text.push_str(&match flavour {
+            Flavour::MariaDb => "MASTER_USE_GTID = slave_pos".to_owned(),
+            Flavour::MySql => format!("{source}_AUTO_POSITION = 1"),
+        });
+        text
+    }
+}
+
+/// A text as a literal, whatever `sql_mode` says of backslashes.
+fn quoted(text: &str) -> String {
+    let mut bytes = String::from("'");
+    for part in text.chars() {
+        match part {
+            '\'' => bytes.push_str("''"),
+            other => bytes.push(other),
+        }
+    }
+    bytes.push('\'');
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::units::Secret;
+    use crate::failover::report::Told;
+    use crate::topology::gtid::{GtidSet, MariaDbState};
+
+    fn told(flavour: Flavour, version: u32) -> Told {
+        Told {
+            flavour,
+            version,
+            variables: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            executed: GtidSet::default(),
+            history: MariaDbState::default(),
+            received: GtidSet::default(),
+            applied: GtidSet::default(),
+            sources: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_family_is_told_in_its_own_words() {
+        let place = Place::of("db2:3306").expect("a place");
+        let repoint = What::Repoint(place);
+        let said = |flavour, version| repoint.statements(&told(flavour, version));
+        let maria = said(Flavour::MariaDb, 101_119);
+        assert_eq!(maria[0], "STOP SLAVE");
+        assert!(maria[1].starts_with("CHANGE MASTER TO MASTER_HOST = 'db2', MASTER_PORT = 3306"));
+        assert!(maria[1].ends_with("MASTER_USE_GTID = slave_pos"));
+        let new = said(Flavour::MySql, 90_704);
+        assert!(new[1].starts_with("CHANGE REPLICATION SOURCE TO SOURCE_HOST = 'db2'"));
+        assert!(new[1].ends_with("SOURCE_AUTO_POSITION = 1"));
+        let old = said(Flavour::MySql, 50_744);
+        assert!(old[1].starts_with("CHANGE MASTER TO") && old[2] == "START SLAVE");
+        assert!(old[1].ends_with("MASTER_AUTO_POSITION = 1"));
+    }
+
+    #[test]
+    fn no_description_tells_a_password() {
+        let password = Secret::new("hunter2".to_owned());
+        let account = ReplicationAccount { user: "repl".to_owned(), password };
+        let place = Place::of("[::1]:3307").expect("a place");
+        assert_eq!((place.host.as_str(), place.port), ("::1", 3307));
+        for what in [What::Follow(place, account.clone()), What::Admit(account)] {
+            assert!(!what.describe().contains("hunter2"));
+            assert!(!format!("{what:?}").contains("hunter2"));
+            let all = what.statements(&told(Flavour::MySql, 90_704)).join("; ");
+            assert!(all.contains("'hunter2'"), "{all}");
+        }
+        assert_eq!(Place::of("/run/mysqld/mysqld.sock"), None);
+    }
+}

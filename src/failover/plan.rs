@@ -1,0 +1,273 @@
+//! The next thing to do in a failover, from how far it is and what the servers say now.
+//!
+//! Nothing is assumed to have been done because it was ordered: each time all servers are asked
+//! anew, and what is still missing is ordered again. So a failover can be taken up by whoever finds
+//! it half done. Orders follow what MariaDB does with relay logs (V6 to V8): what was received and
+//! not applied lives in files that the server deletes at the next start of a receiver when both
+//! threads were stopped. Hence an applier runs before its receiver is stopped, and nothing starts
+//! a replica of which both are stopped.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::failover::candidate::{self, Ranked};
+use crate::failover::order::{Order, Place, What};
+use crate::failover::record::{Operation, Stage};
+use crate::failover::report::{Report, Told};
+use crate::failover::standing;
+use crate::topology::gtid::GtidSet;
+use crate::topology::{Flavour, Node, NodeId, Topology};
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Let these be done, each at its server, then look again.
+    Act(Vec<Order>),
+    /// Look again soon; what for.
+    Wait(String),
+    /// Write this down, then go on with it.
+    Enter(Operation),
+    /// Undo what can be undone: no failover for this reason.
+    GiveUp(String),
+    /// The new primary takes writes.
+    Done,
+}
+
+/// What a plan goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The group as it is published.
+    pub topology: &'a Topology,
+    /// What all servers but the failed one have just told.
+    pub reports: &'a [Report],
+    /// The replicas that may have acknowledged a commit.
+    pub acknowledgers: &'a BTreeSet<String>,
+    /// Whether what nobody alive has may be lost.
+    pub lossy: bool,
+    /// How long ago the failed primary was seen to be well.
+    pub since_well: Duration,
+    /// Whether what is only better may still be waited for.
+    pub patient: bool,
+    /// What servers have said no to.
+    pub denied: &'a [Order],
+}
+
+/// Says what to do next.
+#[must_use]
+pub fn next(operation: &Operation, facts: &Facts<'_>) -> Next {
+    match operation.stage {
+        Stage::Revoke => revoke(operation, facts),
+        Stage::Drain => drain(operation, facts),
+        Stage::Establish => establish(operation, facts),
+        Stage::Open => open(operation, facts),
+    }
+}
+
+fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
+    for name in facts.acknowledgers.iter().filter(|name| **name != operation.failed) {
+        let report = facts.reports.iter().find(|report| *report.name == **name);
+        let why = match report.map(|report| &report.told) {
+            Some(Ok(told)) if has_forgotten(told, facts.since_well) && !facts.lossy => {
+                return Next::GiveUp(format!(
+                    "{name} was started anew since {} was last seen, and MariaDB has deleted what \
+                     it had received and not applied: it may have been acknowledged",
+                    operation.failed
+                ));
+            }
+            Some(Ok(_)) => continue,
+            Some(Err(failure)) => failure.to_string(),
+            None => "it is not in use".to_owned(),
+        };
+        if !facts.lossy {
+            return Next::GiveUp(format!(
+                "{name}, which may have acknowledged what no other server has, does not answer: \
+                 {why}"
+            ));
+        }
+    }
+    let mut orders = Vec::new();
+    for (report, told) in answers(facts.reports) {
+        let [source] = told.sources.as_slice() else { continue };
+        let rests = !source.applying && !source.applier_failed;
+        // MySQL's relay log outlives this (V9), MariaDB's does not (V6).
+        let may_start = !source.receiver_stopped || told.flavour == Flavour::MySql;
+        if rests && may_start {
+            orders.push(Order { node: report.node, what: What::StartApplier });
+        } else if !source.receiver_stopped {
+            orders.push(Order { node: report.node, what: What::StopReceiver });
+        }
+    }
+    if orders.is_empty() { choose(operation, facts) } else { Next::Act(orders) }
+}
+
+/// Whether a server may have deleted what it had acknowledged after that time: MariaDB does when it
+/// starts (V6), MySQL does not (V9).
+fn has_forgotten(told: &Told, since_well: Duration) -> bool {
+    // Its seconds begin with those of the clock: one may be over at once.
+    let uptime = told.counter(&["uptime"]).map(Duration::from_secs);
+    let since = since_well + Duration::from_secs(1);
+    told.flavour == Flavour::MariaDb && uptime.is_some_and(|uptime| uptime < since)
+}
+
+/// Nobody receives any more: chooses the heir.
+fn choose(operation: &Operation, facts: &Facts<'_>) -> Next {
+    let ranked = candidate::rank(facts.reports, facts.topology);
+    let able = ranked.iter().filter(|ranked| ranked.place.is_ok());
+    let mut able = able.filter_map(|ranked| told_of(facts.reports, ranked.node));
+    let Some((heir, told)) = able.find(|(_, told)| drains(told)) else {
+        return Next::GiveUp(format!("nobody can be promoted: {}", objections(&ranked)));
+    };
+    for (other, more) in answers(facts.reports) {
+        if !facts.lossy && !told.received.contains(&more.received) {
+            return Next::GiveUp(format!(
+                "{} has received what {}, which could be promoted, has not",
+                other.name, heir.name
+            ));
+        }
+    }
+    Next::Enter(Operation {
+        stage: Stage::Drain,
+        heir: Some(heir.name.to_string()),
+        wanted: told.received.to_string(),
+        ..operation.clone()
+    })
+}
+
+/// Whether all that it has received is or will be applied.
+fn drains(told: &Told) -> bool {
+    told.applied.contains(&told.received) || told.sources.iter().all(|source| source.applying)
+}
+
+fn objections(ranked: &[Ranked]) -> String {
+    let told = ranked.iter().map(|ranked| match &ranked.place {
+        Err(why) => format!("{}: {why}", ranked.name),
+        Ok(_) => format!("{}: it has received what it cannot apply", ranked.name),
+    });
+    told.collect::<Vec<_>>().join("; ")
+}
+
+fn drain(operation: &Operation, facts: &Facts<'_>) -> Next {
+    let (heir, told) = match heir(operation, facts) {
+        Ok(found) => found,
+        Err(why) => return Next::GiveUp(why),
+    };
+    let Some(wanted) = GtidSet::parse(told.flavour, &operation.wanted) else {
+        return Next::GiveUp(format!("{:?} is no position", operation.wanted));
+    };
+    if !told.applied.contains(&wanted) {
+        if !told.received.contains(&wanted) {
+            let why = "has lost what it had received: its relay log was deleted";
+            return Next::GiveUp(format!("{} {why}", heir.name));
+        }
+        if !drains(told) {
+            return Next::GiveUp(format!("{} does not apply what it has received", heir.name));
+        }
+        return Next::Wait(format!("{} applies what it has received", heir.name));
+    }
+    // Turned to another source, a replica forgets what it has not applied; it is the heir's too,
+    // and would be there alone.
+    let behind = answers(facts.reports).find(|(_, told)| {
+        !told.applied.contains(&told.received) && told.sources.iter().all(|at| at.applying)
+    });
+    if let Some((report, _)) = behind
+        && facts.patient
+    {
+        return Next::Wait(format!("{} applies what it has received", report.name));
+    }
+    Next::Enter(Operation { stage: Stage::Establish, ..operation.clone() })
+}
+
+fn establish(operation: &Operation, facts: &Facts<'_>) -> Next {
+    let (heir, told) = match heir(operation, facts) {
+        Ok(found) => found,
+        Err(why) => return Next::Wait(why),
+    };
+    if !told.sources.is_empty() {
+        return Next::Act(vec![Order { node: heir.node, what: What::Detach }]);
+    }
+    let node = facts.topology.nodes.iter().find(|node| node.id == heir.node);
+    let place = node.and_then(|node| Place::of(&node.address));
+    let mut orders = Vec::new();
+    let ranked = candidate::rank(facts.reports, facts.topology);
+    for (other, told) in answers(facts.reports).filter(|(other, _)| other.node != heir.node) {
+        let fit = ranked.iter().any(|ranked| ranked.node == other.node && ranked.place.is_ok());
+        let Some(place) = place.as_ref().filter(|_| fit || follows(told, node)) else { continue };
+        if !follows(told, node) {
+            orders.push(Order { node: other.node, what: What::Repoint(place.clone()) });
+        }
+    }
+    let alone = !answers(facts.reports).any(|(other, _)| other.node != heir.node);
+    // Where loss is allowed, a primary without replicas does not wait for any.
+    if !(alone && facts.lossy) {
+        let mends = standing::mends(told, true);
+        for mend in mends {
+            let order = Order { node: heir.node, what: What::Settle(mend.statement) };
+            if !facts.denied.contains(&order) {
+                orders.push(order);
+            } else if mend.name.starts_with("rpl_semi_sync") && !facts.lossy {
+                let what = order.what.describe();
+                return Next::Wait(format!("{} does not let us {what}", heir.name));
+            }
+        }
+    }
+    if !orders.is_empty() {
+        return Next::Act(orders);
+    }
+    let enough = standing::acknowledging(told);
+    if !alone && !enough && facts.patient {
+        return Next::Wait(format!("nobody acknowledges {}'s commits yet", heir.name));
+    }
+    Next::Enter(Operation { stage: Stage::Open, ..operation.clone() })
+}
+
+/// Whether a replica has been told to follow that server.
+fn follows(told: &Told, node: Option<&Node>) -> bool {
+    let at = node.map(|node| &*node.address);
+    told.sources.iter().any(|source| Some(source.address().as_str()) == at)
+}
+
+fn open(operation: &Operation, facts: &Facts<'_>) -> Next {
+    let (heir, told) = match heir(operation, facts) {
+        Ok(found) => found,
+        Err(why) => return Next::Wait(why),
+    };
+    match told.is_read_only() {
+        true => Next::Act(vec![Order { node: heir.node, what: What::Open }]),
+        false => Next::Done,
+    }
+}
+
+/// What undoes a failover of which nothing but the receivers was changed: those that apply receive
+/// again. One that does not apply would lose what it has received (V6).
+#[must_use]
+pub fn undo(reports: &[Report]) -> Vec<Order> {
+    let stopped = answers(reports).filter(|(_, told)| {
+        told.sources.iter().any(|source| source.receiver_stopped && source.applying)
+            || told.flavour == Flavour::MySql
+                && told.sources.iter().any(|source| source.receiver_stopped)
+    });
+    stopped.map(|(report, _)| Order { node: report.node, what: What::StartReceiver }).collect()
+}
+
+fn answers(reports: &[Report]) -> impl Iterator<Item = (&Report, &Told)> {
+    reports.iter().filter_map(|report| Some((report, report.told()?)))
+}
+
+fn told_of(reports: &[Report], node: NodeId) -> Option<(&Report, &Told)> {
+    answers(reports).find(|(report, _)| report.node == node)
+}
+
+fn heir<'a>(operation: &Operation, facts: &Facts<'a>) -> Result<(&'a Report, &'a Told), String> {
+    let name = operation.heir.as_deref().unwrap_or_default();
+    let found = facts.reports.iter().find(|report| *report.name == *name);
+    match found.map(|report| (report, &report.told)) {
+        Some((report, Ok(told))) => Ok((report, told)),
+        Some((_, Err(failure))) => {
+            Err(format!("{name}, which is to be promoted, does not answer: {failure}"))
+        }
+        None => Err(format!("{name}, which is to be promoted, is not in use")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

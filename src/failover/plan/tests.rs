@@ -1,0 +1,242 @@
+//! Failovers step by step, with servers that do what they are told.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::health::observation::{Failure, FailureKind, Source};
+use crate::topology::gtid::MariaDbState;
+
+/// db1 is dead; db2, db3 ... replicate from it.
+struct Group {
+    topology: Topology,
+    reports: Vec<Report>,
+    lossy: bool,
+    patient: bool,
+}
+
+fn set(text: &str) -> GtidSet {
+    GtidSet::parse_mariadb(text).expect("a position")
+}
+
+/// A replica of db1 that has received and applied this much, its receiver trying to connect.
+fn replica(node: u16, received: &str, applied: &str) -> Report {
+    let source = Source {
+        host: "db1".to_owned(),
+        port: 3306,
+        server_id: 1,
+        by_gtid: true,
+        applying: true,
+        ..Source::default()
+    };
+    let variables =
+        [("gtid_strict_mode", "ON"), ("read_only", "ON"), ("rpl_semi_sync_master_enabled", "OFF")];
+    let told = Told {
+        flavour: Flavour::MariaDb,
+        version: 101_119,
+        variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        counters: [("rpl_semi_sync_master_clients".to_owned(), "1".to_owned())].into(),
+        executed: set(applied),
+        history: MariaDbState::parse(applied).expect("a state"),
+        received: set(received),
+        applied: set(applied),
+        sources: vec![source],
+    };
+    Report { node: NodeId(node - 1), name: Arc::from(format!("db{node}")), told: Ok(told) }
+}
+
+impl Group {
+    fn of(reports: Vec<Report>) -> Self {
+        let node = |id: u16| Node {
+            id: NodeId(id),
+            address: Arc::from(format!("db{}:3306", id + 1)),
+            ..crate::failover::fixture::node(&format!("db{}", id + 1))
+        };
+        let count = u16::try_from(reports.len()).expect("few");
+        let nodes = (0..=count).map(node).collect();
+        Self {
+            topology: Topology { nodes, ..Topology::empty("main") },
+            reports,
+            lossy: false,
+            patient: false,
+        }
+    }
+
+    fn told(&mut self, name: &str) -> &mut Told {
+        let report = self.reports.iter_mut().find(|report| &*report.name == name);
+        report.and_then(|report| report.told.as_mut().ok()).expect("it answers")
+    }
+
+    fn next(&self, operation: &Operation) -> Next {
+        let acknowledgers = self.reports.iter().map(|report| report.name.to_string()).collect();
+        let facts = Facts {
+            topology: &self.topology,
+            reports: &self.reports,
+            acknowledgers: &acknowledgers,
+            lossy: self.lossy,
+            since_well: Duration::from_secs(5),
+            patient: self.patient,
+            denied: &[],
+        };
+        next(operation, &facts)
+    }
+
+    /// Does what is ordered, as MariaDB would.
+    fn obey(&mut self, orders: Vec<Order>) {
+        for Order { node, what } in orders {
+            let report = self.reports.iter_mut().find(|report| report.node == node);
+            let told = report.and_then(|report| report.told.as_mut().ok()).expect("it answers");
+            match what {
+                What::StopReceiver => told.sources[0].receiver_stopped = true,
+                What::StartApplier => told.sources[0].applying = true,
+                What::Detach => told.sources.clear(),
+                What::Repoint(place) => {
+                    told.sources[0].host = place.host;
+                    told.sources[0].receiver_stopped = false;
+                    told.received = told.applied.clone();
+                }
+                What::Settle(statement) => {
+                    let words: Vec<&str> = statement.split(' ').collect();
+                    told.variables.insert(words[2].to_owned(), words[4].to_owned());
+                }
+                What::Open => {
+                    told.variables.insert("read_only".to_owned(), "OFF".to_owned());
+                }
+                other => panic!("{other:?} is no step of a failover"),
+            }
+        }
+    }
+
+    /// Goes on until it is over: the stages, and the end.
+    fn fail_over(&mut self) -> (Vec<String>, Next) {
+        let mut operation = Operation::begin("db1");
+        let mut steps = Vec::new();
+        for _ in 0..30 {
+            match self.next(&operation) {
+                Next::Act(orders) => {
+                    for order in &orders {
+                        let at = order.node.0 + 1;
+                        steps.push(format!("db{at} {}", order.what.describe()));
+                    }
+                    self.obey(orders);
+                }
+                Next::Enter(next) => operation = next,
+                Next::Wait(_) => {
+                    // Appliers do their work meanwhile.
+                    for report in &mut self.reports {
+                        let Ok(told) = &mut report.told else { continue };
+                        if told.sources.iter().any(|source| source.applying) {
+                            told.applied = told.received.clone();
+                        }
+                    }
+                }
+                end => return (steps, end),
+            }
+        }
+        panic!("it goes round in circles: {steps:?}");
+    }
+}
+
+#[test]
+fn who_has_received_most_is_promoted_after_it_has_applied_it() {
+    let mut group = Group::of(vec![replica(2, "0-1-8", "0-1-8"), replica(3, "0-1-9", "0-1-5")]);
+    let (steps, end) = group.fail_over();
+    assert_eq!(end, Next::Done, "{steps:?}");
+    assert_eq!(steps[..2], ["db2 receive no more", "db3 receive no more"]);
+    assert_eq!(steps[2], "db3 forget its source");
+    assert_eq!(steps[3], "db2 replicate from db3:3306");
+    assert_eq!(steps.last().expect("a step"), "db3 take writes");
+    assert!(group.told("db3").applied.contains(&set("0-1-9")));
+    let opened = steps.iter().position(|step| step == "db3 take writes");
+    let lossless = "db3 SET GLOBAL rpl_semi_sync_master_enabled = ON";
+    // Only what a server has can be set.
+    assert!(steps.iter().position(|step| step == lossless) < opened, "{steps:?}");
+}
+
+#[test]
+fn an_applier_runs_before_its_receiver_is_stopped() {
+    let mut group = Group::of(vec![replica(2, "0-1-9", "0-1-5")]);
+    group.told("db2").sources[0].applying = false;
+    let (steps, end) = group.fail_over();
+    assert_eq!(steps[..2], ["db2 apply what it has received", "db2 receive no more"]);
+    assert_eq!(end, Next::Done);
+}
+
+#[test]
+fn a_replica_of_which_both_threads_are_stopped_is_not_started() {
+    let mut group = Group::of(vec![replica(2, "0-1-9", "0-1-5"), replica(3, "0-1-8", "0-1-8")]);
+    let source = &mut group.told("db2").sources[0];
+    (source.applying, source.receiver_stopped) = (false, true);
+    let (steps, end) = group.fail_over();
+    assert!(steps.iter().all(|step| !step.starts_with("db2")), "{steps:?}");
+    let Next::GiveUp(why) = end else { panic!("{end:?}") };
+    assert_eq!(why, "db2 has received what db3, which could be promoted, has not");
+    group.lossy = true;
+    assert_eq!(group.fail_over().1, Next::Done);
+}
+
+#[test]
+fn without_one_that_may_have_acknowledged_there_is_no_failover() {
+    let refused = Failure::new(FailureKind::Unreachable, "refused");
+    let silent = Report { told: Err(refused), ..replica(3, "", "") };
+    let mut group = Group::of(vec![replica(2, "0-1-8", "0-1-8"), silent]);
+    let (steps, end) = group.fail_over();
+    assert!(steps.is_empty(), "{steps:?}");
+    let Next::GiveUp(why) = end else { panic!("{end:?}") };
+    assert!(why.starts_with("db3, which may have acknowledged"), "{why}");
+    group.lossy = true;
+    assert_eq!(group.fail_over().1, Next::Done);
+}
+
+#[test]
+fn one_that_was_started_anew_may_have_forgotten_what_it_acknowledged() {
+    let mut group = Group::of(vec![replica(2, "0-1-8", "0-1-8"), replica(3, "0-1-8", "0-1-8")]);
+    let mut up = |seconds: &str| {
+        let told = group.told("db3");
+        told.counters.insert("uptime".to_owned(), seconds.to_owned());
+        group.next(&Operation::begin("db1"))
+    };
+    assert!(matches!(up("6"), Next::Act(_)));
+    let Next::GiveUp(why) = up("5") else { panic!("it goes on") };
+    assert!(why.starts_with("db3 was started anew since db1"), "{why}");
+    group.told("db3").flavour = Flavour::MySql;
+    assert!(matches!(group.next(&Operation::begin("db1")), Next::Act(_)));
+}
+
+#[test]
+fn one_that_has_lost_its_relay_log_is_not_promoted() {
+    let mut group = Group::of(vec![replica(2, "0-1-9", "0-1-5")]);
+    let begun = Operation {
+        stage: Stage::Drain,
+        heir: Some("db2".to_owned()),
+        wanted: "0-1-9".to_owned(),
+        ..Operation::begin("db1")
+    };
+    assert!(matches!(group.next(&begun), Next::Wait(_)));
+    group.told("db2").received = set("0-1-5");
+    let Next::GiveUp(why) = group.next(&begun) else { panic!("it goes on") };
+    assert!(why.contains("lost what it had received"), "{why}");
+}
+
+#[test]
+fn others_are_given_time_to_apply_what_they_would_forget() {
+    let mut group = Group::of(vec![replica(2, "0-1-9", "0-1-5"), replica(3, "0-1-9", "0-1-9")]);
+    let begun = Operation {
+        stage: Stage::Drain,
+        heir: Some("db3".to_owned()),
+        wanted: "0-1-9".to_owned(),
+        ..Operation::begin("db1")
+    };
+    group.patient = true;
+    assert_eq!(group.next(&begun), Next::Wait("db2 applies what it has received".to_owned()));
+    group.patient = false;
+    assert!(matches!(group.next(&begun), Next::Enter(at) if at.stage == Stage::Establish));
+}
+
+#[test]
+fn what_is_given_up_is_undone_where_nothing_is_lost_by_it() {
+    let mut group = Group::of(vec![replica(2, "0-1-9", "0-1-5"), replica(3, "0-1-8", "0-1-8")]);
+    group.told("db2").sources[0].receiver_stopped = true;
+    let source = &mut group.told("db3").sources[0];
+    (source.applying, source.receiver_stopped) = (false, true);
+    assert_eq!(undo(&group.reports), [Order { node: NodeId(1), what: What::StartReceiver }]);
+}

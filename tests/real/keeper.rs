@@ -1,0 +1,277 @@
+//! A proxy that keeps its group: a primary that dies is replaced without losing what clients were
+//! told of, and follows its successor when it comes back.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use mysql_async::prelude::Queryable as _;
+use pointsman::app::tasks;
+use pointsman::provider::Flavour;
+use pointsman::provider::local::Cluster;
+use pointsman::provider::replication::{APP, KEEPER, ROOT};
+use pointsman::provider::server::Server;
+use tokio::task::JoinHandle;
+
+use crate::faults::console;
+use crate::proxy::Proxy;
+use crate::{clients, servers, wait};
+
+const WRITERS: u64 = 8;
+
+/// What a keeper may not set on MariaDB without SUPER.
+const DURABLE: &[&str] = &["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1"];
+
+/// A proxy that keeps the group in front of which it stands.
+async fn keeper(cluster: &Cluster, failover: &str) -> Proxy {
+    let (user, password) = KEEPER;
+    let seed = cluster.primary().expect("a primary").address();
+    let config = format!(
+        "admin = \"{{admin}}\"\nhttp = \"{{http}}\"\nstate_dir = \"{{state}}\"\n\n\
+         [monitor]\nuser = \"{user}\"\npassword = \"{password}\"\ninterval = \"100ms\"\n\
+         timeout = \"500ms\"\n\n\
+         [groups.main]\nlisten = \"{{listen}}\"\nseeds = [\"{seed}\"]\n\n\
+         [groups.main.failover]\nmode = \"auto\"\n{failover}\n"
+    );
+    Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// What SHOW CLUSTER says: the mode, and what the keeper does.
+async fn standing(proxy: &Proxy) -> (String, String) {
+    let answer = console(proxy, "SHOW CLUSTER").await;
+    let cells: Vec<&str> = answer.split('\t').collect();
+    let of = |subject: &str| cells.chunks_exact(5).find(|row| row[2] == subject);
+    let mode = of("mode").map_or("", |row| row[3]).to_owned();
+    let keeper = of("keeper").map_or("", |row| row[4]).to_owned();
+    (mode, keeper)
+}
+
+/// Waits until a failover would lose nothing, and the keeper has seen it. A server that has just
+/// been started may have forgotten what it had received: the keeper must have seen it live.
+async fn wait_safe(cluster: &Cluster, proxy: &Proxy) {
+    for server in cluster.servers() {
+        wait::until("a server to have been up for a while", || async {
+            let uptime = servers::status(server, cluster.flavour(), "UPTIME").await;
+            uptime.parse::<u64>().is_ok_and(|seconds| seconds >= 3).then_some(())
+        })
+        .await;
+    }
+    wait::until("the group to be safe", || async {
+        let (mode, keeper) = standing(proxy).await;
+        (mode == "safe" && keeper.ends_with("takes the writes")).then_some(())
+    })
+    .await;
+}
+
+/// Writers that go on until they are told to stop, and what they were told of.
+#[derive(Debug, Default)]
+struct Ledger {
+    stop: AtomicBool,
+    next: AtomicU64,
+    acknowledged: Mutex<Vec<u64>>,
+    /// Each with the words of its error.
+    unknown: Mutex<Vec<(u64, String)>>,
+}
+
+impl Ledger {
+    async fn open(cluster: &Cluster, proxy: &Proxy) -> (Arc<Self>, Vec<JoinHandle<()>>) {
+        let primary = cluster.primary().expect("a primary");
+        primary.run(&["CREATE TABLE app.ledger (id BIGINT, KEY (id))"]).await.expect("a table");
+        let ledger = Arc::new(Self::default());
+        let mut writers = Vec::new();
+        for _ in 0..WRITERS {
+            let (ledger, port) = (ledger.clone(), proxy.port);
+            writers.push(tasks::spawn("writer", async move { ledger.write(port).await }));
+        }
+        (ledger, writers)
+    }
+
+    async fn write(&self, port: u16) {
+        let mut conn = clients::connect(port, APP).await;
+        while !self.stop.load(Ordering::Relaxed) {
+            let id = self.next.fetch_add(1, Ordering::Relaxed);
+            match conn.query_drop(format!("INSERT INTO ledger VALUES ({id})")).await {
+                Ok(()) => self.acknowledged.lock().expect("a list").push(id),
+                Err(error) => {
+                    self.unknown.lock().expect("a list").push((id, error.to_string()));
+                    conn = clients::connect(port, APP).await;
+                }
+            }
+        }
+        conn.disconnect().await.expect("a goodbye");
+    }
+
+    fn count(&self) -> usize {
+        self.acknowledged.lock().expect("a list").len()
+    }
+
+    /// Waits until so many more writes were acknowledged.
+    async fn more(&self, writes: usize) {
+        let before = self.count();
+        wait::until("writes to go on", || async {
+            (self.count() >= before + writes).then_some(())
+        })
+        .await;
+    }
+
+    /// What was told of is there once, on every server.
+    async fn check(&self, servers: &[&Server]) {
+        let mut acknowledged = self.acknowledged.lock().expect("a list").clone();
+        acknowledged.sort_unstable();
+        let wanted: BTreeSet<u64> = acknowledged.iter().copied().collect();
+        for server in servers {
+            wait::until("every server to have all of it", || async {
+                let mut conn = mysql_async::Conn::new(server.opts(ROOT)).await.ok()?;
+                let there: Vec<u64> = conn.query("SELECT id FROM app.ledger").await.ok()?;
+                wanted.is_subset(&there.into_iter().collect()).then_some(())
+            })
+            .await;
+            let twice = "SELECT COUNT(*) FROM (SELECT id FROM app.ledger GROUP BY id \
+                         HAVING COUNT(*) > 1) AS twice";
+            assert_eq!(server.ask(twice).await.expect("a count"), "0", "{}", server.name);
+        }
+    }
+}
+
+/// The server that takes the writes, by its own word.
+async fn writable(cluster: &Cluster) -> Vec<&Server> {
+    let mut found = Vec::new();
+    for server in cluster.servers() {
+        if server.ask("SELECT @@global.read_only").await.is_ok_and(|value| value == "0") {
+            found.push(server);
+        }
+    }
+    found
+}
+
+async fn follows(flavour: Flavour, server: &Server, port: u16) -> bool {
+    let (status, from, receiving) = match flavour {
+        Flavour::Mariadb => ("SHOW SLAVE STATUS", "Master_Port", "Slave_IO_Running"),
+        Flavour::Mysql => ("SHOW REPLICA STATUS", "Source_Port", "Replica_IO_Running"),
+    };
+    let Ok(mut conn) = mysql_async::Conn::new(server.opts(ROOT)).await else {
+        return false;
+    };
+    let Ok(row) = conn.query_first::<mysql_async::Row, _>(status).await else { return false };
+    row.is_some_and(|row| {
+        row.get::<u16, _>(from) == Some(port)
+            && row.get::<String, _>(receiving).as_deref() == Some("Yes")
+    })
+}
+
+#[tokio::test]
+async fn a_killed_primary_is_replaced_and_follows_when_it_comes_back() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own_with(flavour, 2, DURABLE).await;
+        cluster.wait_acknowledging(2).await.expect("two replicas acknowledge");
+        let proxy = keeper(&cluster, "anti_flap = \"0\"").await;
+        wait_safe(&cluster, &proxy).await;
+        let (ledger, writers) = Ledger::open(&cluster, &proxy).await;
+        ledger.more(200).await;
+        let mut dead = cluster.primary().expect("a primary");
+        let mut left_out = None;
+        // Twice: the second time what has come back is a candidate, too.
+        for _ in 0..2 {
+            cluster.kill(&dead.name).await.expect("it is killed");
+            ledger.more(200).await;
+            let heads = writable(&cluster).await;
+            let [head] = heads.as_slice() else { panic!("{heads:?}") };
+            assert_ne!(head.name, dead.name);
+            cluster.start(&dead.name).await.expect("it comes back");
+            wait::until("the old primary to follow the new one", || async {
+                let follows = follows(flavour, dead, head.port).await;
+                (follows || standing(&proxy).await.1.contains("of its own")).then_some(())
+            })
+            .await;
+            if !follows(flavour, dead, head.port).await {
+                // It had commits that nobody was told of: closed, and left to an operator.
+                assert_eq!(writable(&cluster).await.len(), 1);
+                left_out = Some(dead.name.clone());
+                break;
+            }
+            wait_safe(&cluster, &proxy).await;
+            dead = head;
+        }
+        ledger.stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.await.expect("a writer");
+        }
+        let members = cluster.servers().iter().filter(|at| Some(&at.name) != left_out.as_ref());
+        let members: Vec<&Server> = members.collect();
+        ledger.check(&members).await;
+        let unknown = ledger.unknown.lock().expect("a list").clone();
+        println!("{flavour:?}: {} acknowledged, {} unknown", ledger.count(), unknown.len());
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_primary_is_replaced_and_takes_no_write_when_it_thaws() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own_with(flavour, 2, DURABLE).await;
+        cluster.wait_acknowledging(2).await.expect("two replicas acknowledge");
+        let proxy = keeper(&cluster, "").await;
+        wait_safe(&cluster, &proxy).await;
+        let (ledger, writers) = Ledger::open(&cluster, &proxy).await;
+        ledger.more(200).await;
+        let frozen = cluster.primary().expect("a primary");
+        cluster.freeze(&frozen.name).expect("it is frozen");
+        ledger.more(200).await;
+        cluster.thaw(&frozen.name).expect("it thaws");
+        // What it had in flight makes it a stranger, or it follows; writable it is no more.
+        wait::until("the old primary to be closed", || async {
+            let heads = writable(&cluster).await;
+            let closed = heads.len() == 1 && heads[0].name != frozen.name;
+            let out = standing(&proxy).await.1.contains("stays out");
+            let follows = closed && follows(flavour, frozen, heads[0].port).await;
+            (closed && (out || follows)).then_some(())
+        })
+        .await;
+        ledger.more(50).await;
+        ledger.stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.await.expect("a writer");
+        }
+        let others = cluster.servers().iter().filter(|server| server.name != frozen.name);
+        ledger.check(&others.collect::<Vec<_>>()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failover_that_could_lose_something_waits_for_an_operator() {
+    for flavour in servers::flavours() {
+        let cluster = servers::own_with(flavour, 2, DURABLE).await;
+        cluster.wait_acknowledging(2).await.expect("two replicas acknowledge");
+        let proxy = keeper(&cluster, "").await;
+        wait_safe(&cluster, &proxy).await;
+        let replica = cluster.replicas().expect("two replicas")[0];
+        let primary = cluster.primary().expect("a primary");
+        // Either replica may be the only one that has what was acknowledged last.
+        cluster.kill(&replica.name).await.expect("it is killed");
+        cluster.kill(&primary.name).await.expect("it is killed");
+        wait::until("the keeper to say why it waits", || async {
+            standing(&proxy).await.1.contains("which may have acknowledged").then_some(())
+        })
+        .await;
+        assert!(writable(&cluster).await.is_empty());
+        // The replica comes back: with all that it had received, on MySQL.
+        cluster.start(&replica.name).await.expect("it comes back");
+        match flavour {
+            Flavour::Mysql => {
+                wait::until("a new primary", || async {
+                    (writable(&cluster).await.len() == 1).then_some(())
+                })
+                .await;
+            }
+            Flavour::Mariadb => {
+                wait::until("the keeper to say what is still in doubt", || async {
+                    standing(&proxy).await.1.contains("MariaDB has deleted").then_some(())
+                })
+                .await;
+                assert!(writable(&cluster).await.is_empty());
+                cluster.start(&primary.name).await.expect("it comes back");
+                wait_safe(&cluster, &proxy).await;
+                assert_eq!(writable(&cluster).await[0].name, primary.name);
+            }
+        }
+    }
+}
