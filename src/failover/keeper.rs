@@ -17,36 +17,30 @@ use crate::config::{Group, Monitor};
 use crate::failover::execute::{Failed, perform};
 use crate::failover::journal::Journal;
 use crate::failover::order::{Order, What};
-use crate::failover::plan::{self, Next};
 use crate::failover::record::{Operation, Record, Stage};
 use crate::failover::report::Report;
 use crate::failover::standing;
 use crate::failover::survey::{PATIENCE, survey};
 use crate::failover::upkeep;
-use crate::failover::verdict::{self, Verdict};
+use crate::failover::verdict::{self, Return};
 use crate::health::assemble::Appointment;
 use crate::health::{Command, Health};
 use crate::secrets;
 use crate::tls::trust::Trust;
 use crate::topology::{Condition, Node, Topology};
 
+mod replacement;
+
 /// How often a keeper looks at what health publishes, changes aside.
 const TICK: Duration = Duration::from_millis(100);
 /// How often the servers of a group whose primary is well are all asked.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How long a primary that is down may take to say that it is not.
-const LAST_WORD: Duration = Duration::from_secs(1);
 /// How soon a failover that was refused is thought over again.
 const THINK_AGAIN: Duration = Duration::from_millis(500);
 /// To how many seconds the journal knows when the primary was last seen to be well.
 const WELL_TO_THE: u64 = 60;
 /// How long a server is not asked again for what it has denied.
 const DENIED_FOR: Duration = Duration::from_secs(60);
-/// How long a failover waits for what is only better.
-const PATIENT: Duration = Duration::from_secs(1);
-/// How long a failover that has changed nothing but receivers may take before it is undone; to
-/// apply what was received may take longer.
-const REVOKE_MAX: Duration = Duration::from_secs(15);
 
 /// By what a keeper works; replaced by a reload.
 #[derive(Debug, Clone)]
@@ -88,6 +82,10 @@ pub struct Keeper {
     well_at: Option<Instant>,
     /// The primary was down when it was last looked at.
     was_down: bool,
+    /// Nobody takes the writes until it is known what the primary has gone through.
+    in_doubt: bool,
+    /// The mode of the last look; `None` before the first.
+    mode: Option<FailoverMode>,
 }
 
 /// The name of the account that is made.
@@ -95,7 +93,8 @@ pub const OWN_ACCOUNT: &str = "pointsman_replica";
 
 // === impls ===
 
-/// Whom a record lets take the writes, as far as the mode lets it say so.
+/// Whom a record alone lets take the writes, as far as the mode lets it say so. A primary may have
+/// gone through a crash since it was written.
 #[must_use]
 pub fn appointment(mode: FailoverMode, record: &Record) -> Appointment {
     match (mode, &record.operation, &record.primary) {
@@ -108,7 +107,9 @@ pub fn appointment(mode: FailoverMode, record: &Record) -> Appointment {
                 operation.stage.word()
             )),
         },
-        (FailoverMode::Auto, None, Some(primary)) => Appointment::Server(primary.clone()),
+        (FailoverMode::Auto, None, Some(primary)) => Appointment::Nobody(format!(
+            "it is not known yet whether {primary} has all that it had"
+        )),
     }
 }
 
@@ -138,6 +139,8 @@ impl Keeper {
             since: now,
             well_at: None,
             was_down: false,
+            in_doubt: true,
+            mode: None,
         }
     }
 
@@ -171,8 +174,11 @@ impl Keeper {
 
     async fn look(&mut self) {
         let settings = self.settings.load_full();
-        if settings.group.failover.mode == FailoverMode::Follow {
-            self.let_go().await;
+        let mode = settings.group.failover.mode;
+        if self.mode != Some(mode) && !self.change_to(mode).await {
+            return;
+        }
+        if mode == FailoverMode::Follow {
             return;
         }
         let topology = self.health.cell.load();
@@ -192,15 +198,27 @@ impl Keeper {
         if let Some(at) = node.observed_at
             && node.condition == Condition::Up
             && !node.read_only
+            && !self.in_doubt
         {
             self.well_at = Some(Instant::from_std(at));
         }
         match node.condition {
+            Condition::Up | Condition::Draining if self.in_doubt => {
+                if Instant::now() >= self.look_at {
+                    self.receive(&settings, &topology, &node).await;
+                }
+            }
             Condition::Up | Condition::Draining if Instant::now() >= self.look_at => {
                 self.look_after(&settings, &topology, &node).await;
             }
             Condition::Up | Condition::Draining => {}
             Condition::Suspect => self.health.probe_now(),
+            Condition::Down if !self.in_doubt => {
+                // Started anew, it would take writes before anybody knew what it has lost.
+                self.in_doubt = true;
+                let why = format!("{primary} does not answer");
+                self.appoint(Appointment::Nobody(why)).await;
+            }
             Condition::Down if Instant::now() >= self.look_at => {
                 self.consider(&settings, &topology, &node).await;
             }
@@ -211,12 +229,61 @@ impl Keeper {
         }
     }
 
-    /// The group is not kept: whoever replication says takes the writes.
-    async fn let_go(&mut self) {
-        if self.keeping.load().doing.is_empty() {
-            self.appoint(Appointment::Open).await;
-            self.say("servers are not changed: failover.mode is \"follow\"".to_owned());
-            self.record.primary = None;
+    /// The group is kept from now on, or not any more: then whoever replication says takes the
+    /// writes.
+    async fn change_to(&mut self, mode: FailoverMode) -> bool {
+        match mode {
+            FailoverMode::Follow => {
+                self.appoint(Appointment::Open).await;
+                self.say("servers are not changed: failover.mode is \"follow\"".to_owned());
+            }
+            // At the start it was read before anybody could take writes.
+            FailoverMode::Auto if self.mode.is_none() => {}
+            FailoverMode::Auto => match self.journal.read() {
+                Ok(record) => {
+                    // Somebody else may have been the primary since.
+                    self.record = Record { primary: None, ..record };
+                }
+                Err(error) => {
+                    self.say(error.to_string());
+                    return false;
+                }
+            },
+        }
+        self.mode = Some(mode);
+        true
+    }
+
+    /// The primary answers again, or for the first time: has it all that it had?
+    async fn receive(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
+        self.look_at = Instant::now() + THINK_AGAIN;
+        let reports = self.ask_all(settings, topology).await;
+        let Some(head) = reports.iter().find(|at| at.node == node.id).and_then(Report::told) else {
+            return;
+        };
+        if !head.sources.is_empty() {
+            return self.yield_to(&reports, topology, node).await;
+        }
+        let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
+        let name = &node.name;
+        match verdict::returned(head, &others, &self.record.acknowledgers, self.since_well()) {
+            Return::Sound => {
+                self.in_doubt = false;
+                self.look_at = Instant::now();
+                self.appoint(Appointment::Server(name.to_string())).await;
+            }
+            Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
+                self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
+            }
+            Return::Unsure(_) => {
+                self.in_doubt = false;
+                self.appoint(Appointment::Server(name.to_string())).await;
+            }
+            Return::Behind(servers) => {
+                let servers = servers.join(", ");
+                let why = format!("it came back without what {servers} has received from it");
+                self.begin(settings, topology, node, &reports, &why).await;
+            }
         }
     }
 
@@ -236,6 +303,7 @@ impl Keeper {
             ..self.record.clone()
         };
         if self.write_down(record).await {
+            self.in_doubt = false;
             self.appoint(Appointment::Server(name)).await;
         }
     }
@@ -243,8 +311,7 @@ impl Keeper {
     /// The primary is well: looks at everything else.
     async fn look_after(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
         self.look_at = Instant::now() + LOOK_EVERY;
-        let trust = self.trust.load_full();
-        let reports = survey(topology, &settings.monitor, &trust, |_| Some(PATIENCE)).await;
+        let reports = self.ask_all(settings, topology).await;
         let Some(head) = reports.iter().find(|at| at.node == node.id).and_then(Report::told) else {
             return;
         };
@@ -322,6 +389,11 @@ impl Keeper {
         Some(account)
     }
 
+    async fn ask_all(&self, settings: &Settings, topology: &Topology) -> Vec<Report> {
+        let trust = self.trust.load_full();
+        survey(topology, &settings.monitor, &trust, |_| Some(PATIENCE)).await
+    }
+
     /// Notes who belongs to the group, and who may acknowledge: before anybody is let to.
     async fn note_members(
         &mut self,
@@ -369,156 +441,8 @@ impl Keeper {
         };
         let to = head.name.to_string();
         if self.write_down(record).await {
+            self.in_doubt = false;
             self.appoint(Appointment::Server(to)).await;
-        }
-    }
-
-    /// The primary does not answer: is it dead, and may it be replaced?
-    async fn consider(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
-        self.look_at = Instant::now() + THINK_AGAIN;
-        let trust = self.trust.load_full();
-        let patience = |at: &Node| Some(if at.id == node.id { LAST_WORD } else { PATIENCE });
-        let reports = survey(topology, &settings.monitor, &trust, patience).await;
-        let name = &node.name;
-        let why = match verdict::judge(node.id, &reports) {
-            Verdict::Dead(why) => why,
-            Verdict::Alive => return self.health.probe_now(),
-            Verdict::Saturated(why) => return self.say(format!("{name} is full: {why}")),
-            Verdict::Unreachable(hearing) => {
-                let hearing = hearing.join(", ");
-                return self.say(format!("no failover: {hearing} still hears from {name}"));
-            }
-            Verdict::Isolated => {
-                return self.say("no failover: no server at all answers here".to_owned());
-            }
-        };
-        if let Err(refusal) = self.may_fail_over(&settings.group) {
-            return self.say(format!("no failover from {name}: {refusal}"));
-        }
-        let operation = Operation::begin(name);
-        let others: Vec<Report> = reports.into_iter().filter(|at| at.node != node.id).collect();
-        let facts = self.facts(settings, topology, &others, &[]);
-        if let Next::GiveUp(refusal) = plan::next(&operation, &facts) {
-            return self.say(format!("no failover from {name}: {refusal}"));
-        }
-        tracing::warn!(group = &*topology.group, server = &**name, why, "the primary is dead");
-        let record = Record { operation: Some(operation), ..self.record.clone() };
-        self.write_down(record).await;
-    }
-
-    /// How long ago the primary was last seen to be well; from the journal where that was before
-    /// this process began.
-    fn since_well(&self) -> Duration {
-        let recorded = || Duration::from_secs(seconds_now().saturating_sub(self.record.well_at));
-        self.well_at.map_or_else(recorded, |at| at.elapsed())
-    }
-
-    fn may_fail_over(&self, group: &Group) -> Result<(), String> {
-        let settings = &group.failover;
-        if !self.record.lossless && settings.max_loss == MaxLoss::None {
-            return Err("its commits did not wait for a replica when it was last looked at, and \
-                        failover.max_loss is \"none\""
-                .to_owned());
-        }
-        let since = self.record.failed_over_at.map(|at| seconds_now().saturating_sub(at));
-        match since.map(Duration::from_secs) {
-            Some(since) if since < settings.anti_flap => Err(format!(
-                "the last one was {} s ago, and failover.anti_flap is longer",
-                since.as_secs()
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// The next step of a failover.
-    async fn go_on(&mut self, settings: &Settings, topology: &Topology, operation: Operation) {
-        self.appoint(appointment(FailoverMode::Auto, &self.record)).await;
-        self.say(format!("replacing {}: {}", operation.failed, operation.stage.word()));
-        let heir = operation.heir.clone().unwrap_or_default();
-        // The failed one is not asked, unless it is only opened again.
-        let patience = |at: &Node| {
-            let asked = *at.name != *operation.failed || *at.name == *heir;
-            asked.then_some(PATIENCE)
-        };
-        let trust = self.trust.load_full();
-        let reports = survey(topology, &settings.monitor, &trust, patience).await;
-        let denied = self.denied();
-        let facts = self.facts(settings, topology, &reports, &denied);
-        let early = matches!(operation.stage, Stage::Revoke);
-        let next = match plan::next(&operation, &facts) {
-            Next::Act(_) | Next::Wait(_) if early && self.since.elapsed() > REVOKE_MAX => {
-                Next::GiveUp("the replicas do not stop receiving".to_owned())
-            }
-            next => next,
-        };
-        match next {
-            Next::Act(orders) => {
-                self.perform(orders, settings, topology, &reports).await;
-            }
-            Next::Wait(why) => self.say(format!("replacing {}: {why}", operation.failed)),
-            Next::Enter(next) => {
-                if let Some(heir) = &next.heir {
-                    let (group, stage) = (&*topology.group, next.stage.word());
-                    tracing::info!(group, heir, stage, "the failover goes on");
-                }
-                let record = Record { operation: Some(next), ..self.record.clone() };
-                self.write_down(record).await;
-            }
-            Next::GiveUp(why) => {
-                let undo = plan::undo(&reports);
-                self.perform(undo, settings, topology, &reports).await;
-                let failed = &operation.failed;
-                tracing::error!(group = &*topology.group, why, "no failover from {failed}");
-                self.say(format!("no failover from {failed}: {why}"));
-                let record = Record { operation: None, ..self.record.clone() };
-                if self.write_down(record).await {
-                    self.appoint(Appointment::Server(operation.failed)).await;
-                }
-                self.look_at = Instant::now() + THINK_AGAIN;
-            }
-            Next::Done => self.done(topology, operation).await,
-        }
-    }
-
-    fn denied(&self) -> Vec<Order> {
-        self.denied.iter().map(|(order, _)| order.clone()).collect()
-    }
-
-    /// What a plan goes by.
-    fn facts<'a>(
-        &'a self,
-        settings: &Settings,
-        topology: &'a Topology,
-        reports: &'a [Report],
-        denied: &'a [Order],
-    ) -> plan::Facts<'a> {
-        plan::Facts {
-            topology,
-            reports,
-            acknowledgers: &self.record.acknowledgers,
-            lossy: settings.group.failover.max_loss == MaxLoss::Some,
-            since_well: self.since_well(),
-            patient: self.since.elapsed() < PATIENT,
-            denied,
-        }
-    }
-
-    async fn done(&mut self, topology: &Topology, operation: Operation) {
-        let heir = operation.heir.unwrap_or_default();
-        let replaced = heir != operation.failed;
-        let record = Record {
-            epoch: self.record.epoch.saturating_add(1),
-            primary: Some(heir.clone()),
-            operation: None,
-            failed_over_at: if replaced { Some(seconds_now()) } else { self.record.failed_over_at },
-            ..self.record.clone()
-        };
-        let epoch = record.epoch;
-        if self.write_down(record).await {
-            self.health.probe_now();
-            let group = &*topology.group;
-            tracing::warn!(group, epoch, from = operation.failed, to = heir, "writes go on");
-            (self.look_at, self.well_at) = (Instant::now(), Some(Instant::now()));
         }
     }
 

@@ -103,10 +103,7 @@ fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
 /// Whether a server may have deleted what it had acknowledged after that time: MariaDB does when it
 /// starts (V6), MySQL does not (V9).
 fn has_forgotten(told: &Told, since_well: Duration) -> bool {
-    // Its seconds begin with those of the clock: one may be over at once.
-    let uptime = told.counter(&["uptime"]).map(Duration::from_secs);
-    let since = since_well + Duration::from_secs(1);
-    told.flavour == Flavour::MariaDb && uptime.is_some_and(|uptime| uptime < since)
+    told.flavour == Flavour::MariaDb && told.may_have_started_within(since_well)
 }
 
 /// Nobody receives any more: chooses the heir.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::health::observation::{Failure, Source};
 use crate::topology::gtid::{GtidSet, MariaDbState};
@@ -70,6 +71,14 @@ impl Told {
     #[must_use]
     pub fn counter(&self, names: &[&str]) -> Option<u64> {
         names.iter().find_map(|name| self.counters.get(*name)).and_then(|text| text.parse().ok())
+    }
+
+    /// Whether it may have been started within this time: its seconds begin with those of the
+    /// clock, so that one may be over at once.
+    #[must_use]
+    pub fn may_have_started_within(&self, time: Duration) -> bool {
+        let uptime = self.counter(&["uptime"]).map(Duration::from_secs);
+        uptime.is_some_and(|uptime| uptime < time.saturating_add(Duration::from_secs(1)))
     }
 
     /// Whether this variable is on.

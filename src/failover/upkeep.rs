@@ -151,3 +151,130 @@ fn own(told: &Told, head: &Told) -> Option<String> {
     };
     (!left.is_empty()).then_some(left)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::units::Secret;
+    use crate::topology::gtid::{GtidSet, MariaDbState};
+
+    fn told(server_id: u32, state: &str, variables: &[(&str, &str)]) -> Told {
+        let set = GtidSet::parse_mariadb(state).expect("a position");
+        let id = ("server_id".to_owned(), server_id.to_string());
+        let given = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Told {
+            flavour: Flavour::MariaDb,
+            version: 101_119,
+            variables: given.chain([id]).collect(),
+            counters: [].into(),
+            executed: set.clone(),
+            history: MariaDbState::parse(state).expect("a state"),
+            received: set.clone(),
+            applied: set,
+            sources: Vec::new(),
+        }
+    }
+
+    fn from(server: u32) -> Source {
+        Source {
+            host: format!("db{server}"),
+            port: 3306,
+            server_id: server,
+            by_gtid: true,
+            receiving: true,
+            applying: true,
+            ..Source::default()
+        }
+    }
+
+    const CLOSED: &[(&str, &str)] = &[("read_only", "ON"), ("rpl_semi_sync_slave_enabled", "ON")];
+
+    /// What is to be done where db1 is the primary, and db2, db3 ... say this.
+    fn found(primary: &Told, others: &[Told]) -> (Vec<String>, Vec<(String, String)>) {
+        let all = [primary].into_iter().chain(others);
+        let reports: Vec<Report> = (0u16..)
+            .zip(all)
+            .map(|(at, told)| Report {
+                node: NodeId(at),
+                name: Arc::from(format!("db{}", at + 1)),
+                told: Ok(told.clone()),
+            })
+            .collect();
+        let node = |report: &Report| Node {
+            id: report.node,
+            address: Arc::from(format!("{}:3306", report.name)),
+            ..crate::failover::fixture::node(&report.name)
+        };
+        let topology =
+            Topology { nodes: reports.iter().map(node).collect(), ..Topology::empty("main") };
+        let password = Secret::new("secret".to_owned());
+        let account = ReplicationAccount { user: "repl".to_owned(), password };
+        let members = reports.iter().map(|report| report.name.to_string()).collect();
+        let found = look(&Facts {
+            topology: &topology,
+            reports: &reports,
+            primary: NodeId(0),
+            members: &members,
+            account: Some(&account),
+        });
+        let say = |at: &Order| format!("db{} {}", at.node.0 + 1, at.what.describe());
+        (found.orders.iter().map(say).collect(), found.left_out)
+    }
+
+    #[test]
+    fn an_old_primary_is_closed_before_anything_else_and_follows_after_that() {
+        let primary = told(1, "0-2-8,0-1-9", &[]);
+        let open = [("read_only", "OFF"), ("rpl_semi_sync_master_enabled", "ON")];
+        let back = found(&primary, &[told(2, "0-2-8", &open)]);
+        assert_eq!(back.0, ["db2 end its clients' connections and take no writes"]);
+        let asks = [("read_only", "ON"), ("rpl_semi_sync_master_enabled", "ON")];
+        assert_eq!(found(&primary, &[told(2, "0-2-8", &asks)]).0, back.0);
+        let closed = found(&primary, &[told(2, "0-2-8", CLOSED)]);
+        assert_eq!(closed, (vec!["db2 replicate from db1:3306".to_owned()], Vec::new()));
+    }
+
+    #[test]
+    fn who_has_transactions_of_its_own_is_left_as_it_is() {
+        // By number alone the primary would have all of it.
+        let (orders, left_out) = found(&told(1, "0-2-8,0-1-12", &[]), &[told(2, "0-2-9", CLOSED)]);
+        assert!(orders.is_empty(), "{orders:?}");
+        let why = "it has transactions of its own: 0-2-9";
+        assert_eq!(left_out, [("db2".to_owned(), why.to_owned())]);
+    }
+
+    #[test]
+    fn a_replica_of_a_former_primary_is_turned_when_it_has_applied_all() {
+        let primary = told(1, "0-3-8,0-1-9", &[]);
+        let mut lost = Told { sources: vec![from(3)], ..told(2, "0-3-8", CLOSED) };
+        assert_eq!(found(&primary, &[lost.clone()]).0, ["db2 replicate from db1:3306"]);
+        // What it has received and the primary has not would be forgotten.
+        lost.received = GtidSet::parse_mariadb("0-3-11").expect("a position");
+        assert_eq!(found(&primary, &[lost.clone()]), (Vec::new(), Vec::new()));
+        lost.sources[0].applying = false;
+        let (orders, left_out) = found(&primary, &[lost]);
+        assert!(orders.is_empty() && left_out[0].1.contains("received what"), "{left_out:?}");
+    }
+
+    #[test]
+    fn a_chain_is_somebody_s_wish() {
+        let middle = Told { sources: vec![from(1)], ..told(2, "0-1-9", CLOSED) };
+        let end = Told { sources: vec![from(2)], ..told(3, "0-1-9", CLOSED) };
+        assert_eq!(found(&told(1, "0-1-9", &[]), &[middle, end]), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn commits_wait_for_replicas_as_soon_as_there_is_one_to_wait_for() {
+        let waits = [("rpl_semi_sync_master_enabled", "OFF")];
+        let primary = told(1, "0-1-9", &waits);
+        let mute = [("read_only", "ON"), ("rpl_semi_sync_slave_enabled", "OFF")];
+        let replica = Told { sources: vec![from(1)], ..told(2, "0-1-9", &mute) };
+        let first = found(&primary, &[replica]).0;
+        let switch = "db2 SET GLOBAL rpl_semi_sync_slave_enabled = ON";
+        assert_eq!(first, [switch, "db2 receive anew"]);
+        let replica = Told { sources: vec![from(1)], ..told(2, "0-1-9", CLOSED) };
+        let then = found(&primary, &[replica]).0;
+        assert_eq!(then, ["db1 SET GLOBAL rpl_semi_sync_master_enabled = ON"]);
+    }
+}

@@ -3,7 +3,10 @@
 //! That it does not answer says little: the network between may be broken, or this machine. Its
 //! replicas hear from it every second; only if none of them does either is it dead.
 
-use crate::failover::report::Report;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::failover::report::{Report, Told};
 use crate::health::observation::FailureKind;
 use crate::topology::NodeId;
 
@@ -20,6 +23,43 @@ pub enum Verdict {
     Isolated,
     /// It does not answer here, and nobody who answers hears from it.
     Dead(String),
+}
+
+/// What a primary is that did not answer for a while, and does again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Return {
+    /// It has all that it had.
+    Sound,
+    /// These servers have received from it what it does not have any more: a crash has cost it
+    /// commits that it had told clients of.
+    Behind(Vec<String>),
+    /// It was started anew, and who may know more does not answer.
+    Unsure(String),
+}
+
+/// Judges a primary that answers again, of which it is not known what it has gone through.
+/// `since_well` is how long ago it was seen to be well, `acknowledgers` are the names of those that
+/// may have acknowledged its commits.
+#[must_use]
+pub fn returned(
+    primary: &Told,
+    others: &[&Report],
+    acknowledgers: &BTreeSet<String>,
+    since_well: Duration,
+) -> Return {
+    let mut behind = Vec::new();
+    for report in others.iter().filter(|report| acknowledgers.contains(&*report.name)) {
+        match &report.told {
+            Ok(told) if primary.executed.contains(&told.received) => {}
+            Ok(_) => behind.push(report.name.to_string()),
+            Err(why) if primary.may_have_started_within(since_well) && behind.is_empty() => {
+                let name = &report.name;
+                return Return::Unsure(format!("{name}, which may know more, says nothing: {why}"));
+            }
+            Err(_) => {}
+        }
+    }
+    if behind.is_empty() { Return::Sound } else { Return::Behind(behind) }
 }
 
 /// Judges a primary by what it and the others say.
@@ -59,7 +99,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::failover::report::Told;
     use crate::health::observation::{Failure, Source};
     use crate::topology::Flavour;
     use crate::topology::gtid::{GtidSet, MariaDbState};
@@ -101,6 +140,32 @@ mod tests {
         let silent_too = silent(2, FailureKind::Unreachable);
         assert_eq!(verdict(gone(), &[silent_too.clone(), replica(3, false)]), dead);
         assert_eq!(verdict(gone(), &[silent_too]), Verdict::Isolated);
+    }
+
+    /// A server that was started so many seconds ago, with all that it has.
+    fn told(uptime: u64, position: &str) -> Told {
+        let Report { told: Ok(told), .. } = replica(2, true) else { panic!("it answers") };
+        let set = GtidSet::parse_mariadb(position).expect("a position");
+        let counters = [("uptime".to_owned(), uptime.to_string())].into();
+        Told { counters, executed: set.clone(), received: set, ..told }
+    }
+
+    #[test]
+    fn a_primary_that_comes_back_with_less_than_it_gave_is_none() {
+        let names = ["db2".to_owned(), "db3".to_owned()].into();
+        let has = |node, position| Report { told: Ok(told(60, position)), ..replica(node, true) };
+        let back = |uptime, primary, others: &[Report]| {
+            let others: Vec<&Report> = others.iter().collect();
+            returned(&told(uptime, primary), &others, &names, Duration::from_secs(5))
+        };
+        let both = [has(2, "0-1-8"), has(3, "0-1-9")];
+        assert_eq!(back(1, "0-1-9", &both), Return::Sound);
+        assert_eq!(back(1, "0-1-8", &both), Return::Behind(vec!["db3".to_owned()]));
+        // What another server has of its own is not asked here.
+        assert_eq!(back(1, "0-1-8", &[has(2, "0-1-8"), has(4, "0-1-9")]), Return::Sound);
+        let one = [silent(2, FailureKind::Timeout), has(3, "0-1-8")];
+        assert_eq!(back(9, "0-1-8", &one), Return::Sound);
+        assert!(matches!(back(1, "0-1-8", &one), Return::Unsure(_)));
     }
 
     #[test]

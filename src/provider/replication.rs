@@ -108,8 +108,6 @@ pub fn accounts(flavour: Flavour) -> String {
         Flavour::Mariadb => &[
             (MONITOR.0, "PROCESS, BINLOG MONITOR, SLAVE MONITOR, REPLICATION MASTER ADMIN ON *.*"),
             (MONITOR.0, "SELECT ON mysql.*"),
-            (KEEPER.0, KEEPER_OF_MARIADB),
-            (KEEPER.0, "SELECT ON mysql.*"),
             (REPL.0, "REPLICATION SLAVE ON *.*"),
             (APP.0, APP_GRANTS),
             (APP.0, "BINLOG MONITOR, SLAVE MONITOR, DELETE HISTORY ON *.*"),
@@ -118,9 +116,6 @@ pub fn accounts(flavour: Flavour) -> String {
             (MONITOR.0, "PROCESS, REPLICATION CLIENT, REPLICATION SLAVE ON *.*"),
             (MONITOR.0, "SELECT ON mysql.*"),
             (MONITOR.0, "SELECT ON performance_schema.*"),
-            (KEEPER.0, KEEPER_OF_MYSQL),
-            (KEEPER.0, "SELECT ON mysql.*"),
-            (KEEPER.0, "SELECT ON performance_schema.*"),
             (REPL.0, "REPLICATION SLAVE ON *.*"),
             (APP.0, APP_GRANTS),
             (APP.0, "REPLICATION CLIENT ON *.*"),
@@ -135,21 +130,35 @@ pub fn accounts(flavour: Flavour) -> String {
         lines.push("FLUSH PRIVILEGES;".to_owned());
     }
     lines.push(format!("ALTER USER 'root'@'localhost' IDENTIFIED BY '{}';", ROOT.1));
-    for (user, password) in [ROOT, MONITOR, KEEPER, REPL, APP] {
+    for (user, password) in [ROOT, MONITOR, REPL, APP] {
         lines.push(format!("CREATE USER '{user}'@'%' IDENTIFIED BY '{password}';"));
     }
     lines.push(format!("GRANT ALL PRIVILEGES ON *.* TO '{}'@'%' WITH GRANT OPTION;", ROOT.0));
     for (user, grant) in grants {
         lines.push(format!("GRANT {grant} TO '{user}'@'%';"));
     }
-    // It makes the account by which servers that come back replicate.
-    lines.push(format!("GRANT REPLICATION SLAVE ON *.* TO '{}'@'%' WITH GRANT OPTION;", KEEPER.0));
     lines.push(format!("CREATE DATABASE {DATABASE};"));
     lines.push(String::new());
     lines.join("\n")
 }
 
-/// What a keeper may do; docs/operating.md has the same lists.
+/// The statements that make the account [`KEEPER`], with no more rights than it needs;
+/// docs/operating.md has the same lists.
+#[must_use]
+pub fn keeper_account(flavour: Flavour) -> Vec<String> {
+    let (user, password) = KEEPER;
+    let rights: &[&str] = match flavour {
+        Flavour::Mariadb => &[KEEPER_OF_MARIADB, "SELECT ON mysql.*"],
+        Flavour::Mysql => &[KEEPER_OF_MYSQL, "SELECT ON mysql.*", "SELECT ON performance_schema.*"],
+    };
+    let mut all = vec![format!("CREATE USER '{user}'@'%' IDENTIFIED BY '{password}'")];
+    all.extend(rights.iter().map(|right| format!("GRANT {right} TO '{user}'@'%'")));
+    // It makes the account by which servers that come back replicate.
+    all.push(format!("GRANT REPLICATION SLAVE ON *.* TO '{user}'@'%' WITH GRANT OPTION"));
+    all
+}
+
+/// What a keeper may do.
 const KEEPER_OF_MARIADB: &str = "PROCESS, RELOAD, CREATE USER, BINLOG MONITOR, BINLOG ADMIN, \
     SLAVE MONITOR, REPLICATION MASTER ADMIN, REPLICATION SLAVE ADMIN, READ_ONLY ADMIN, \
     CONNECTION ADMIN ON *.*";

@@ -85,7 +85,9 @@ async fn a_group_becomes_safe_by_doing_what_show_cluster_says() {
         assert!(after.iter().all(|line| line.state != "missed"), "{after:?}");
         let (code, found) = checked(&proxy, &["--group", "main"]);
         assert_eq!((code, &found[0]["state"]), (Some(0), &"safe".into()), "{found}");
-        assert_eq!(found.as_array().map(Vec::len), Some(after.len()), "{found}");
+        // Where no proxy runs there is no keeper.
+        let asked = after.iter().filter(|line| line.subject != "keeper").count();
+        assert_eq!(found.as_array().map(Vec::len), Some(asked), "{found}");
         assert_eq!(checked(&proxy, &["--group", "other"]).0, Some(64));
         for replica in cluster.replicas().expect("two replicas") {
             assert!(candidate(&after, replica).found.contains("applied all"), "{after:?}");

@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable as _;
 use pointsman::app::tasks;
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
-use pointsman::provider::replication::{APP, KEEPER, ROOT};
+use pointsman::provider::replication::{self, APP, KEEPER, ROOT};
 use pointsman::provider::server::Server;
 use tokio::task::JoinHandle;
 
@@ -24,6 +25,10 @@ const DURABLE: &[&str] = &["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=
 
 /// A proxy that keeps the group in front of which it stands.
 async fn keeper(cluster: &Cluster, failover: &str) -> Proxy {
+    let primary = cluster.primary().expect("a primary");
+    let account = replication::keeper_account(cluster.flavour());
+    primary.run(&account).await.expect("the keeper's account");
+    cluster.wait_caught_up().await.expect("replicas have it");
     let (user, password) = KEEPER;
     let seed = cluster.primary().expect("a primary").address();
     let config = format!(
@@ -71,6 +76,8 @@ struct Ledger {
     acknowledged: Mutex<Vec<u64>>,
     /// Each with the words of its error.
     unknown: Mutex<Vec<(u64, String)>>,
+    /// The longest time without an acknowledged write, and when the last one was.
+    gap: Mutex<(Duration, Option<Instant>)>,
 }
 
 impl Ledger {
@@ -91,7 +98,7 @@ impl Ledger {
         while !self.stop.load(Ordering::Relaxed) {
             let id = self.next.fetch_add(1, Ordering::Relaxed);
             match conn.query_drop(format!("INSERT INTO ledger VALUES ({id})")).await {
-                Ok(()) => self.acknowledged.lock().expect("a list").push(id),
+                Ok(()) => self.note(id),
                 Err(error) => {
                     self.unknown.lock().expect("a list").push((id, error.to_string()));
                     conn = clients::connect(port, APP).await;
@@ -99,6 +106,18 @@ impl Ledger {
             }
         }
         conn.disconnect().await.expect("a goodbye");
+    }
+
+    fn note(&self, id: u64) {
+        self.acknowledged.lock().expect("a list").push(id);
+        let mut gap = self.gap.lock().expect("a time");
+        let since = gap.1.map_or(Duration::ZERO, |last| last.elapsed());
+        *gap = (gap.0.max(since), Some(Instant::now()));
+    }
+
+    /// The longest time without an acknowledged write so far, which begins anew.
+    fn take_gap(&self) -> Duration {
+        std::mem::take(&mut self.gap.lock().expect("a time").0)
     }
 
     fn count(&self) -> usize {
@@ -172,8 +191,10 @@ async fn a_killed_primary_is_replaced_and_follows_when_it_comes_back() {
         let mut left_out = None;
         // Twice: the second time what has come back is a candidate, too.
         for _ in 0..2 {
+            ledger.take_gap();
             cluster.kill(&dead.name).await.expect("it is killed");
             ledger.more(200).await;
+            println!("{flavour:?}: {:?} without a write after a kill", ledger.take_gap());
             let heads = writable(&cluster).await;
             let [head] = heads.as_slice() else { panic!("{heads:?}") };
             assert_ne!(head.name, dead.name);
@@ -214,8 +235,10 @@ async fn a_frozen_primary_is_replaced_and_takes_no_write_when_it_thaws() {
         let (ledger, writers) = Ledger::open(&cluster, &proxy).await;
         ledger.more(200).await;
         let frozen = cluster.primary().expect("a primary");
+        ledger.take_gap();
         cluster.freeze(&frozen.name).expect("it is frozen");
         ledger.more(200).await;
+        println!("{flavour:?}: {:?} without a write after a freeze", ledger.take_gap());
         cluster.thaw(&frozen.name).expect("it thaws");
         // What it had in flight makes it a stranger, or it follows; writable it is no more.
         wait::until("the old primary to be closed", || async {
