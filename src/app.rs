@@ -154,7 +154,7 @@ impl App {
                     .read()
                     .map_err(|error| part("the keeper's journal", &error))?,
             };
-            let appointed = keeper::appointment(group.failover.mode, &record);
+            let appointed = keeper::appointment(group.failover.mode, &record, true);
             let handle = start_group(group, tls, config, (&rsa, &next_id), appointed, &stopped);
             let settings =
                 keeper::Settings { group: group.clone(), monitor: config.monitor.clone() };

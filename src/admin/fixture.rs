@@ -15,8 +15,7 @@ use crate::health::cell::{self, Publisher};
 use crate::health::{self, Health};
 use crate::metrics::Metrics;
 use crate::router::Reason;
-use crate::topology::gtid::GtidSet;
-use crate::topology::{Condition, Node, NodeId, Role, Topology};
+use crate::topology::{Condition, Node, NodeId, Role, Topology, fixture};
 
 /// What a server answered to the last probe of db3.
 pub(crate) const TROUBLE: &str = "Access denied for user 'monitor'@'localhost'";
@@ -71,21 +70,13 @@ impl Fixture {
 
 fn topology() -> Topology {
     let node = |id: u16, role, condition, trouble: &str| Node {
-        id: NodeId(id),
-        name: Arc::from(format!("db{}", id + 1)),
         address: Arc::from(format!("10.0.0.{}:3306", id + 1)),
         role,
         condition,
-        weight: 100,
         lag: (role == Role::Replica).then_some(Duration::from_millis(20)),
-        applying: true,
-        alike: true,
         read_only: role == Role::Replica,
-        applied: GtidSet::default(),
-        observed_at: None,
-        probed: true,
-        facts: None,
         trouble: trouble.to_owned(),
+        ..fixture::node(id, &format!("db{}", id + 1))
     };
     Topology {
         generation: 7,

@@ -30,6 +30,13 @@ pub fn parse_listen(text: &str) -> Option<ListenAddress> {
     text.parse::<SocketAddr>().ok().map(ListenAddress::Tcp)
 }
 
+/// Host and port of a server, brackets around a v6 address aside; `None` for the path of a socket.
+#[must_use]
+pub fn host_and_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':').filter(|_| !text.starts_with('/'))?;
+    Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse().ok()?))
+}
+
 /// Whether this is the address of a server: `host:port` with a port above 0, or a socket path.
 /// The host ends up in replication statements and connection strings, so only characters of
 /// host names and IP addresses are allowed.

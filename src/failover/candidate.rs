@@ -105,6 +105,7 @@ fn objection<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failover::fixture;
     use crate::health::observation::{Failure, FailureKind, Source};
     use crate::topology::Flavour;
     use crate::topology::gtid::MariaDbState;
@@ -114,17 +115,16 @@ mod tests {
         let set = |text| GtidSet::parse_mariadb(text).expect("a position");
         let source = Source { server_id: 1, by_gtid: true, ..Source::default() };
         let told = Told {
-            flavour: Flavour::MariaDb,
             version: 101_119,
             variables: [("gtid_strict_mode".to_owned(), "ON".to_owned())].into(),
-            counters: [].into(),
             executed: set(applied),
             history: MariaDbState::parse(history).expect("a state"),
             received: set(received),
             applied: set(applied),
             sources: vec![source],
+            ..fixture::told(Flavour::MariaDb)
         };
-        Report { node: NodeId(node), name: Arc::from(format!("db{}", node + 1)), told: Ok(told) }
+        fixture::report(node, told)
     }
 
     /// Names in their order, with what speaks against them.
@@ -173,15 +173,11 @@ mod tests {
         let source = Source { server_uuid: one.to_owned(), by_gtid: true, ..Source::default() };
         let executed = set(&format!("{one}:1-9,{two}:1-3"));
         let told = Told {
-            flavour: Flavour::MySql,
-            version: 90_704,
-            variables: [].into(),
-            counters: [].into(),
             executed: executed.clone(),
-            history: MariaDbState::default(),
             received: executed.clone(),
             applied: executed,
             sources: vec![source],
+            ..fixture::told(Flavour::MySql)
         };
         let others = [];
         assert_eq!(told.errant(&others, &GtidSet::default()), format!("{two}:1-3"));

@@ -8,7 +8,7 @@ use tokio::time::{interval, timeout};
 use crate::app::tasks;
 use crate::config::Monitor;
 use crate::failover::order::{Order, What};
-use crate::failover::report::{Report, Told};
+use crate::failover::report::{Report, Told, told_by};
 use crate::health::connect::{Connection, open};
 use crate::health::observation::{Failure, FailureKind};
 use crate::protocol::answer::Row;
@@ -53,8 +53,7 @@ pub async fn perform(
     }
     let mut working = Vec::new();
     for (id, all) in by_server {
-        let node = topology.nodes.iter().find(|node| node.id == id);
-        let told = reports.iter().find(|report| report.node == id).and_then(Report::told);
+        let (node, told) = (topology.node(id), told_by(reports, id));
         let (Some(node), Some(told)) = (node, told.cloned()) else { continue };
         let (name, address) = (node.name.clone(), node.address.clone());
         let (monitor, trust) = (monitor.clone(), trust.clone());

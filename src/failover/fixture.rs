@@ -1,27 +1,40 @@
-//! A server as it is published, for tests.
+//! What a server tells, for tests.
 
 use std::sync::Arc;
 
-use crate::topology::gtid::GtidSet;
-use crate::topology::{Condition, Node, NodeId, Role};
+use crate::failover::report::{Report, Told};
+use crate::topology::gtid::{GtidSet, MariaDbState};
+use crate::topology::{Flavour, NodeId};
 
-/// One that is up and of which nothing else is known.
-pub(super) fn node(name: &str) -> Node {
-    Node {
-        id: NodeId(0),
-        name: Arc::from(name),
-        address: Arc::from(name),
-        role: Role::Unknown,
-        condition: Condition::Up,
-        weight: 100,
-        lag: None,
-        applying: false,
-        alike: true,
-        read_only: false,
+/// A server that has nothing and follows nobody.
+pub(super) fn told(flavour: Flavour) -> Told {
+    Told {
+        flavour,
+        version: 0,
+        variables: [].into(),
+        counters: [].into(),
+        executed: GtidSet::default(),
+        history: MariaDbState::default(),
+        received: GtidSet::default(),
         applied: GtidSet::default(),
-        observed_at: None,
-        probed: true,
-        facts: None,
-        trouble: String::new(),
+        sources: Vec::new(),
     }
+}
+
+/// A server of MariaDB 10.11 that has all of this executed and applied, and follows nobody.
+pub(super) fn mariadb_at(state: &str) -> Told {
+    let set = GtidSet::parse_mariadb(state).expect("invariant: tests give positions");
+    Told {
+        version: 101_119,
+        executed: set.clone(),
+        history: MariaDbState::parse(state).expect("invariant: tests give states"),
+        received: set.clone(),
+        applied: set,
+        ..told(Flavour::MariaDb)
+    }
+}
+
+/// The answer of `db<node + 1>`.
+pub(super) fn report(node: u16, told: Told) -> Report {
+    Report { node: NodeId(node), name: Arc::from(format!("db{}", node + 1)), told: Ok(told) }
 }

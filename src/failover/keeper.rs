@@ -12,13 +12,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::app::tasks;
 use crate::config::failover::{FailoverMode, MaxLoss, ReplicationAccount};
 use crate::config::{Group, Monitor};
 use crate::failover::execute::{Failed, perform};
 use crate::failover::journal::Journal;
 use crate::failover::order::{Order, What};
 use crate::failover::record::{Operation, Record, Stage};
-use crate::failover::report::Report;
+use crate::failover::report::{Report, told_by};
 use crate::failover::standing;
 use crate::failover::survey::{PATIENCE, survey};
 use crate::failover::upkeep;
@@ -70,13 +71,13 @@ pub struct Keeper {
     record: Record,
     /// Where the password of the account is kept that is made where the operator states none.
     state_dir: PathBuf,
-    /// That account was made on the primary of this epoch.
-    admitted: Option<u64>,
+    /// That account, and the epoch on whose primary it was made last.
+    admitted: Option<(u64, ReplicationAccount)>,
     /// What servers have said no to, and when.
     denied: Vec<(Order, Instant)>,
     /// The next time to look at everything.
     look_at: Instant,
-    /// When the stage of a failover began, or the verdict was first thought of.
+    /// When the stage of a failover began.
     since: Instant,
     /// When the primary was last seen to take writes; `None` before that.
     well_at: Option<Instant>,
@@ -86,6 +87,8 @@ pub struct Keeper {
     in_doubt: bool,
     /// The mode of the last look; `None` before the first.
     mode: Option<FailoverMode>,
+    /// What health was told last.
+    appointed: Appointment,
 }
 
 /// The name of the account that is made.
@@ -93,10 +96,10 @@ pub const OWN_ACCOUNT: &str = "pointsman_replica";
 
 // === impls ===
 
-/// Whom a record alone lets take the writes, as far as the mode lets it say so. A primary may have
-/// gone through a crash since it was written.
+/// Whom a keeper lets take the writes. `in_doubt` says that nobody knows what the primary has gone
+/// through since it was last seen to be well, as after a start of this process.
 #[must_use]
-pub fn appointment(mode: FailoverMode, record: &Record) -> Appointment {
+pub fn appointment(mode: FailoverMode, record: &Record, in_doubt: bool) -> Appointment {
     match (mode, &record.operation, &record.primary) {
         (FailoverMode::Follow, ..) | (_, None, None) => Appointment::Open,
         (FailoverMode::Auto, Some(operation), _) => match (&operation.stage, &operation.heir) {
@@ -107,9 +110,10 @@ pub fn appointment(mode: FailoverMode, record: &Record) -> Appointment {
                 operation.stage.word()
             )),
         },
-        (FailoverMode::Auto, None, Some(primary)) => Appointment::Nobody(format!(
+        (FailoverMode::Auto, None, Some(primary)) if in_doubt => Appointment::Nobody(format!(
             "it is not known yet whether {primary} has all that it had"
         )),
+        (FailoverMode::Auto, None, Some(primary)) => Appointment::Server(primary.clone()),
     }
 }
 
@@ -124,7 +128,10 @@ impl Keeper {
         state_dir: &Path,
     ) -> Self {
         let now = Instant::now();
-        let journal = Journal::of(state_dir, &settings.load().group.name);
+        let group = settings.load().group.clone();
+        let journal = Journal::of(state_dir, &group.name);
+        // What health began with.
+        let appointed = appointment(group.failover.mode, &record, true);
         Self {
             settings,
             trust,
@@ -141,6 +148,7 @@ impl Keeper {
             was_down: false,
             in_doubt: true,
             mode: None,
+            appointed,
         }
     }
 
@@ -169,13 +177,14 @@ impl Keeper {
     async fn turn(&mut self) -> bool {
         let before = self.record.clone();
         self.look().await;
+        self.appoint().await;
         self.record.operation.is_some() && self.record != before
     }
 
     async fn look(&mut self) {
         let settings = self.settings.load_full();
         let mode = settings.group.failover.mode;
-        if self.mode != Some(mode) && !self.change_to(mode).await {
+        if self.mode != Some(mode) && !self.change_to(mode) {
             return;
         }
         if mode == FailoverMode::Follow {
@@ -213,12 +222,8 @@ impl Keeper {
             }
             Condition::Up | Condition::Draining => {}
             Condition::Suspect => self.health.probe_now(),
-            Condition::Down if !self.in_doubt => {
-                // Started anew, it would take writes before anybody knew what it has lost.
-                self.in_doubt = true;
-                let why = format!("{primary} does not answer");
-                self.appoint(Appointment::Nobody(why)).await;
-            }
+            // Started anew, it would take writes before anybody knew what it has lost.
+            Condition::Down if !self.in_doubt => self.in_doubt = true,
             Condition::Down if Instant::now() >= self.look_at => {
                 self.consider(&settings, &topology, &node).await;
             }
@@ -231,10 +236,9 @@ impl Keeper {
 
     /// The group is kept from now on, or not any more: then whoever replication says takes the
     /// writes.
-    async fn change_to(&mut self, mode: FailoverMode) -> bool {
+    fn change_to(&mut self, mode: FailoverMode) -> bool {
         match mode {
             FailoverMode::Follow => {
-                self.appoint(Appointment::Open).await;
                 self.say("servers are not changed: failover.mode is \"follow\"".to_owned());
             }
             // At the start it was read before anybody could take writes.
@@ -258,27 +262,21 @@ impl Keeper {
     async fn receive(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
         self.look_at = Instant::now() + THINK_AGAIN;
         let reports = self.ask_all(settings, topology).await;
-        let Some(head) = reports.iter().find(|at| at.node == node.id).and_then(Report::told) else {
-            return;
-        };
+        let Some(head) = told_by(&reports, node.id) else { return };
         if !head.sources.is_empty() {
             return self.yield_to(&reports, topology, node).await;
         }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
         let name = &node.name;
-        match verdict::returned(head, &others, &self.record.acknowledgers, self.since_well()) {
+        match verdict::returned(head, &others, &self.record.members, self.since_well()) {
             Return::Sound => {
                 self.in_doubt = false;
                 self.look_at = Instant::now();
-                self.appoint(Appointment::Server(name.to_string())).await;
             }
             Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
                 self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
             }
-            Return::Unsure(_) => {
-                self.in_doubt = false;
-                self.appoint(Appointment::Server(name.to_string())).await;
-            }
+            Return::Unsure(_) => self.in_doubt = false,
             Return::Behind(servers) => {
                 let servers = servers.join(", ");
                 let why = format!("it came back without what {servers} has received from it");
@@ -295,16 +293,20 @@ impl Keeper {
         if node.read_only || node.condition != Condition::Up {
             return;
         }
-        let name = node.name.to_string();
-        tracing::info!(group = &*topology.group, server = name, "keeps the group from now on");
+        let (group, server) = (&*topology.group, &*node.name);
+        tracing::info!(group, server, "keeps the group from now on");
+        self.settle_on(server).await;
+    }
+
+    /// This server is the primary from now on, and nothing is in doubt of it.
+    async fn settle_on(&mut self, server: &str) {
         let record = Record {
             epoch: self.record.epoch.saturating_add(1),
-            primary: Some(name.clone()),
+            primary: Some(server.to_owned()),
             ..self.record.clone()
         };
         if self.write_down(record).await {
             self.in_doubt = false;
-            self.appoint(Appointment::Server(name)).await;
         }
     }
 
@@ -312,9 +314,7 @@ impl Keeper {
     async fn look_after(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
         self.look_at = Instant::now() + LOOK_EVERY;
         let reports = self.ask_all(settings, topology).await;
-        let Some(head) = reports.iter().find(|at| at.node == node.id).and_then(Report::told) else {
-            return;
-        };
+        let Some(head) = told_by(&reports, node.id) else { return };
         if !head.sources.is_empty() {
             return self.yield_to(&reports, topology, node).await;
         }
@@ -370,8 +370,14 @@ impl Keeper {
         if let Some(stated) = &settings.group.failover.replication {
             return Some(stated.clone());
         }
+        if let Some((epoch, account)) = &self.admitted
+            && *epoch == self.record.epoch
+        {
+            return Some(account.clone());
+        }
         let file = format!("replica-password-{}", topology.group);
-        let password = match secrets::load(&self.state_dir, &file) {
+        let state_dir = self.state_dir.clone();
+        let password = match tasks::blocking(move || secrets::load(&state_dir, &file)).await {
             Ok(password) => password,
             Err(error) => {
                 self.say(error.to_string());
@@ -379,13 +385,11 @@ impl Keeper {
             }
         };
         let account = ReplicationAccount { user: OWN_ACCOUNT.to_owned(), password };
-        if self.admitted != Some(self.record.epoch) {
-            let admit = Order { node: node.id, what: What::Admit(account.clone()) };
-            if !self.perform(vec![admit], settings, topology, reports).await {
-                return None;
-            }
-            self.admitted = Some(self.record.epoch);
+        let admit = Order { node: node.id, what: What::Admit(account.clone()) };
+        if !self.perform(vec![admit], settings, topology, reports).await {
+            return None;
         }
+        self.admitted = Some((self.record.epoch, account.clone()));
         Some(account)
     }
 
@@ -417,8 +421,6 @@ impl Keeper {
             .filter(|at| at.told().is_some_and(|told| !told.sources.is_empty()))
             .map(|at| at.name.to_string());
         record.members.extend(follow);
-        record.acknowledgers = record.members.clone();
-        record.acknowledgers.remove(&*node.name);
         record == self.record || self.write_down(record).await
     }
 
@@ -434,16 +436,7 @@ impl Keeper {
         };
         let (group, from, to) = (&*topology.group, &*node.name, &*head.name);
         tracing::warn!(group, from, to, "somebody else has switched over");
-        let record = Record {
-            epoch: self.record.epoch.saturating_add(1),
-            primary: Some(head.name.to_string()),
-            ..self.record.clone()
-        };
-        let to = head.name.to_string();
-        if self.write_down(record).await {
-            self.in_doubt = false;
-            self.appoint(Appointment::Server(to)).await;
-        }
+        self.settle_on(to).await;
     }
 
     /// Has servers do what they were not seen to deny; whether all of it was done.
@@ -485,9 +478,16 @@ impl Keeper {
         true
     }
 
-    async fn appoint(&self, appointment: Appointment) {
-        // Only a group that is being given up has no health task.
-        let _ = self.health.ask(|reply| Command::Appoint(appointment, reply)).await;
+    /// Tells health who may take the writes, where that has changed.
+    async fn appoint(&mut self) {
+        let mode = self.mode.unwrap_or_default();
+        let wanted = appointment(mode, &self.record, self.in_doubt);
+        if wanted != self.appointed {
+            // Only a group that is being given up has no health task.
+            let told = wanted.clone();
+            let _ = self.health.ask(|reply| Command::Appoint(told, reply)).await;
+            self.appointed = wanted;
+        }
     }
 
     /// Tells operators, once for each sentence.

@@ -1,5 +1,6 @@
 //! What a server is told to do, and the statements for that in its family's words.
 
+use crate::config::address;
 use crate::config::failover::ReplicationAccount;
 use crate::failover::report::Told;
 use crate::topology::{Flavour, NodeId};
@@ -42,6 +43,10 @@ pub enum What {
     Admit(ReplicationAccount),
 }
 
+/// Before a literal with a secret, in which a backslash may stand: it escapes from here on,
+/// whatever the server's `sql_mode` says of it.
+const PLAIN: &str = "SET SESSION sql_mode = ''";
+
 /// Where a server is, for others that follow it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -51,21 +56,14 @@ pub struct Place {
     pub port: u16,
 }
 
-/// From here on MySQL says REPLICA and SOURCE.
-const MYSQL_SAYS_REPLICA: u32 = 80_022;
-
 // === impls ===
 
 impl Place {
     /// From `host:port`; `None` for the path of a socket, by which no other machine can follow.
     #[must_use]
     pub fn of(address: &str) -> Option<Self> {
-        if address.starts_with('/') {
-            return None;
-        }
-        let (host, port) = address.rsplit_once(':')?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        Some(Self { host: host.to_owned(), port: port.parse().ok()? })
+        let (host, port) = address::host_and_port(address)?;
+        Some(Self { host: host.to_owned(), port })
     }
 }
 
@@ -90,7 +88,7 @@ impl What {
                 format!("START {replica}"),
             ],
             Self::Follow(place, account) => {
-                let mut all = vec![format!("STOP {replica}")];
+                let mut all = vec![PLAIN.to_owned(), format!("STOP {replica}")];
                 if told.flavour == Flavour::MariaDb {
                     // It goes on from what it wrote itself.
                     let carry = "SET GLOBAL gtid_slave_pos = @@global.gtid_binlog_pos";
@@ -128,6 +126,7 @@ impl What {
                 let user = quoted(&account.user);
                 let password = quoted(account.password.reveal());
                 vec![
+                    PLAIN.to_owned(),
                     format!("CREATE USER IF NOT EXISTS {user}@'%' IDENTIFIED BY {password}"),
                     format!("ALTER USER {user}@'%' IDENTIFIED BY {password}"),
                     format!("GRANT REPLICATION SLAVE ON *.* TO {user}@'%'"),
@@ -165,11 +164,9 @@ struct Words {
 
 impl Words {
     fn of(told: &Told) -> Self {
-        match told.flavour {
-            Flavour::MySql if told.version >= MYSQL_SAYS_REPLICA => {
-                Self { replica: "REPLICA", source: "SOURCE" }
-            }
-            Flavour::MySql | Flavour::MariaDb => Self { replica: "SLAVE", source: "MASTER" },
+        match told.flavour.says_replica(told.version) {
+            true => Self { replica: "REPLICA", source: "SOURCE" },
+            false => Self { replica: "SLAVE", source: "MASTER" },
         }
     }
 
@@ -206,40 +203,19 @@ impl Words {
     }
 }
 
-/// A text as a literal, whatever `sql_mode` says of backslashes.
+/// A text as a literal under [`PLAIN`].
 fn quoted(text: &str) -> String {
-    let mut bytes = String::from("'");
-    for part in text.chars() {
-        match part {
-            '\'' => bytes.push_str("''"),
-            other => bytes.push(other),
-        }
-    }
-    bytes.push('\'');
-    bytes
+    format!("'{}'", text.replace('\\', r"\\").replace('\'', "''"))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::config::units::Secret;
-    use crate::failover::report::Told;
-    use crate::topology::gtid::{GtidSet, MariaDbState};
+    use crate::failover::fixture;
 
     fn told(flavour: Flavour, version: u32) -> Told {
-        Told {
-            flavour,
-            version,
-            variables: BTreeMap::new(),
-            counters: BTreeMap::new(),
-            executed: GtidSet::default(),
-            history: MariaDbState::default(),
-            received: GtidSet::default(),
-            applied: GtidSet::default(),
-            sources: Vec::new(),
-        }
+        Told { version, ..fixture::told(flavour) }
     }
 
     #[test]
@@ -272,5 +248,21 @@ mod tests {
             assert!(all.contains("'hunter2'"), "{all}");
         }
         assert_eq!(Place::of("/run/mysqld/mysqld.sock"), None);
+    }
+
+    #[test]
+    fn no_password_ends_its_literal() {
+        let account = |password: &str| ReplicationAccount {
+            user: "repl".to_owned(),
+            password: Secret::new(password.to_owned()),
+        };
+        let told = told(Flavour::MariaDb, 101_119);
+        for (password, literal) in
+            [(r"x\", r"'x\\'"), ("it's", "'it''s'"), (r"\' OR", r"'\\'' OR'")]
+        {
+            let all = What::Admit(account(password)).statements(&told);
+            assert_eq!(all[0], PLAIN);
+            assert!(all[1].ends_with(&format!("IDENTIFIED BY {literal}")), "{all:?}");
+        }
     }
 }

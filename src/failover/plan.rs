@@ -40,8 +40,8 @@ pub struct Facts<'a> {
     pub topology: &'a Topology,
     /// What all servers but the failed one have just told.
     pub reports: &'a [Report],
-    /// The replicas that may have acknowledged a commit.
-    pub acknowledgers: &'a BTreeSet<String>,
+    /// The servers of the group: all but the failed one may have acknowledged a commit.
+    pub members: &'a BTreeSet<String>,
     /// Whether what nobody alive has may be lost.
     pub lossy: bool,
     /// How long ago the failed primary was seen to be well.
@@ -64,7 +64,7 @@ pub fn next(operation: &Operation, facts: &Facts<'_>) -> Next {
 }
 
 fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
-    for name in facts.acknowledgers.iter().filter(|name| **name != operation.failed) {
+    for name in facts.members.iter().filter(|name| **name != operation.failed) {
         let report = facts.reports.iter().find(|report| *report.name == **name);
         let why = match report.map(|report| &report.told) {
             Some(Ok(told)) if has_forgotten(told, facts.since_well) && !facts.lossy => {
@@ -182,7 +182,7 @@ fn establish(operation: &Operation, facts: &Facts<'_>) -> Next {
     if !told.sources.is_empty() {
         return Next::Act(vec![Order { node: heir.node, what: What::Detach }]);
     }
-    let node = facts.topology.nodes.iter().find(|node| node.id == heir.node);
+    let node = facts.topology.node(heir.node);
     let place = node.and_then(|node| Place::of(&node.address));
     let mut orders = Vec::new();
     let ranked = candidate::rank(facts.reports, facts.topology);

@@ -12,11 +12,9 @@ pub struct Record {
     pub epoch: u64,
     /// Who takes the writes; `None` before that is known.
     pub primary: Option<String>,
-    /// The servers that have been seen to belong to the group.
+    /// The servers that have been seen to belong to the group. All but the primary may have
+    /// acknowledged a commit: of a failover that loses nothing each of them must be asked.
     pub members: BTreeSet<String>,
-    /// The replicas that may have acknowledged a commit of the primary: of a failover that loses
-    /// nothing each of them must be asked.
-    pub acknowledgers: BTreeSet<String>,
     /// When the primary was last looked at, no commit could be acknowledged without a replica.
     pub lossless: bool,
     /// When the primary was last seen to be well, seconds since 1970; up to a minute too early.

@@ -52,6 +52,12 @@ pub struct Told {
 
 // === impls ===
 
+/// What this server told, if it did.
+#[must_use]
+pub fn told_by(reports: &[Report], node: NodeId) -> Option<&Told> {
+    reports.iter().find(|report| report.node == node).and_then(Report::told)
+}
+
 impl Report {
     /// What it told, if it did.
     #[must_use]

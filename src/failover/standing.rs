@@ -431,8 +431,8 @@ impl Mode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failover::fixture;
     use crate::health::observation::{Failure, FailureKind, Source};
-    use crate::topology::gtid::{GtidSet, MariaDbState};
 
     /// Variables as they must be, by family and place.
     fn right(flavour: Flavour, is_primary: bool) -> Told {
@@ -454,15 +454,10 @@ mod tests {
         };
         let counters = [("rpl_semi_sync_master_clients".to_owned(), "1".to_owned())].into();
         Told {
-            flavour,
-            version: 0,
             variables,
             counters,
-            executed: GtidSet::default(),
-            history: MariaDbState::default(),
-            received: GtidSet::default(),
-            applied: GtidSet::default(),
             sources: if is_primary { Vec::new() } else { vec![from] },
+            ..fixture::told(flavour)
         }
     }
 
@@ -470,12 +465,7 @@ mod tests {
     fn found(flavour: Flavour, change: impl Fn(&mut Told, &mut Told)) -> (Mode, String) {
         let (mut one, mut two) = (right(flavour, true), right(flavour, false));
         change(&mut one, &mut two);
-        let named = |node: u16, told| Report {
-            node: NodeId(node),
-            name: Arc::from(format!("db{}", node + 1)),
-            told: Ok(told),
-        };
-        let checks = check(&[named(0, one), named(1, two)], Some(NodeId(0)));
+        let checks = check(&[fixture::report(0, one), fixture::report(1, two)], Some(NodeId(0)));
         let missed = checks.iter().filter(|check| !check.met);
         let texts: Vec<String> = missed.map(|at| format!("{}: {}", at.server, at.found)).collect();
         (mode(&checks), texts.join("; "))

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::config::failover::ReplicationAccount;
 use crate::failover::order::{Order, Place, What};
-use crate::failover::report::{Report, Told};
+use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing;
 use crate::health::observation::Source;
 use crate::topology::{Flavour, Node, NodeId, Topology};
@@ -41,9 +41,8 @@ pub struct Upkeep {
 #[must_use]
 pub fn look(facts: &Facts<'_>) -> Upkeep {
     let mut found = Upkeep::default();
-    let find = |id: NodeId| facts.topology.nodes.iter().find(|node| node.id == id);
-    let answered = facts.reports.iter().find(|report| report.node == facts.primary);
-    let (Some(node), Some(head)) = (find(facts.primary), answered.and_then(Report::told)) else {
+    let head = told_by(facts.reports, facts.primary);
+    let (Some(node), Some(head)) = (facts.topology.node(facts.primary), head) else {
         return found;
     };
     for report in facts.reports.iter().filter(|report| report.node != facts.primary) {
@@ -134,7 +133,7 @@ fn is_at(source: &Source, node: &Node, told: &Told) -> bool {
 
 fn is_live_replica(facts: &Facts<'_>, source: &Source) -> bool {
     facts.reports.iter().any(|report| {
-        let node = facts.topology.nodes.iter().find(|node| node.id == report.node);
+        let node = facts.topology.node(report.node);
         report.told().is_some_and(|told| {
             let it = node.is_some_and(|node| is_at(source, node, told));
             it && !told.sources.is_empty()
@@ -154,27 +153,16 @@ fn own(told: &Told, head: &Told) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::config::units::Secret;
-    use crate::topology::gtid::{GtidSet, MariaDbState};
+    use crate::failover::fixture::{mariadb_at, report};
+    use crate::topology::fixture::node;
+    use crate::topology::gtid::GtidSet;
 
     fn told(server_id: u32, state: &str, variables: &[(&str, &str)]) -> Told {
-        let set = GtidSet::parse_mariadb(state).expect("a position");
         let id = ("server_id".to_owned(), server_id.to_string());
         let given = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Told {
-            flavour: Flavour::MariaDb,
-            version: 101_119,
-            variables: given.chain([id]).collect(),
-            counters: [].into(),
-            executed: set.clone(),
-            history: MariaDbState::parse(state).expect("a state"),
-            received: set.clone(),
-            applied: set,
-            sources: Vec::new(),
-        }
+        Told { variables: given.chain([id]).collect(), ..mariadb_at(state) }
     }
 
     fn from(server: u32) -> Source {
@@ -194,19 +182,9 @@ mod tests {
     /// What is to be done where db1 is the primary, and db2, db3 ... say this.
     fn found(primary: &Told, others: &[Told]) -> (Vec<String>, Vec<(String, String)>) {
         let all = [primary].into_iter().chain(others);
-        let reports: Vec<Report> = (0u16..)
-            .zip(all)
-            .map(|(at, told)| Report {
-                node: NodeId(at),
-                name: Arc::from(format!("db{}", at + 1)),
-                told: Ok(told.clone()),
-            })
-            .collect();
-        let node = |report: &Report| Node {
-            id: report.node,
-            address: Arc::from(format!("{}:3306", report.name)),
-            ..crate::failover::fixture::node(&report.name)
-        };
+        let reports: Vec<Report> =
+            (0u16..).zip(all).map(|(at, told)| report(at, told.clone())).collect();
+        let node = |report: &Report| node(report.node.0, &report.name);
         let topology =
             Topology { nodes: reports.iter().map(node).collect(), ..Topology::empty("main") };
         let password = Secret::new("secret".to_owned());

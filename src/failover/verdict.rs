@@ -38,17 +38,17 @@ pub enum Return {
 }
 
 /// Judges a primary that answers again, of which it is not known what it has gone through.
-/// `since_well` is how long ago it was seen to be well, `acknowledgers` are the names of those that
+/// `since_well` is how long ago it was seen to be well, `members` are the names of those that
 /// may have acknowledged its commits.
 #[must_use]
 pub fn returned(
     primary: &Told,
     others: &[&Report],
-    acknowledgers: &BTreeSet<String>,
+    members: &BTreeSet<String>,
     since_well: Duration,
 ) -> Return {
     let mut behind = Vec::new();
-    for report in others.iter().filter(|report| acknowledgers.contains(&*report.name)) {
+    for report in others.iter().filter(|report| members.contains(&*report.name)) {
         match &report.told {
             Ok(told) if primary.executed.contains(&told.received) => {}
             Ok(_) => behind.push(report.name.to_string()),
@@ -95,13 +95,12 @@ pub fn judge(primary: NodeId, reports: &[Report]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use super::*;
+    use crate::failover::fixture;
     use crate::health::observation::{Failure, Source};
     use crate::topology::Flavour;
-    use crate::topology::gtid::{GtidSet, MariaDbState};
 
     fn silent(node: u16, kind: FailureKind) -> Report {
         let failure = Failure::new(kind, "it says nothing");
@@ -109,18 +108,9 @@ mod tests {
     }
 
     fn replica(node: u16, receiving: bool) -> Report {
-        let told = Told {
-            flavour: Flavour::MariaDb,
-            version: 0,
-            variables: BTreeMap::new(),
-            counters: BTreeMap::new(),
-            executed: GtidSet::default(),
-            history: MariaDbState::default(),
-            received: GtidSet::default(),
-            applied: GtidSet::default(),
-            sources: vec![Source { receiving, ..Source::default() }],
-        };
-        Report { node: NodeId(node), name: Arc::from(format!("db{node}")), told: Ok(told) }
+        let sources = vec![Source { receiving, ..Source::default() }];
+        let told = Told { sources, ..fixture::told(Flavour::MariaDb) };
+        Report { name: Arc::from(format!("db{node}")), ..fixture::report(node, told) }
     }
 
     fn verdict(primary: Report, others: &[Report]) -> Verdict {
@@ -144,10 +134,8 @@ mod tests {
 
     /// A server that was started so many seconds ago, with all that it has.
     fn told(uptime: u64, position: &str) -> Told {
-        let Report { told: Ok(told), .. } = replica(2, true) else { panic!("it answers") };
-        let set = GtidSet::parse_mariadb(position).expect("a position");
         let counters = [("uptime".to_owned(), uptime.to_string())].into();
-        Told { counters, executed: set.clone(), received: set, ..told }
+        Told { counters, ..fixture::mariadb_at(position) }
     }
 
     #[test]

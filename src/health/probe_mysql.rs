@@ -17,9 +17,6 @@ use crate::tls::trust::Trust;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, ServerFacts};
 
-/// First version with REPLICA in the names of statements and columns.
-const MYSQL_SAYS_REPLICA: u32 = 80_022;
-
 /// What both families are asked of themselves as servers, in the order of [`seen`].
 macro_rules! of_the_server {
     () => {
@@ -189,7 +186,7 @@ impl Link {
 }
 
 fn says_replica(greeted: &Greeted) -> bool {
-    greeted.flavour == Flavour::MySql && greeted.version >= MYSQL_SAYS_REPLICA
+    greeted.flavour.says_replica(greeted.version)
 }
 
 /// What shows a server's links to those that it replicates from, a row each.

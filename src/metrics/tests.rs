@@ -5,28 +5,16 @@ use std::time::Duration;
 
 use super::*;
 use crate::router::Reason;
-use crate::topology::gtid::GtidSet;
-use crate::topology::{Condition, Node, NodeId, Role};
+use crate::topology::{Node, NodeId, Role, fixture};
 
 const PINS: &[&str] = &["transaction", "temporary_table"];
 
 fn node(id: u16, role: Role) -> Node {
     Node {
-        id: NodeId(id),
-        name: Arc::from(format!("db{id}")),
-        address: Arc::from(format!("10.0.0.{id}:3306")),
         role,
-        condition: Condition::Up,
-        weight: 100,
         lag: Some(Duration::from_millis(1500)),
-        applying: true,
-        alike: true,
-        read_only: false,
-        applied: GtidSet::default(),
-        observed_at: None,
-        probed: true,
-        facts: None,
-        trouble: String::new(),
+        address: Arc::from(format!("10.0.0.{id}:3306")),
+        ..fixture::node(id, &format!("db{id}"))
     }
 }
 

@@ -13,6 +13,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
+use crate::config::address::host_and_port;
 use crate::config::tls::{Pin, ServerTls, ServerTlsMode};
 use crate::tls::identity::{Identity, roots};
 use crate::tls::offer::VERSIONS;
@@ -101,11 +102,7 @@ impl Trust {
         };
         let needed = demand == Demand::Tls || !address.starts_with('/');
         let Some(config) = config.filter(|_| needed) else { return Ok(None) };
-        let host = match address.rsplit_once(':') {
-            Some((host, _)) if !address.starts_with('/') => host,
-            _ => "localhost",
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = host_and_port(address).map_or("localhost", |(host, _)| host);
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|_| TlsError::State("a server's address without a host"))?;
         Ok(Some(Towards { config, name, verified }))

@@ -192,28 +192,12 @@ impl fmt::Display for Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::Node;
     use crate::topology::gtid::GtidSet;
+    use crate::topology::{Node, fixture};
 
     fn node(id: u16, role: Role, condition: Condition) -> Node {
-        let name: Arc<str> = Arc::from(format!("db{id}"));
-        Node {
-            id: NodeId(id),
-            name: name.clone(),
-            address: Arc::from(format!("10.0.0.{id}:3306")),
-            role,
-            condition,
-            weight: 100,
-            lag: None,
-            applying: true,
-            alike: true,
-            read_only: false,
-            applied: GtidSet::default(),
-            observed_at: None,
-            probed: true,
-            facts: None,
-            trouble: String::new(),
-        }
+        let address = Arc::from(format!("10.0.0.{id}:3306"));
+        Node { role, condition, address, ..fixture::node(id, &format!("db{id}")) }
     }
 
     fn topology(nodes: Vec<Node>, primary: Option<u16>) -> Topology {

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use crate::topology::gtid::GtidSet;
 
 pub mod diff;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod gtid;
 
 /// The state of one group at one moment. Immutable; replaced as a whole.
@@ -103,6 +105,15 @@ pub enum Flavour {
     MariaDb,
     /// Oracle MySQL and what descends from it.
     MySql,
+}
+
+impl Flavour {
+    /// Whether a server of this family and version says REPLICA and SOURCE in the names of
+    /// statements, columns and variables (MySQL 8.0.22).
+    #[must_use]
+    pub fn says_replica(self, version: u32) -> bool {
+        self == Self::MySql && version >= 80_022
+    }
 }
 
 /// What lies between pointsman and a server.

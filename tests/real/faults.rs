@@ -15,7 +15,7 @@ use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{self, APP, MONITOR};
 use tokio::task::JoinHandle;
 
-use crate::proxy::{Proxy, configuration};
+use crate::proxy::{Proxy, configuration, configuration_with};
 use crate::{clients, raw, servers, wait};
 
 const SESSIONS: u64 = 32;
@@ -56,14 +56,8 @@ impl Progress {
 
 /// A proxy that notices a frozen server within a second.
 async fn watchful(cluster: &Cluster, group: &str) -> Proxy {
-    let (user, password) = MONITOR;
     let seed = cluster.primary().expect("a primary").address();
-    let config = format!(
-        "admin = \"{{admin}}\"\nhttp = \"{{http}}\"\nstate_dir = \"{{state}}\"\n\n\
-         [monitor]\nuser = \"{user}\"\npassword = \"{password}\"\ninterval = \"100ms\"\n\
-         timeout = \"300ms\"\n\n\
-         [groups.main]\nlisten = \"{{listen}}\"\nseeds = [\"{seed}\"]\n{group}\n"
-    );
+    let config = configuration_with(MONITOR, "timeout = \"300ms\"", &[&seed], group);
     Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"))
 }
 

@@ -15,7 +15,7 @@ use pointsman::provider::server::Server;
 use tokio::task::JoinHandle;
 
 use crate::faults::console;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, configuration_with};
 use crate::{clients, servers, wait};
 
 const WRITERS: u64 = 8;
@@ -23,22 +23,21 @@ const WRITERS: u64 = 8;
 /// What a keeper may not set on MariaDB without SUPER.
 const DURABLE: &[&str] = &["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1"];
 
-/// A proxy that keeps the group in front of which it stands.
-async fn keeper(cluster: &Cluster, failover: &str) -> Proxy {
+/// A primary and two replicas, and a proxy in front of them that keeps them and has seen that a
+/// failover would lose nothing. `failover` is further TOML.
+async fn kept(flavour: Flavour, failover: &str) -> (Cluster, Proxy) {
+    let cluster = servers::own_with(flavour, 2, DURABLE).await;
+    cluster.wait_acknowledging(2).await.expect("two replicas acknowledge");
     let primary = cluster.primary().expect("a primary");
-    let account = replication::keeper_account(cluster.flavour());
+    let account = replication::keeper_account(flavour);
     primary.run(&account).await.expect("the keeper's account");
     cluster.wait_caught_up().await.expect("replicas have it");
-    let (user, password) = KEEPER;
-    let seed = cluster.primary().expect("a primary").address();
-    let config = format!(
-        "admin = \"{{admin}}\"\nhttp = \"{{http}}\"\nstate_dir = \"{{state}}\"\n\n\
-         [monitor]\nuser = \"{user}\"\npassword = \"{password}\"\ninterval = \"100ms\"\n\
-         timeout = \"500ms\"\n\n\
-         [groups.main]\nlisten = \"{{listen}}\"\nseeds = [\"{seed}\"]\n\n\
-         [groups.main.failover]\nmode = \"auto\"\n{failover}\n"
-    );
-    Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"))
+    let group = format!("[groups.main.failover]\nmode = \"auto\"\n{failover}");
+    let (seed, monitor) = (primary.address(), "timeout = \"500ms\"");
+    let config = configuration_with(KEEPER, monitor, &[&seed], &group);
+    let proxy = Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"));
+    wait_safe(&cluster, &proxy).await;
+    (cluster, proxy)
 }
 
 /// What SHOW CLUSTER says: the mode, and what the keeper does.
@@ -133,6 +132,13 @@ impl Ledger {
         .await;
     }
 
+    async fn close(&self, writers: Vec<JoinHandle<()>>) {
+        self.stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.await.expect("a writer");
+        }
+    }
+
     /// What was told of is there once, on every server.
     async fn check(&self, servers: &[&Server]) {
         let mut acknowledged = self.acknowledged.lock().expect("a list").clone();
@@ -181,10 +187,7 @@ async fn follows(flavour: Flavour, server: &Server, port: u16) -> bool {
 #[tokio::test]
 async fn a_killed_primary_is_replaced_and_follows_when_it_comes_back() {
     for flavour in servers::flavours() {
-        let cluster = servers::own_with(flavour, 2, DURABLE).await;
-        cluster.wait_acknowledging(2).await.expect("two replicas acknowledge");
-        let proxy = keeper(&cluster, "anti_flap = \"0\"").await;
-        wait_safe(&cluster, &proxy).await;
+        let (cluster, proxy) = kept(flavour, "anti_flap = \"0\"").await;
         let (ledger, writers) = Ledger::open(&cluster, &proxy).await;
         ledger.more(200).await;
         let mut dead = cluster.primary().expect("a primary");
@@ -213,10 +216,7 @@ async fn a_killed_primary_is_replaced_and_follows_when_it_comes_back() {
             wait_safe(&cluster, &proxy).await;
             dead = head;
         }
-        ledger.stop.store(true, Ordering::Relaxed);
-        for writer in writers {
-            writer.await.expect("a writer");
-        }
+        ledger.close(writers).await;
         let members = cluster.servers().iter().filter(|at| Some(&at.name) != left_out.as_ref());
         let members: Vec<&Server> = members.collect();
         ledger.check(&members).await;
@@ -228,10 +228,7 @@ async fn a_killed_primary_is_replaced_and_follows_when_it_comes_back() {
 #[tokio::test]
 async fn a_frozen_primary_is_replaced_and_takes_no_write_when_it_thaws() {
     for flavour in servers::flavours() {
-        let cluster = servers::own_with(flavour, 2, DURABLE).await;
-        cluster.wait_acknowledging(2).await.expect("two replicas acknowledge");
-        let proxy = keeper(&cluster, "").await;
-        wait_safe(&cluster, &proxy).await;
+        let (cluster, proxy) = kept(flavour, "").await;
         let (ledger, writers) = Ledger::open(&cluster, &proxy).await;
         ledger.more(200).await;
         let frozen = cluster.primary().expect("a primary");
@@ -250,10 +247,7 @@ async fn a_frozen_primary_is_replaced_and_takes_no_write_when_it_thaws() {
         })
         .await;
         ledger.more(50).await;
-        ledger.stop.store(true, Ordering::Relaxed);
-        for writer in writers {
-            writer.await.expect("a writer");
-        }
+        ledger.close(writers).await;
         let others = cluster.servers().iter().filter(|server| server.name != frozen.name);
         ledger.check(&others.collect::<Vec<_>>()).await;
     }
@@ -262,10 +256,7 @@ async fn a_frozen_primary_is_replaced_and_takes_no_write_when_it_thaws() {
 #[tokio::test]
 async fn a_failover_that_could_lose_something_waits_for_an_operator() {
     for flavour in servers::flavours() {
-        let cluster = servers::own_with(flavour, 2, DURABLE).await;
-        cluster.wait_acknowledging(2).await.expect("two replicas acknowledge");
-        let proxy = keeper(&cluster, "").await;
-        wait_safe(&cluster, &proxy).await;
+        let (cluster, proxy) = kept(flavour, "").await;
         let replica = cluster.replicas().expect("two replicas")[0];
         let primary = cluster.primary().expect("a primary");
         // Either replica may be the only one that has what was acknowledged last.

@@ -173,11 +173,20 @@ impl Drop for Proxy {
 
 /// The smallest configuration for `seeds`, with `group` as further TOML for the group.
 pub(crate) fn configuration(seeds: &[&str], group: &str) -> String {
-    let (user, password) = MONITOR;
+    configuration_with(MONITOR, "", seeds, group)
+}
+
+/// The same with another account that observes, and further TOML for how it does.
+pub(crate) fn configuration_with(
+    (user, password): (&str, &str),
+    monitor: &str,
+    seeds: &[&str],
+    group: &str,
+) -> String {
     let seeds: Vec<String> = seeds.iter().map(|seed| format!("{seed:?}")).collect();
     format!(
         "admin = \"{{admin}}\"\nhttp = \"{{http}}\"\nstate_dir = \"{{state}}\"\n\n\
-         [monitor]\nuser = \"{user}\"\npassword = \"{password}\"\ninterval = \"100ms\"\n\n\
+         [monitor]\nuser = \"{user}\"\npassword = \"{password}\"\ninterval = \"100ms\"\n{monitor}\n\n\
          [groups.main]\nlisten = \"{{listen}}\"\nseeds = [{}]\n{group}\n",
         seeds.join(", ")
     )

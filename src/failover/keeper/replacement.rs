@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Keeper, PATIENCE, Settings, THINK_AGAIN, appointment, seconds_now};
+use super::{Keeper, PATIENCE, Settings, THINK_AGAIN, seconds_now};
 use crate::config::Group;
-use crate::config::failover::{FailoverMode, MaxLoss};
+use crate::config::failover::MaxLoss;
 use crate::failover::order::Order;
 use crate::failover::plan::{self, Next};
 use crate::failover::record::{Operation, Record, Stage};
@@ -102,7 +102,6 @@ impl Keeper {
         topology: &Topology,
         operation: Operation,
     ) {
-        self.appoint(appointment(FailoverMode::Auto, &self.record)).await;
         self.say(format!("replacing {}: {}", operation.failed, operation.stage.word()));
         let heir = operation.heir.clone().unwrap_or_default();
         // The failed one is not asked, unless it is only opened again.
@@ -165,7 +164,7 @@ impl Keeper {
         plan::Facts {
             topology,
             reports,
-            acknowledgers: &self.record.acknowledgers,
+            members: &self.record.members,
             lossy: settings.group.failover.max_loss == MaxLoss::Some,
             since_well: self.since_well(),
             patient: self.since.elapsed() < PATIENT,

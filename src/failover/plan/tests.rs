@@ -1,10 +1,9 @@
 //! Failovers step by step, with servers that do what they are told.
 
-use std::sync::Arc;
-
 use super::*;
+use crate::failover::fixture::{mariadb_at, report};
 use crate::health::observation::{Failure, FailureKind, Source};
-use crate::topology::gtid::MariaDbState;
+use crate::topology::fixture::node;
 
 /// db1 is dead; db2, db3 ... replicate from it.
 struct Group {
@@ -31,26 +30,18 @@ fn replica(node: u16, received: &str, applied: &str) -> Report {
     let variables =
         [("gtid_strict_mode", "ON"), ("read_only", "ON"), ("rpl_semi_sync_master_enabled", "OFF")];
     let told = Told {
-        flavour: Flavour::MariaDb,
-        version: 101_119,
         variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         counters: [("rpl_semi_sync_master_clients".to_owned(), "1".to_owned())].into(),
-        executed: set(applied),
-        history: MariaDbState::parse(applied).expect("a state"),
         received: set(received),
-        applied: set(applied),
         sources: vec![source],
+        ..mariadb_at(applied)
     };
-    Report { node: NodeId(node - 1), name: Arc::from(format!("db{node}")), told: Ok(told) }
+    report(node - 1, told)
 }
 
 impl Group {
     fn of(reports: Vec<Report>) -> Self {
-        let node = |id: u16| Node {
-            id: NodeId(id),
-            address: Arc::from(format!("db{}:3306", id + 1)),
-            ..crate::failover::fixture::node(&format!("db{}", id + 1))
-        };
+        let node = |id: u16| node(id, &format!("db{}", id + 1));
         let count = u16::try_from(reports.len()).expect("few");
         let nodes = (0..=count).map(node).collect();
         Self {
@@ -67,11 +58,11 @@ impl Group {
     }
 
     fn next(&self, operation: &Operation) -> Next {
-        let acknowledgers = self.reports.iter().map(|report| report.name.to_string()).collect();
+        let members = self.reports.iter().map(|report| report.name.to_string()).collect();
         let facts = Facts {
             topology: &self.topology,
             reports: &self.reports,
-            acknowledgers: &acknowledgers,
+            members: &members,
             lossy: self.lossy,
             since_well: Duration::from_secs(5),
             patient: self.patient,

@@ -6,25 +6,16 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::router::classify;
 use crate::router::tests::dialect;
-use crate::topology::{Condition, Flavour, ServerFacts, Transport};
+use crate::topology::{Condition, Flavour, ServerFacts, Transport, fixture};
 
 pub(crate) fn node(id: u16, weight: u32) -> Node {
     Node {
-        id: NodeId(id),
-        name: Arc::from(format!("n{id}")),
-        address: Arc::from(format!("10.0.0.{id}:3306")),
         role: if id == 0 { Role::Primary } else { Role::Replica },
-        condition: Condition::Up,
         weight,
         lag: Some(Duration::ZERO),
-        applying: true,
-        alike: true,
         read_only: id != 0,
-        applied: GtidSet::default(),
-        observed_at: None,
-        probed: true,
         facts: Some(Arc::new(facts())),
-        trouble: String::new(),
+        ..fixture::node(id, &format!("n{id}"))
     }
 }
 

@@ -14,8 +14,7 @@ use crate::session::action::{
 };
 use crate::session::links::Kept;
 use crate::session::{Session, state};
-use crate::topology::gtid::GtidSet;
-use crate::topology::{Condition, Flavour, Node, NodeId, Role, ServerFacts, Topology, Transport};
+use crate::topology::{Flavour, Node, NodeId, Role, ServerFacts, Topology, Transport, fixture};
 
 pub(super) use crate::router::policy::Held::{Primary, Replica};
 pub(super) use crate::session::pin::Pin;
@@ -489,21 +488,12 @@ pub(super) fn facts() -> ServerFacts {
 
 fn node(id: u16) -> Node {
     Node {
-        id: NodeId(id),
-        name: Arc::from(format!("db{id}")),
-        address: Arc::from(format!("10.0.0.{id}:3306")),
         role: if id == 0 { Role::Primary } else { Role::Replica },
-        condition: Condition::Up,
         weight: 1,
         lag: Some(Duration::ZERO),
-        applying: true,
-        alike: true,
         read_only: id != 0,
-        applied: GtidSet::default(),
-        observed_at: None,
-        probed: true,
         facts: Some(Arc::new(facts())),
-        trouble: String::new(),
+        ..fixture::node(id, &format!("db{id}"))
     }
 }
 
