@@ -53,7 +53,8 @@ impl Session {
             if !prepared {
                 self.last = Some(slot);
                 self.last_lost = false;
-                self.pinged = false;
+                // What sets the link up again after a reset may count rows.
+                self.pinged = pending.ask == Ask::ResetConnection && exchange.error == 0;
                 self.counts_are_on(&class, &exchange);
             }
             self.ran_on(slot, &class);

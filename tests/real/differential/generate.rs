@@ -463,7 +463,7 @@ impl Maker {
             7 => (Effect::Write, "SET @v = x'414243', @w = _latin1'abc'".into()),
             8 => (Effect::Read, "SELECT @v".into()),
             9 => (Effect::Read, "SELECT @v + 1, CONCAT(@w, '!'), @nothing".into()),
-            10 => (Effect::Read, "SELECT id FROM t WHERE id > @v ORDER BY id".into()),
+            10 => (Effect::Read, "SELECT id FROM t WHERE id > @n ORDER BY id".into()),
             11 => (Effect::Read, "SELECT COERCIBILITY(@v), CHARSET(@v), COLLATION(@w)".into()),
             12 => (Effect::Write, format!("UPDATE t SET a = @v WHERE id = {id}")),
             _ => (Effect::Write, "SET @n = 0, @v = 1.50, @w = -3".into()),
