@@ -260,6 +260,9 @@ impl Effects {
     /// Asks how tables and the like are defined, or for statistics of them.
     pub const METADATA: Self = Self(1 << 30);
 
+    /// COMMIT or ROLLBACK AND CHAIN: the next transaction begins at once.
+    pub const CHAIN: Self = Self(1 << 31);
+
     /// The set with nothing in it.
     pub const NONE: Self = Self(0);
 

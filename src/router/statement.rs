@@ -171,8 +171,8 @@ impl<'a> Reader<'a> {
                 command(Verb::Begin)
             }
             kw::START => self.start(),
-            kw::COMMIT => command(Verb::Commit),
-            kw::ROLLBACK => command(Verb::Rollback),
+            kw::COMMIT => self.end_of_transaction(Verb::Commit),
+            kw::ROLLBACK => self.end_of_transaction(Verb::Rollback),
             kw::SAVEPOINT | kw::RELEASE => command(Verb::Savepoint),
             kw::XA => {
                 match self.next_word() {
@@ -203,6 +203,20 @@ impl<'a> Reader<'a> {
             }
             key => self.data_definition(key),
         }
+    }
+
+    /// COMMIT or ROLLBACK; one that goes back to a savepoint ends nothing.
+    fn end_of_transaction(&mut self, verb: Verb) -> Opening {
+        let mut word = self.next_word();
+        if word == kw::WORK {
+            word = self.next_word();
+        }
+        match word {
+            kw::TO => return command(Verb::Savepoint),
+            kw::AND if self.next_word() == kw::CHAIN => self.effect(Effects::CHAIN),
+            _ => {}
+        }
+        command(verb)
     }
 
     /// A compound statement: its body may do anything, and its `;` separate nothing here.

@@ -12,6 +12,7 @@ use crate::session::failure::Failure;
 use crate::session::pending::{Ask, Pending, Trackers};
 use crate::session::pin::Pin;
 use crate::session::release::ONE;
+use crate::session::retry::is_plain_rollback;
 use crate::session::step::Step;
 use crate::session::{Phase, Session, single, tracking};
 
@@ -106,7 +107,7 @@ impl Session {
         self.pend(world, Ask::Other, plain(Reason::Command), Expect::Simple, wire);
         if let (Command::Query { sql, .. }, Failure::TransactionLost { .. }) = (command, failure) {
             let class = world.classes.classify(sql, &self.state.dialect);
-            if class.verb == Verb::Rollback && !class.multi {
+            if is_plain_rollback(&class) && !self.chains_transactions() {
                 // What it asks for has happened by itself.
                 self.say_ok(out);
                 self.finished_here(world, 0, out);

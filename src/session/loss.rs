@@ -74,6 +74,12 @@ impl Session {
         bounds.any(|bound| bound != b"0")
     }
 
+    /// The client has asked that each transaction begins where another ends.
+    pub(super) fn chains_transactions(&self) -> bool {
+        let kind = self.state.variable(b"completion_type");
+        kind.is_some_and(|kind| kind == b"1" || kind.eq_ignore_ascii_case(b"CHAIN"))
+    }
+
     /// No transaction is open any more, and the client's next OK says so.
     pub(super) fn transaction_gone(&mut self) {
         self.transaction = None;
@@ -164,6 +170,9 @@ impl Session {
         let mut verdict = verdict_on(pending, progress, was_in_transaction);
         if verdict == Verdict::Again && (streamed || !pins.is_empty()) {
             verdict = if pins.is_empty() { Verdict::OutcomeUnknown } else { Verdict::AnswerCut };
+        }
+        if verdict == Verdict::DoneByItself && self.chains_transactions() {
+            verdict = Verdict::TransactionLost;
         }
         match verdict {
             Verdict::Again => {

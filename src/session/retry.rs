@@ -62,7 +62,8 @@ fn sent_in_transaction(class: &Class) -> Verdict {
                 .with(Effects::SET),
         );
     match class.verb {
-        Verb::Rollback if !class.multi => Verdict::DoneByItself,
+        Verb::Rollback if is_plain_rollback(class) => Verdict::DoneByItself,
+        Verb::Rollback if !class.multi => Verdict::TransactionLost,
         Verb::Select
         | Verb::Insert
         | Verb::Update
@@ -82,6 +83,11 @@ fn sent_in_transaction(class: &Class) -> Verdict {
         }
         _ => Verdict::OutcomeUnknown,
     }
+}
+
+/// Whether it only ends the transaction: another one that it begins would be missing.
+pub(super) fn is_plain_rollback(class: &Class) -> bool {
+    class.verb == Verb::Rollback && !class.multi && !class.effects.any(Effects::CHAIN)
 }
 
 /// Statements that change nothing but a session which is gone with its link.

@@ -25,6 +25,8 @@ const SENT: &[(&str, Verdict, Verdict)] = &[
     ("START TRANSACTION READ ONLY", Again, OutcomeUnknown),
     ("COMMIT", OutcomeUnknown, OutcomeUnknown),
     ("ROLLBACK", Again, DoneByItself),
+    ("ROLLBACK TO SAVEPOINT s", OutcomeUnknown, TransactionLost),
+    ("ROLLBACK AND CHAIN", Again, TransactionLost),
     ("USE app", Again, OutcomeUnknown),
     ("SET autocommit=1", OutcomeUnknown, OutcomeUnknown),
     ("SET @a=1", OutcomeUnknown, OutcomeUnknown),
@@ -260,6 +262,24 @@ fn a_rollback_of_a_lost_transaction_is_done_already() {
     rig.client(&query("ROLLBACK"));
     assert_eq!(rig.told(), ok(1, AUTO), "no transaction is open any more");
     rig.write();
+}
+
+#[test]
+fn a_rollback_that_leaves_a_transaction_open_is_told_that_it_was_lost() {
+    for sql in ["ROLLBACK TO SAVEPOINT s", "ROLLBACK AND CHAIN"] {
+        let mut rig = Rig::new();
+        rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+        rig.event(Event::LinkClosed(Primary));
+        rig.client(&query(sql));
+        assert_eq!(rig.told_error().0, 1213, "{sql}");
+    }
+    let mut rig = Rig::new();
+    let chained = [variable("completion_type", "CHAIN")];
+    rig.ask(Primary, "SET completion_type = 1", &ok_with(1, AUTO, &chained));
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.event(Event::LinkClosed(Primary));
+    rig.client(&query("ROLLBACK"));
+    assert_eq!(rig.told_error().0, 1213);
 }
 
 #[test]
