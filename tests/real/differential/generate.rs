@@ -440,7 +440,7 @@ impl Maker {
             "sql_auto_is_null = 0",
             "default_week_format = 3",
             "@@session.net_read_timeout = 31, @w = 'w'",
-            "sql_buffer_result = 1",
+            "sql_big_selects = 1",
             "sql_buffer_result = 0",
             "sql_warnings = 1",
             "rand_seed1 = 5, rand_seed2 = 6",
