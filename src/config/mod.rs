@@ -138,6 +138,9 @@ pub struct Group {
     /// Largest command that is inspected (and kept for a retry) whole; larger ones are streamed
     /// to the primary, bytes.
     pub inspect_limit: usize,
+    /// How much of an open transaction is kept so that it can be done again on another primary,
+    /// bytes; 0 keeps nothing.
+    pub transaction_replay_limit: usize,
     /// TLS towards clients.
     pub tls: ClientTls,
     /// TLS towards servers.
@@ -173,6 +176,7 @@ impl Default for Group {
             connect_timeout: Duration::from_secs(3),
             links: Links::default(),
             inspect_limit: 1 << 20,
+            transaction_replay_limit: 1 << 20,
             tls: ClientTls::default(),
             server_tls: ServerTls::default(),
             server_compression: ServerCompression::default(),

@@ -110,6 +110,8 @@ pub struct Group {
     pub keep_links: Option<Scalar>,
     /// Largest inspected command.
     pub inspect_limit: Option<Scalar>,
+    /// How much of a transaction is kept.
+    pub transaction_replay_limit: Option<Scalar>,
     /// Whether clients use TLS.
     pub tls: Option<Scalar>,
     /// Certificate towards clients.

@@ -25,6 +25,13 @@ mod tls;
 /// Reads a password file; the error is a sentence for the operator.
 pub type ReadSecret<'a> = &'a dyn Fn(&Path) -> Result<Secret, String>;
 
+/// How fresh a replica must be for a read, by its word.
+const CONSISTENCY: [(&str, Consistency); 3] = [
+    ("session", Consistency::Session),
+    ("eventual", Consistency::Eventual),
+    ("global", Consistency::Global),
+];
+
 /// The weight of a server for which none is given; so that a share can be halved or doubled
 /// without touching its siblings.
 pub const DEFAULT_WEIGHT: u32 = 100;
@@ -147,11 +154,6 @@ impl Reader<'_> {
         let listen = self.listeners(&at("listen"), raw.listen.as_ref());
         let (seeds, servers) = self.members(name, raw);
         let usual = Group::default();
-        let consistency = [
-            ("session", Consistency::Session),
-            ("eventual", Consistency::Eventual),
-            ("global", Consistency::Global),
-        ];
         let mut time = |key: &str, value: &Option<Scalar>, low: Duration, default: Duration| {
             self.duration(&at(key), value.as_ref(), low..=DAY, default)
         };
@@ -168,13 +170,19 @@ impl Reader<'_> {
         let links = self.links(name, raw);
         let percent = raw.primary_read_percent.as_ref();
         let to_servers = raw.proxy_protocol_to_servers.as_ref();
-        let inspect = raw.inspect_limit.as_ref();
+        let mut size = |key: &str, value: &Option<Scalar>, low: u64, default: usize| {
+            self.size(&at(key), value.as_ref(), low..=1 << 30, default)
+        };
+        let inspect_limit = size("inspect_limit", &raw.inspect_limit, 1 << 10, usual.inspect_limit);
+        let (replay, usual_replay) =
+            (&raw.transaction_replay_limit, usual.transaction_replay_limit);
+        let transaction_replay_limit = size("transaction_replay_limit", replay, 0, usual_replay);
         Group {
             name: Arc::from(name),
             listen,
             seeds,
             servers,
-            consistency: self.word(&at("consistency"), raw.consistency.as_ref(), &consistency),
+            consistency: self.word(&at("consistency"), raw.consistency.as_ref(), &CONSISTENCY),
             replica_wait,
             hold,
             max_lag,
@@ -194,12 +202,8 @@ impl Reader<'_> {
             idle_timeout,
             connect_timeout,
             links,
-            inspect_limit: self.size(
-                &at("inspect_limit"),
-                inspect,
-                1 << 10..=1 << 30,
-                usual.inspect_limit,
-            ),
+            inspect_limit,
+            transaction_replay_limit,
             tls: self.client_tls(name, raw),
             server_tls: self.server_tls(name, raw),
             server_compression: self.server_compression(name, raw),

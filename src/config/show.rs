@@ -93,6 +93,26 @@ fn monitor(monitor: &Monitor) -> Vec<Entry> {
     .collect()
 }
 
+fn size(bytes: usize) -> String {
+    show_size(u64::try_from(bytes).unwrap_or(u64::MAX))
+}
+
+fn tls(group: &Group) -> [(&'static str, String); 10] {
+    let (clients, servers) = (&group.tls, &group.server_tls);
+    [
+        ("tls", clients.mode.word().to_owned()),
+        ("tls_certificate", path(&clients.certificate, "(generated)")),
+        ("tls_key", path(&clients.key, "(generated)")),
+        ("tls_client_ca", path(&clients.client_ca, "(none)")),
+        ("tls_required_for", joined(&clients.required_for)),
+        ("server_tls", servers.mode.word().to_owned()),
+        ("server_tls_ca", path(&servers.ca, "(the system's)")),
+        ("server_tls_pins", joined(&servers.pins)),
+        ("server_tls_certificate", path(&servers.certificate, "(none)")),
+        ("server_tls_key", path(&servers.key, "(none)")),
+    ]
+}
+
 fn group(group: &Group) -> Vec<Entry> {
     let mut entries: Vec<Entry> = [
         ("seeds", joined(&group.seeds)),
@@ -113,22 +133,14 @@ fn group(group: &Group) -> Vec<Entry> {
         ("link_idle_timeout", show_duration(group.links.idle_timeout)),
         ("link_max_age", show_duration(group.links.max_age)),
         ("keep_links", group.links.keep.to_string()),
-        ("inspect_limit", show_size(u64::try_from(group.inspect_limit).unwrap_or(u64::MAX))),
-        ("tls", group.tls.mode.word().to_owned()),
-        ("tls_certificate", path(&group.tls.certificate, "(generated)")),
-        ("tls_key", path(&group.tls.key, "(generated)")),
-        ("tls_client_ca", path(&group.tls.client_ca, "(none)")),
-        ("tls_required_for", joined(&group.tls.required_for)),
-        ("server_tls", group.server_tls.mode.word().to_owned()),
-        ("server_tls_ca", path(&group.server_tls.ca, "(the system's)")),
-        ("server_tls_pins", joined(&group.server_tls.pins)),
-        ("server_tls_certificate", path(&group.server_tls.certificate, "(none)")),
-        ("server_tls_key", path(&group.server_tls.key, "(none)")),
+        ("inspect_limit", size(group.inspect_limit)),
+        ("transaction_replay_limit", size(group.transaction_replay_limit)),
         ("server_compression", group.server_compression.word().to_owned()),
         ("proxy_protocol_from", joined(&group.proxy_protocol_from)),
         ("proxy_protocol_to_servers", group.proxy_protocol_to_servers.to_string()),
     ]
     .into_iter()
+    .chain(tls(group))
     .chain(failover(&group.failover))
     .map(|(key, value)| Entry {
         key: format!("groups.{}.{key}", group.name),

@@ -88,6 +88,8 @@ families! {
         "Connections to a server that failed or were lost.");
     RETRIES = counter("pointsman_retries_total", &["group", "kind"],
         "Commands sent again where the client noticed nothing.");
+    TRANSACTION_REPLAYS = counter("pointsman_transaction_replays_total", &["group", "outcome"],
+        "Open transactions that were done again on another primary.");
     HOLDS = counter("pointsman_holds_total", &["group", "outcome"],
         "Requests that waited for a primary, by how the wait ended.");
     HOLD_SECONDS = counter("pointsman_hold_seconds_total", &["group"],

@@ -13,7 +13,7 @@ use crate::topology::{NodeId, Topology};
 
 pub use worker::{
     BUCKETS_MICROS, Bytes, ClientError, ErrorClass, HoldOutcome, LinkError, LinkWait, MAX_NODES,
-    QueryClass, ReplicaWait, Retry, Taken, WorkerMetrics,
+    QueryClass, ReplicaWait, Retry, Taken, TransactionReplay, WorkerMetrics,
 };
 
 pub mod families;

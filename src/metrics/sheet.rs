@@ -11,7 +11,8 @@ use crate::metrics::Sample;
 use crate::metrics::families::{self as known, Family, Kind};
 use crate::metrics::worker::{
     BUCKETS_MICROS, Bytes, ClientError, Counter, ErrorClass, HoldOutcome, Latency, LinkError,
-    LinkWait, NodeCounters, QueryClass, ReplicaWait, Retry, Taken, WorkerMetrics,
+    LinkWait, NodeCounters, QueryClass, ReplicaWait, Retry, Taken, TransactionReplay,
+    WorkerMetrics,
 };
 use crate::router::Reason;
 use crate::topology::{Condition, Node, Role, Topology, Transport};
@@ -156,6 +157,10 @@ fn traffic(sheet: &mut Sheet, group: &str, workers: &[&WorkerMetrics]) {
     for retry in Retry::ALL {
         let total = sum(workers, |worker| at(&worker.retries, retry as usize));
         sheet.count(known::RETRIES, &[group, retry.word()], total);
+    }
+    for outcome in TransactionReplay::ALL {
+        let total = sum(workers, |worker| at(&worker.replays, outcome as usize));
+        sheet.count(known::TRANSACTION_REPLAYS, &[group, outcome.word()], total);
     }
     for outcome in HoldOutcome::ALL {
         let total = sum(workers, |worker| at(&worker.holds, outcome as usize));

@@ -26,6 +26,7 @@ pub struct WorkerMetrics {
     pub(super) client_errors: [Counter; ClientError::ALL.len()],
     pub(super) logins_failed: Counter,
     pub(super) retries: [Counter; Retry::ALL.len()],
+    pub(super) replays: [Counter; TransactionReplay::ALL.len()],
     pub(super) holds: [Counter; HoldOutcome::ALL.len()],
     pub(super) hold_micros: Counter,
     pub(super) pins: Box<[Level]>,
@@ -162,6 +163,16 @@ labels! {
 }
 
 labels! {
+    /// What came of an open transaction that was done again on another server.
+    TransactionReplay {
+        /// It goes on.
+        Alike = "alike",
+        /// It was answered otherwise, and is rolled back.
+        Differed = "differed",
+    }
+}
+
+labels! {
     /// How a wait for a primary ended.
     HoldOutcome {
         /// A primary appeared.
@@ -257,6 +268,7 @@ impl WorkerMetrics {
             client_errors: Default::default(),
             logins_failed: Counter::default(),
             retries: Default::default(),
+            replays: Default::default(),
             holds: Default::default(),
             hold_micros: Counter::default(),
             pins: (0..pins).map(|_| Level::default()).collect(),
@@ -357,6 +369,11 @@ impl WorkerMetrics {
     /// Counts a command that was sent again.
     pub fn retried(&self, kind: Retry) {
         bump(&self.retries, kind as usize);
+    }
+
+    /// Counts an open transaction that was done again.
+    pub fn replayed(&self, outcome: TransactionReplay) {
+        bump(&self.replays, outcome as usize);
     }
 
     /// Counts a finished wait for a primary.

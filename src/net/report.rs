@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::control::{GroupDigests, LinkRow, SessionRow, WorkerRequest};
-use crate::metrics::{ReplicaWait, Retry};
+use crate::metrics::{ReplicaWait, Retry, TransactionReplay};
 use crate::net::group::GroupHandle;
 use crate::net::seat::{Ring, Seat};
 use crate::net::worker::{Served, Worker};
-use crate::session::action::WaitOutcome;
+use crate::session::action::{Replay, WaitOutcome};
 use crate::session::pin::Pin;
 use crate::session::{self, Session};
 
@@ -103,6 +103,15 @@ impl From<session::action::Retry> for Retry {
             session::action::Retry::ReplicaRefused => Self::RefusedByReplica,
             session::action::Retry::PrimaryReadOnly => Self::PrimaryReadOnly,
             session::action::Retry::Reprepared => Self::Reprepare,
+        }
+    }
+}
+
+impl From<Replay> for TransactionReplay {
+    fn from(outcome: Replay) -> Self {
+        match outcome {
+            Replay::Alike => Self::Alike,
+            Replay::Differed => Self::Differed,
         }
     }
 }

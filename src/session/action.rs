@@ -125,6 +125,8 @@ pub enum Request {
     Waited(WaitOutcome),
     /// A request was repeated elsewhere.
     Retried(Retry),
+    /// A transaction was done again.
+    Replayed(Replay),
     /// A request waited this long for a primary.
     HeldFor(Duration),
     /// Close the client's connection after all bytes are out.
@@ -183,6 +185,15 @@ pub enum Retry {
     PrimaryReadOnly,
     /// The server had forgotten, or outgrown, a prepared statement.
     Reprepared,
+}
+
+/// What came of an open transaction that was done again on another server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Replay {
+    /// Everything was answered alike: the client notices nothing.
+    Alike,
+    /// Something was answered otherwise: it is rolled back.
+    Differed,
 }
 
 /// A finished command.

@@ -27,6 +27,10 @@ impl Session {
         if pending.ask == Ask::ResetConnection && pending.way.decision.is_none() {
             return self.reset(world, out);
         }
+        if self.is_suspended() && pending.way.decision.is_none() && self.resume(world, out) {
+            return;
+        }
+        let Some(pending) = self.pending.as_ref() else { return };
         let nowhere = self.transaction.is_none() && self.link(Held::Primary).is_none();
         let known = !self.doubtful || nowhere;
         if pending.ask == Ask::Ping && known && world.topology.primary.is_some() {
@@ -213,9 +217,15 @@ impl Session {
     }
 
     /// The session holds something on a server that is not the primary any more.
-    fn bound_to_former_primary(&mut self, world: &World<'_>, node: NodeId, out: &mut Outbox) {
+    fn bound_to_former_primary(&mut self, world: &mut World<'_>, node: NodeId, out: &mut Outbox) {
         let server = self.name_of(world, node);
         let pins = self.binding_pins();
+        if self.can_be_repeated(Held::Primary) {
+            let asked = self.asked_of_link();
+            self.drop_link(Held::Primary, out);
+            self.suspend(asked);
+            return self.proceed(world, out);
+        }
         self.drop_link(Held::Primary, out);
         self.transaction_gone();
         let failure = if pins.is_empty() {
@@ -376,7 +386,7 @@ impl Session {
         self.silence(slot);
         let Some(step) = self.next_step(slot) else { return self.send(world, slot, out) };
         let Some(pending) = self.pending.as_mut() else { return };
-        pending.way.steps += 1;
+        pending.way.steps += u16::from(!step.is_replay());
         if pending.way.steps > STEPS_MAX {
             let server = self.link(slot).map(|link| link.facts.node.to_string());
             let server = server.unwrap_or_default();
@@ -388,6 +398,7 @@ impl Session {
     fn send(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {
         let Some(link) = self.link(slot) else { return };
         let (node, caps, mariadb) = (link.facts.node, link.facts.capabilities, link.facts.mariadb);
+        let before = out.links[index(slot)].len();
         if !self.put_request(slot, out) {
             let error = crate::protocol::errno::SqlError::malformed_packet();
             out.client.extend_from_slice(&error.packet(1, self.client_capabilities()));
@@ -398,6 +409,9 @@ impl Session {
             _ => false,
         };
         let lent = self.is_lent(slot);
+        let watching = watching || lent;
+        let sent = out.links[index(slot)].get(before..).unwrap_or_default();
+        let noted = self.note_command(world, slot, sent, watching);
         let Some(pending) = self.pending.as_mut() else { return };
         if pending.ask == Ask::Tunnel {
             self.pins.add(Pin::Tunnel);
@@ -407,14 +421,16 @@ impl Session {
         let exchange = Exchange {
             slot,
             node,
-            walker: ReplyWalker::new(pending.expect, caps, mariadb).watching(watching || lent),
+            walker: ReplyWalker::new(pending.expect, caps, mariadb).watching(watching),
             forwarded: false,
             error: 0,
             wrote: false,
             in_transaction: self.transaction.is_some(),
             lent,
             rows: false,
-            none_changed: false,
+            changed: None,
+            noted,
+            version: self.state.version,
         };
         self.enter(Phase::Exchanging(exchange), world.now);
     }

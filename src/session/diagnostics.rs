@@ -29,6 +29,13 @@ pub(super) struct Listed {
     mark: Option<Held>,
 }
 
+impl Listed {
+    /// The same list on the link where its statement is done again.
+    pub(super) fn moved_to(self, slot: Held) -> Self {
+        Self { on: self.on.map(|_| slot), mark: None, ..self }
+    }
+}
+
 /// What a statement does to the list of the one before, if it leaves nothing itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -542,7 +549,7 @@ impl Session {
     }
 
     /// The pending text, the prepared one's included, in lower case.
-    fn lower_text(&self) -> Vec<u8> {
+    pub(super) fn lower_text(&self) -> Vec<u8> {
         self.pending_text().to_ascii_lowercase()
     }
 }

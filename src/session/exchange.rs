@@ -51,7 +51,13 @@ impl Session {
             };
             if advance.forward > 0 {
                 exchange.forwarded = true;
-                out.client.extend_from_slice(rest.get(..advance.forward).unwrap_or_default());
+                let span = rest.get(..advance.forward).unwrap_or_default();
+                out.client.extend_from_slice(span);
+                if exchange.noted
+                    && let Some(transcript) = self.transcript.as_mut()
+                {
+                    transcript.hear(span);
+                }
                 used += advance.forward;
             }
             let Stop::Notable(notable) = advance.stop else { return used };
@@ -112,6 +118,7 @@ impl Session {
         out: &mut Outbox,
     ) -> Passed {
         let payload = wire.get(packet::HEADER_LEN..).unwrap_or_default();
+        self.hear_packet(notable.kind, payload, wire);
         match notable.kind {
             Kind::Ok { header } => {
                 self.relay_ok(header, notable.seq, payload, wire, out);
@@ -161,6 +168,7 @@ impl Session {
         let simple = self.pending.as_ref().is_none_or(|pending| pending.expect == Expect::Simple);
         if !simple && let Phase::Exchanging(exchange) = &mut self.phase {
             exchange.rows = true;
+            exchange.changed = None;
         }
     }
 
@@ -248,7 +256,7 @@ impl Session {
             self.rows_came();
         }
         if let Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) = &mut self.phase {
-            exchange.none_changed = header == 0 && ok.affected == 0;
+            exchange.changed = (header == 0).then_some(ok.affected);
         }
         self.learn_status(ok.status);
         let explained = self.learn_changes(ok.tracks, slot);
@@ -356,8 +364,14 @@ impl Session {
     /// next transaction.
     fn learn_transaction(&mut self, change: &Change<'_>) {
         match change {
-            Change::TransactionState(state) if state.last() == Some(&b'L') => {
-                self.pins.add(Pin::TableLock);
+            Change::TransactionState(state) => {
+                if state.last() == Some(&b'L') {
+                    self.pins.add(Pin::TableLock);
+                }
+                if state.contains(&b'w') {
+                    // It has written to a table without transactions: that is not undone.
+                    self.seal_transcript();
+                }
             }
             Change::TransactionCharacteristics(text) => {
                 if text.is_empty() || self.transaction.is_some() {
@@ -484,10 +498,14 @@ impl Session {
         let Phase::Exchanging(exchange) = &self.phase else { return false };
         let (slot, node, in_transaction) = (exchange.slot, exchange.node, exchange.in_transaction);
         let Some(pending) = self.pending.as_mut() else { return false };
-        if in_transaction || pending.way.body.is_some() {
+        let message = reply::Err::message_of(payload);
+        if pending.way.body.is_some() {
             return false;
         }
-        let message = reply::Err::message_of(payload);
+        if in_transaction {
+            let closed = slot == Held::Primary && retry::primary_is_read_only(code, message);
+            return closed && self.leave_closed_primary(world, node, payload, out);
+        }
         match slot {
             Held::Replica if retry::replica_refused(code) => {
                 pending.way.avoid |= node.bit();

@@ -31,6 +31,11 @@ pub enum Failure {
         /// The server's name.
         server: String,
     },
+    /// A transaction that was done again on another server was answered otherwise there.
+    TransactionDiffers {
+        /// The other server's name.
+        server: String,
+    },
     /// Nobody took writes until the hold ran out.
     NoPrimary {
         /// The topology's generation.
@@ -63,6 +68,7 @@ impl Failure {
     pub fn closes(&self) -> bool {
         match self {
             Self::TransactionLost { .. }
+            | Self::TransactionDiffers { .. }
             | Self::NoPrimary { .. }
             | Self::NoLink { .. }
             | Self::DiagnosticsLost => false,
@@ -79,7 +85,7 @@ impl Failure {
     pub fn to_error(&self) -> SqlError {
         let (code, state) = match self {
             Self::OutcomeUnknown { .. } => (1105, b"08007"),
-            Self::TransactionLost { .. } => (1213, b"40001"),
+            Self::TransactionLost { .. } | Self::TransactionDiffers { .. } => (1213, b"40001"),
             Self::NoPrimary { .. } => (1290, b"HY000"),
             Self::NoLink { .. } => (1040, b"08004"),
             Self::AnswerCut { .. }
@@ -111,6 +117,10 @@ impl Failure {
             Self::TransactionLost { server } => format!(
                 "the transaction was rolled back because server '{server}' vanished or lost its \
                  role; try restarting transaction"
+            ),
+            Self::TransactionDiffers { server } => format!(
+                "the transaction was rolled back because its server vanished, and server \
+                 '{server}' answers some of it otherwise; try restarting transaction"
             ),
             Self::NoPrimary { generation, why } => {
                 format!("no writable primary (generation {generation}: {why})")

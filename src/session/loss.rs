@@ -3,12 +3,13 @@
 use crate::protocol::flags::Status;
 use crate::protocol::packet;
 use crate::protocol::reply;
+use crate::router::Kind;
 use crate::router::policy::Held;
 use crate::session::action::{NoLink, Outbox, Request, Retry, Trouble, World, index};
 use crate::session::failure::Failure;
 use crate::session::links::Link;
 use crate::session::pending::{Ask, Pending};
-use crate::session::pin::Pin;
+use crate::session::pin::{Pin, Pins};
 use crate::session::retry::{Progress, Verdict, after_link_loss};
 use crate::session::{Phase, Session};
 use crate::topology::NodeId;
@@ -31,7 +32,13 @@ impl Session {
         let node = link.facts.node;
         let server = self.name_of(world, node);
         let cursor = self.statements.cursor_on(slot);
+        let bounded = self.bounds_idle_transactions();
+        let survives = self.can_be_repeated(slot) && !bounded;
+        let asked = survives.then(|| self.asked_of_link());
         self.link_forgotten(slot, &link);
+        if let Some(asked) = asked {
+            self.suspend(asked);
+        }
         let in_transaction = self.transaction == Some(slot);
         let mut pins = if slot == Held::Primary { self.binding_pins() } else { Default::default() };
         if cursor {
@@ -41,7 +48,7 @@ impl Session {
             Phase::Closed => {}
             Phase::Tunnel => self.close(world.now, out),
             // What the server has done to its session is done to the client.
-            Phase::Idle if in_transaction && self.bounds_idle_transactions() => {
+            Phase::Idle if in_transaction && bounded => {
                 self.close(world.now, out);
             }
             Phase::Idle | Phase::Dialing | Phase::Holding | Phase::ChangingUser => {
@@ -83,17 +90,13 @@ impl Session {
     /// No transaction is open any more, and the client's next OK says so.
     pub(super) fn transaction_gone(&mut self) {
         self.transaction = None;
+        self.transcript = None;
         let open = Status::IN_TRANS.with(Status::IN_TRANS_READONLY);
         self.state.status = self.state.status.without(open);
     }
 
     /// The client is told at its next command; a session that held nothing there, never.
-    fn remember_loss(
-        &mut self,
-        in_transaction: bool,
-        pins: crate::session::pin::Pins,
-        server: String,
-    ) {
+    fn remember_loss(&mut self, in_transaction: bool, pins: Pins, server: String) {
         if in_transaction {
             self.transaction_gone();
         }
@@ -110,7 +113,7 @@ impl Session {
         world: &mut World<'_>,
         link: &Link,
         in_transaction: bool,
-        pins: crate::session::pin::Pins,
+        pins: Pins,
         out: &mut Outbox,
     ) {
         self.phase = Phase::Idle;
@@ -153,7 +156,7 @@ impl Session {
         world: &mut World<'_>,
         node: NodeId,
         in_transaction: bool,
-        pins: crate::session::pin::Pins,
+        pins: Pins,
         out: &mut Outbox,
     ) {
         let forwarded = self.exchange_forwarded();
@@ -167,14 +170,8 @@ impl Session {
         let Some(pending) = self.pending.as_ref() else { return };
         let streamed = pending.way.body.is_some() || matches!(self.phase, Phase::Uploading(..));
         let progress = if forwarded { Progress::Answering } else { Progress::Sent };
-        let mut verdict = verdict_on(pending, progress, was_in_transaction);
-        if verdict == Verdict::Again && (streamed || !pins.is_empty()) {
-            verdict = if pins.is_empty() { Verdict::OutcomeUnknown } else { Verdict::AnswerCut };
-        }
-        if verdict == Verdict::DoneByItself && self.chains_transactions() {
-            verdict = Verdict::TransactionLost;
-        }
-        match verdict {
+        let verdict = verdict_on(pending, progress, was_in_transaction);
+        match self.amended(verdict, streamed, pins) {
             Verdict::Again => {
                 if let Some(pending) = self.pending.as_mut() {
                     pending.way.repeated = true;
@@ -182,8 +179,12 @@ impl Session {
                 out.requests.push(Request::Retried(Retry::LinkLost));
                 self.again(world, node, out);
             }
+            Verdict::TransactionLost if self.is_suspended() && !streamed => {
+                self.again(world, node, out);
+            }
             Verdict::TransactionLost => {
                 self.phase = Phase::Idle;
+                self.transaction_gone();
                 let failure = if pins.is_empty() {
                     Failure::TransactionLost { server }
                 } else {
@@ -193,6 +194,7 @@ impl Session {
             }
             Verdict::DoneByItself => {
                 self.phase = Phase::Idle;
+                self.transaction_gone();
                 self.say_ok(out);
                 self.finished_here(world, 0, out);
             }
@@ -217,6 +219,19 @@ impl Session {
         if streamed {
             // What is still to come of the command or the file must not be read as commands.
             self.close(world.now, out);
+        }
+    }
+
+    /// What the class of a request does not tell of its being lost.
+    fn amended(&self, verdict: Verdict, streamed: bool, pins: Pins) -> Verdict {
+        let reads = self.pending.as_ref().is_some_and(|pending| pending.class.kind == Kind::Read);
+        match verdict {
+            // The transaction may have been rolled back before, and this have run by itself.
+            Verdict::TransactionLost if self.doubtful && !reads => Verdict::OutcomeUnknown,
+            Verdict::Again if !pins.is_empty() => Verdict::AnswerCut,
+            Verdict::Again if streamed => Verdict::OutcomeUnknown,
+            Verdict::DoneByItself if self.chains_transactions() => Verdict::TransactionLost,
+            verdict => verdict,
         }
     }
 

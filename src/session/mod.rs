@@ -25,6 +25,7 @@ use crate::session::release::Carried;
 use crate::session::state::State;
 use crate::session::statements::Statements;
 use crate::session::tracking::Tracking;
+use crate::session::transcript::Transcript;
 use crate::topology::{Flavour, NodeId};
 
 pub mod action;
@@ -45,6 +46,7 @@ pub mod pin;
 mod prepared;
 mod refused;
 mod release;
+mod replay;
 pub mod retry;
 mod single;
 pub mod state;
@@ -53,6 +55,7 @@ mod step;
 mod stray;
 mod sync;
 pub mod tracking;
+mod transcript;
 mod user_variables;
 
 pub use phrase::setup_statement;
@@ -98,6 +101,8 @@ pub struct Session {
     last_lost: bool,
     /// Where a transaction is open.
     transaction: Option<Held>,
+    /// What it has done so far, or what is to be done again before it is open anywhere.
+    transcript: Option<Box<Transcript>>,
     /// A statement that ends transactions has failed, before that or after.
     doubtful: bool,
     /// When something was last read whose position the token does not cover.
@@ -159,8 +164,12 @@ struct Exchange {
     lent: bool,
     /// The reply carried a result set.
     rows: bool,
-    /// It says that no rows were changed.
-    none_changed: bool,
+    /// How many rows its last OK says were changed; `None` when rows came last.
+    changed: Option<u64>,
+    /// The transcript of the transaction hears it.
+    noted: bool,
+    /// The version of the session's state when the request was sent.
+    version: u32,
 }
 
 /// One of our own commands under way.
@@ -208,6 +217,7 @@ impl Session {
             last: None,
             last_lost: false,
             transaction: None,
+            transcript: None,
             doubtful: false,
             has_defined: false,
             floor: None,
@@ -366,7 +376,7 @@ impl Session {
     /// Whether the session is between commands and holds nothing that a close would destroy.
     #[must_use]
     pub fn can_leave(&self) -> bool {
-        matches!(self.phase, Phase::Idle) && self.transaction.is_none()
+        matches!(self.phase, Phase::Idle) && self.transaction.is_none() && !self.is_suspended()
     }
 
     /// Whether a command is under way, for idle deadlines.
@@ -385,7 +395,9 @@ impl Session {
     #[must_use]
     pub fn phase_word(&self) -> &'static str {
         match &self.phase {
-            Phase::Idle if self.transaction.is_some() => "idle in transaction",
+            Phase::Idle if self.transaction.is_some() || self.is_suspended() => {
+                "idle in transaction"
+            }
             Phase::Idle => "idle",
             Phase::Dialing => "connecting",
             Phase::Holding => "waiting for a primary",
@@ -467,6 +479,9 @@ impl Session {
         let list_lost = self.list_leaves(slot);
         self.carried.link_gone(slot);
         self.strays_lost(slot, link);
+        if slot == Held::Primary {
+            self.replay_interrupted();
+        }
         if self.last == Some(slot) || list_lost {
             self.last = self.last.filter(|last| *last != slot);
             self.last_lost = true;
@@ -529,6 +544,7 @@ impl Session {
         self.pin_login();
         self.tracking = Tracking::of(&self.login.trackers);
         self.transaction = None;
+        self.transcript = None;
         self.doubtful = false;
         self.has_defined = false;
         self.lost = None;

@@ -8,6 +8,7 @@ use crate::session::action::{Outbox, Request, Trouble, World};
 use crate::session::attach::shows_data;
 use crate::session::pending::Ask;
 use crate::session::pin::Pin;
+use crate::session::retry::may_have_rolled_back;
 use crate::session::sync::ends_transaction;
 use crate::session::{Exchange, Phase, Session};
 use crate::topology::{Flavour, Topology};
@@ -59,6 +60,7 @@ impl Session {
             }
             self.ran_on(slot, &class);
         }
+        self.note_answer(&exchange);
         self.forget_counted(slot, out);
         let releases = exchange.error == 0 && self.releases();
         self.record(world, Some(exchange.node), exchange.error, out);
@@ -113,7 +115,7 @@ impl Session {
         let class = self.pending.as_ref().map(|pending| pending.class);
         let ends = class.is_some_and(|class| ends_transaction(class.verb, class.effects));
         let doubtful = match self.transaction {
-            Some(runs_on) => ends && runs_on == slot,
+            Some(runs_on) => runs_on == slot && (ends || may_have_rolled_back(error)),
             None => slot == Held::Primary && !self.state.status.has(Status::AUTOCOMMIT),
         };
         self.doubtful |= error != 0 && doubtful;

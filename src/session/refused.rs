@@ -32,6 +32,9 @@ impl Session {
             self.was_told(slot);
             return self.proceed(world, out);
         }
+        if step.is_replay() {
+            return self.replay_refused(world, step, out);
+        }
         if matches!(step, Step::Reset | Step::SetUp) {
             // It is not fit to be handed over; another one will do.
             self.drop_link(slot, out);
@@ -113,6 +116,9 @@ impl Session {
             | Step::Mark
             | Step::AskMark
             | Step::Ping
+            | Step::ReplayPrepare(_)
+            | Step::ReplayNumber(_)
+            | Step::Replay
             | Step::Track
             | Step::Option(_)
             | Step::Schema(_)

@@ -30,23 +30,15 @@ pub(super) struct Carried {
     found_lost: bool,
     /// ROW_COUNT of the previous statement, when its link was given up.
     rows: Option<i64>,
-    /// What the previous statement's answer said of the rows that it has changed.
-    changed: Changed,
+    /// ROW_COUNT of the previous statement as its answer told it; `None` where that is the
+    /// server's to tell.
+    told: Option<i64>,
     /// The previous statement was an EXPLAIN: its cost may be asked for, where it ran.
     explained: bool,
 }
 
-/// What an answer says of ROW_COUNT.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Changed {
-    /// It is the server's to tell.
-    #[default]
-    Untold,
-    /// It is 0.
-    None,
-    /// It is -1, after an error as after a query.
-    Uncounted,
-}
+/// ROW_COUNT after an error, or a query.
+const UNCOUNTED: i64 = -1;
 
 impl Carried {
     /// What a session begins with: our own statements have set another number on its link.
@@ -58,7 +50,12 @@ impl Carried {
 
     /// FOUND_ROWS outlives COM_RESET_CONNECTION (MariaDB 10.11 and MySQL 9.7, measured).
     pub(super) fn after_reset(&self) -> Self {
-        Self { insert_id: 0, rows: None, changed: Changed::Untold, explained: false, ..*self }
+        Self { insert_id: 0, rows: None, told: None, explained: false, ..*self }
+    }
+
+    /// The statement that has set FOUND_ROWS is done again on this link.
+    pub(super) fn found_moved_to(self, slot: Held) -> Self {
+        Self { found_on: self.found_on.map(|_| slot), ..self }
     }
 
     /// The previous statement's ROW_COUNT is known without its link.
@@ -301,12 +298,14 @@ impl Session {
     pub(super) fn counts_are_on(&mut self, class: &Class, exchange: &Exchange) {
         // GET DIAGNOSTICS leaves ROW_COUNT as it is, and its link has another one.
         let gets = class.kind == Kind::Last && class.verb == Verb::Other;
-        if !gets || exchange.error != 0 {
+        if self.leaves_row_count(class, exchange) {
+            self.carried.rows = self.carried.rows.or(self.carried.told);
+        } else if !gets || exchange.error != 0 {
             self.carried.rows = None;
-            self.carried.changed = match exchange.none_changed {
-                _ if exchange.error != 0 => Changed::Uncounted,
-                true => Changed::None,
-                false => Changed::Untold,
+            self.carried.told = match exchange.changed {
+                _ if exchange.error != 0 => Some(UNCOUNTED),
+                Some(changed) => i64::try_from(changed).ok(),
+                None => exchange.rows.then_some(UNCOUNTED),
             };
         }
         self.carried.explained = class.verb == Verb::Explain;
@@ -320,6 +319,17 @@ impl Session {
             }
             self.carried.found_is_on(exchange.slot);
         }
+    }
+
+    /// Whether the statement has left ROW_COUNT as it was: MariaDB finds out before it begins that
+    /// the table or schema is not there of which it is to show something (10.11, measured).
+    fn leaves_row_count(&self, class: &Class, exchange: &Exchange) -> bool {
+        let shows = matches!(class.verb, Verb::Show | Verb::Describe) && !class.multi;
+        let missing = matches!(exchange.error, 1049 | 1146);
+        shows
+            && missing
+            && self.state.dialect.flavour == Flavour::MariaDb
+            && memchr::memmem::find(&self.lower_text(), b"show create").is_none()
     }
 
     /// A command of the client's is over on this link.
@@ -387,7 +397,7 @@ impl Session {
     pub(super) fn found_step(&self, slot: Held) -> Option<Step> {
         let pending = self.pending.as_ref()?;
         let runs = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
-        let rows_kept = self.last != Some(slot) || self.carried.changed != Changed::Untold;
+        let rows_kept = self.last != Some(slot) || matches!(self.carried.told, Some(UNCOUNTED | 0));
         let list_kept = self.state.dialect.flavour == Flavour::MariaDb && self.keeps_list(slot);
         let wanted = runs && !pending.way.found_again && pending.class.effects.any(Effects::OPAQUE);
         if !wanted || !rows_kept {
@@ -402,11 +412,11 @@ impl Session {
 
     /// The query that has found rows again is to have changed none, as the statement before it.
     pub(super) fn found_again_must_change_none(&self, slot: Held) -> bool {
-        let changed = (self.last == Some(slot)).then_some(self.carried.changed);
+        let told = self.carried.told.filter(|_| self.last == Some(slot));
         match self.state.dialect.flavour {
-            Flavour::MySql => changed != Some(Changed::Uncounted),
+            Flavour::MySql => told != Some(UNCOUNTED),
             // Where a client's query ran elsewhere, its number is that of ours.
-            Flavour::MariaDb => changed == Some(Changed::None),
+            Flavour::MariaDb => told == Some(0),
         }
     }
 

@@ -123,3 +123,13 @@ pub fn primary_is_read_only(code: u16, message: &[u8]) -> bool {
     let names = |needle: &[u8]| memchr::memmem::find(message, needle).is_some();
     code == 1836 || (code == 1290 && (names(b"read-only") || names(b"read_only")))
 }
+
+/// Whether the transaction may be gone with this error: of these it is known that only the
+/// statement was undone. Others (1205, 1206, 1213) roll everything back, or may.
+pub(super) fn may_have_rolled_back(error: u16) -> bool {
+    const ONLY_THE_STATEMENT: [u16; 24] = [
+        0, 1048, 1054, 1062, 1064, 1109, 1136, 1146, 1149, 1172, 1242, 1264, 1265, 1292, 1305,
+        1364, 1365, 1366, 1406, 1451, 1452, 1586, 1644, 1690,
+    ];
+    !ONLY_THE_STATEMENT.contains(&error)
+}

@@ -58,6 +58,12 @@ pub(super) enum Step {
     AskMark,
     /// Repeat a COM_PING that was answered without a server.
     Ping,
+    /// Prepare a statement of the transaction that is to be done again.
+    ReplayPrepare(usize),
+    /// Set the number that a column with AUTO_INCREMENT got in it.
+    ReplayNumber(u64),
+    /// Do the next of its commands again.
+    Replay,
 }
 
 impl Step {
@@ -65,7 +71,11 @@ impl Step {
     pub(super) fn slot(&self, slot: Held) -> Held {
         match self {
             Self::EndReplicaTransaction | Self::Wait | Self::AskStrays => Held::Replica,
-            Self::AskPosition | Self::ReopenOnPrimary => Held::Primary,
+            Self::AskPosition
+            | Self::ReopenOnPrimary
+            | Self::ReplayPrepare(_)
+            | Self::ReplayNumber(_)
+            | Self::Replay => Held::Primary,
             Self::Found(on) => *on,
             Self::Reset
             | Self::SetUp
@@ -88,6 +98,11 @@ impl Step {
             | Self::Ping
             | Self::Prepare(_) => slot,
         }
+    }
+
+    /// Whether it does something of a transaction again.
+    pub(super) fn is_replay(&self) -> bool {
+        matches!(self, Self::ReplayPrepare(_) | Self::ReplayNumber(_) | Self::Replay)
     }
 
     /// Whether it brings the link closer to the session's state.

@@ -88,6 +88,9 @@ impl Session {
             return Some(step);
         }
         let insert_id = slot == Held::Primary && !link.ran && !self.has_insert_id(slot);
+        if slot == Held::Primary && self.is_suspended() {
+            return Some(if insert_id { Step::InsertId } else { self.replay_step() });
+        }
         let neutral = self.would_tell_our_warnings(link)
             || self.must_be_silenced(slot)
             || self.must_change_no_rows(slot);
@@ -167,7 +170,17 @@ impl Session {
         let (caps, mariadb) = (link.facts.capabilities, link.facts.mariadb);
         let mut payload = Vec::new();
         let mut expect = Expect::Simple;
+        let mut watching = false;
         match &step {
+            Step::Replay => match self.say_again(out) {
+                Some(how) => (expect, watching) = how,
+                None => return self.replay_differs(world, out),
+            },
+            Step::ReplayPrepare(number) => {
+                expect = Expect::Prepare;
+                payload.push(0x16);
+                payload.extend_from_slice(self.text_to_replay(*number));
+            }
             Step::Schema(name) => {
                 payload.push(0x02);
                 payload.extend_from_slice(name);
@@ -193,8 +206,10 @@ impl Session {
                 payload = command::query_payload(&self.own_text(world, slot, step), caps);
             }
         }
-        packet::write(&mut out.links[index(slot)], 0, &payload);
-        let walker = ReplyWalker::new(expect, caps, mariadb);
+        if !matches!(step, Step::Replay) {
+            packet::write(&mut out.links[index(slot)], 0, &payload);
+        }
+        let walker = ReplyWalker::new(expect, caps, mariadb).watching(watching);
         let own = Own { slot, step, walker, reply: Vec::new(), failed: None };
         self.enter(Phase::Own(Box::new(own)), world.now);
     }
@@ -233,11 +248,14 @@ impl Session {
             // Whatever completion_type says.
             Step::EndReplicaTransaction => b"COMMIT AND NO CHAIN NO RELEASE".to_vec(),
             Step::ReopenOnPrimary => b"START TRANSACTION READ ONLY".to_vec(),
+            Step::ReplayNumber(number) => format!("SET insert_id={number}").into_bytes(),
             Step::Reset
             | Step::Option(_)
             | Step::Schema(_)
             | Step::Prepare(_)
             | Step::PrepareCounted(_)
+            | Step::ReplayPrepare(_)
+            | Step::Replay
             | Step::Ping => Vec::new(),
         }
     }
@@ -251,6 +269,9 @@ impl Session {
     ) -> usize {
         let Phase::Own(own) = &mut self.phase else { return 0 };
         let slot = own.slot;
+        if matches!(own.step, Step::Replay) {
+            return self.hear_again(world, input, out);
+        }
         let mut used = 0;
         loop {
             let rest = input.get(used..).unwrap_or_default();
@@ -362,6 +383,7 @@ impl Session {
             Step::EndReplicaTransaction => self.replica_transaction_ended(world),
             Step::ShowTrackers => self.trackers_shown(own.slot),
             Step::Ping => self.pinged = false,
+            Step::ReplayPrepare(_) | Step::ReplayNumber(_) | Step::Replay => self.replay_made(&own),
             Step::Whom(_) => return self.whom_known(world, &own.reply, out),
             Step::ReopenOnPrimary => {
                 self.transaction = Some(Held::Primary);
@@ -462,6 +484,7 @@ impl Session {
     /// A statement came that a replica's read-only transaction cannot serve.
     fn replica_transaction_ended(&mut self, world: &World<'_>) {
         self.transaction = None;
+        self.transcript = None;
         self.floor = self.floor.max(Some(world.now));
         let Some(pending) = self.pending.as_mut() else { return };
         // Of several statements the first may still belong to it.

@@ -4,6 +4,7 @@ mod chunks;
 mod fixture;
 mod loss;
 mod release;
+mod replay;
 mod routing;
 mod state;
 mod statements;

@@ -203,6 +203,8 @@ struct Sessions {
     idle: Conn,
     transaction: Conn,
     committing: Conn,
+    numbering: Conn,
+    differing: Conn,
     temporary: Conn,
     locked: Conn,
 }
@@ -218,18 +220,32 @@ async fn prepare_sessions(port: u16) -> Sessions {
     let mut committing = clients::connect(port, APP).await;
     run(&mut committing, "BEGIN").await;
     run(&mut committing, "INSERT INTO s VALUES (25)").await;
+    let mut numbering = clients::connect(port, APP).await;
+    run(&mut numbering, "BEGIN").await;
+    numbering.exec_drop("INSERT INTO n (b) VALUES (?)", ("its",)).await.expect("an insert");
+    assert_eq!(numbering.last_insert_id(), Some(1));
+    // Committed behind it: the new primary would give the next number to whoever comes.
+    run(&mut idle, "INSERT INTO n (b) VALUES ('another')").await;
+    let mut differing = clients::connect(port, APP).await;
+    run(&mut differing, "BEGIN").await;
+    run(&mut differing, "INSERT INTO s VALUES (26)").await;
+    let _: Option<u64> = differing.query_first("SELECT @@server_id").await.expect("its id");
     let mut temporary = clients::connect(port, APP).await;
     run(&mut temporary, "CREATE TEMPORARY TABLE mine (a INT)").await;
     let mut locked = clients::connect(port, APP).await;
     run(&mut locked, "SELECT GET_LOCK('mine', 0)").await;
-    Sessions { idle, transaction, committing, temporary, locked }
+    Sessions { idle, transaction, committing, numbering, differing, temporary, locked }
 }
 
 async fn sessions_outlive(flavour: Flavour, loss: Loss) {
     let what = format!("{flavour:?} {loss:?}");
     let cluster = servers::own(flavour, 2).await;
     let primary = cluster.primary().expect("a primary");
-    let table = ["CREATE TABLE app.s (a INT PRIMARY KEY)", "INSERT INTO app.s VALUES (1), (2)"];
+    let table = [
+        "CREATE TABLE app.s (a INT PRIMARY KEY)",
+        "INSERT INTO app.s VALUES (1), (2)",
+        "CREATE TABLE app.n (id INT PRIMARY KEY AUTO_INCREMENT, b VARCHAR(10))",
+    ];
     primary.run(&table).await.expect("a table");
     let proxy = watchful(&cluster, "").await;
     let mut sessions = prepare_sessions(proxy.port).await;
@@ -276,9 +292,11 @@ async fn sessions_outlive(flavour: Flavour, loss: Loss) {
         console(&proxy, "SHOW SESSIONS").await.contains("waiting for a primary").then_some(())
     })
     .await;
-    // Never sent to a server that is known to be gone, so it is known what has become of it.
-    told(&mut sessions.committing, "COMMIT", (1213, "40001"), "rolled back", &what).await;
+    // Never sent to a server that is known to be gone: its transaction is done again, and then it.
+    let mut committing = sessions.committing;
+    let committing = tasks::spawn("session", async move { run(&mut committing, "COMMIT").await });
     promote_db2(&cluster).await;
+    committing.await.expect("a commit on the new primary");
     let mut idle = unsent.await.expect("the write went to the new primary");
     let state: Option<(String, String, String)> = idle
         .query_first("SELECT @kept, @@time_zone, @@character_set_client")
@@ -287,27 +305,40 @@ async fn sessions_outlive(flavour: Flavour, loss: Loss) {
     let expected = ("this".to_owned(), "+03:00".to_owned(), "latin1".to_owned());
     assert_eq!(state, Some(expected), "{what}");
 
-    told(
-        &mut sessions.transaction,
-        "INSERT INTO s VALUES (21)",
-        (1213, "40001"),
-        "rolled back",
-        &what,
-    )
-    .await;
-    assert!(sessions.transaction.ping().await.is_ok(), "{what}: 1213 leaves the connection open");
+    let mut transaction = sessions.transaction;
+    run(&mut transaction, "INSERT INTO s VALUES (21)").await;
+    let seen: Option<u64> =
+        transaction.query_first("SELECT SUM(a) FROM s WHERE a >= 20").await.expect("its own");
+    assert_eq!(seen, Some(20 + 21 + 25), "{what}: 25 was committed before it was done again");
+    run(&mut transaction, "COMMIT").await;
+    let mut numbering = sessions.numbering;
+    let number: Option<u64> =
+        numbering.query_first("SELECT LAST_INSERT_ID()").await.expect("its number");
+    assert_eq!(number, Some(1), "{what}: the number that it was told of");
+    numbering.exec_drop("UPDATE n SET b = ? WHERE id = 1", ("mine",)).await.expect("an update");
+    run(&mut numbering, "COMMIT").await;
+    let differing = &mut sessions.differing;
+    told(differing, "COMMIT", (1213, "40001"), "rolled back", &what).await;
+    assert!(differing.ping().await.is_ok(), "{what}: 1213 leaves the connection open");
+    let replays = |outcome: &str| {
+        let outcome = format!("outcome=\"{outcome}\"");
+        proxy.metric("pointsman_transaction_replays_total", &[&outcome])
+    };
+    assert_eq!((replays("alike"), replays("differed")), (3.0, 1.0), "{what}");
     told(&mut sessions.temporary, "SELECT 1", (1105, "08S01"), "temporary", &what).await;
     assert!(sessions.temporary.ping().await.is_err(), "{what}: closed after lost state");
     told(&mut sessions.locked, "SELECT 1", (1105, "08S01"), "lock", &what).await;
 
     // The transaction can begin anew on the same connection.
-    let mut again = sessions.transaction;
+    let mut again = sessions.differing;
     run(&mut again, "BEGIN").await;
-    run(&mut again, "INSERT INTO s VALUES (20)").await;
+    run(&mut again, "INSERT INTO s VALUES (26)").await;
     run(&mut again, "COMMIT").await;
-    let values =
-        cluster.server("db2").expect("db2").ask("SELECT GROUP_CONCAT(a ORDER BY a) FROM app.s");
-    assert_eq!(values.await.expect("the rows"), "1,2,10,11,20", "{what}");
+    let db2 = cluster.server("db2").expect("db2");
+    let values = db2.ask("SELECT GROUP_CONCAT(a ORDER BY a) FROM app.s").await;
+    assert_eq!(values.expect("the rows"), "1,2,10,11,20,21,25,26", "{what}");
+    let values = db2.ask("SELECT GROUP_CONCAT(id, b ORDER BY id) FROM app.n").await;
+    assert_eq!(values.expect("the rows"), "1mine,2another", "{what}");
 }
 
 /// The next statement of a session is refused with this code, SQLSTATE and word.

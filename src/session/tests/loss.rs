@@ -98,6 +98,7 @@ fn a_session_keeps_to_the_table() {
     for &(sql, outside, inside) in SENT {
         for open in [false, true] {
             let mut rig = Rig::new();
+            rig.group.transaction_replay_limit = 0;
             if open {
                 rig.ask(Primary, "BEGIN", &ok(1, OPEN));
             }
@@ -245,6 +246,7 @@ fn a_reset_asks_for_no_state_that_was_lost() {
 #[test]
 fn a_transaction_lost_while_idle_is_told_once_and_the_session_goes_on() {
     let mut rig = Rig::new();
+    rig.group.transaction_replay_limit = 0;
     rig.ask(Primary, "BEGIN", &ok(1, OPEN));
     rig.event(Event::LinkClosed(Primary));
     rig.client(&query("INSERT INTO t VALUES (1)"));
@@ -268,12 +270,14 @@ fn a_rollback_of_a_lost_transaction_is_done_already() {
 fn a_rollback_that_leaves_a_transaction_open_is_told_that_it_was_lost() {
     for sql in ["ROLLBACK TO SAVEPOINT s", "ROLLBACK AND CHAIN"] {
         let mut rig = Rig::new();
+        rig.group.transaction_replay_limit = 0;
         rig.ask(Primary, "BEGIN", &ok(1, OPEN));
         rig.event(Event::LinkClosed(Primary));
         rig.client(&query(sql));
         assert_eq!(rig.told_error().0, 1213, "{sql}");
     }
     let mut rig = Rig::new();
+    rig.group.transaction_replay_limit = 0;
     let chained = [variable("completion_type", "CHAIN")];
     rig.ask(Primary, "SET completion_type = 1", &ok_with(1, AUTO, &chained));
     rig.ask(Primary, "BEGIN", &ok(1, OPEN));
@@ -285,6 +289,7 @@ fn a_rollback_that_leaves_a_transaction_open_is_told_that_it_was_lost() {
 #[test]
 fn a_transaction_on_a_former_primary_is_lost() {
     let mut rig = Rig::new();
+    rig.group.transaction_replay_limit = 0;
     rig.ask(Primary, "BEGIN", &ok(1, OPEN));
     rig.topology(|topology| topology.primary = Some(crate::topology::NodeId(1)));
     rig.client(&query("INSERT INTO t VALUES (1)"));

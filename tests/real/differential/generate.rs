@@ -340,7 +340,7 @@ impl Maker {
             8 => format!("UPDATE t SET s = {text}, a = LAST_INSERT_ID({id}) WHERE id < {id}"),
             9 => format!("DELETE FROM t WHERE id = {id}"),
             10 => format!("DELETE FROM u WHERE k > {id}"),
-            11 => format!("INSERT INTO u (k, v) SELECT id, id FROM t WHERE id > {id}"),
+            11 => format!("INSERT INTO u (k, v) SELECT id, id FROM t WHERE id > {id} ORDER BY id"),
             12 => format!("INSERT INTO u (k, v, d) VALUES ({id}, {number}, '2026-01-02')"),
             13 => format!("UPDATE t JOIN u ON u.k = t.id SET t.a = u.k WHERE u.k = {id}"),
             14 => format!("INSERT INTO t SET a = f({id})"),
