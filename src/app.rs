@@ -24,6 +24,7 @@ use crate::config::{Config, Group};
 use crate::control::{Control, GroupControl, ReloadRequest};
 use crate::failover::journal::Journal;
 use crate::failover::keeper::{self, Keeper};
+use crate::failover::record::Record;
 use crate::health::assemble::Appointment;
 use crate::health::{self, Health};
 use crate::metrics::{Metrics, Outcome};
@@ -40,6 +41,8 @@ pub mod tasks;
 
 /// The words of all pins, in the order of their bits, for the metrics.
 const PIN_WORDS: [&str; Pin::ALL.len()] = pin_words();
+/// Commands that may wait for a keeper.
+const KEEPER_COMMANDS: usize = 4;
 /// Reloads that may wait.
 const RELOADS: usize = 8;
 
@@ -145,38 +148,34 @@ impl App {
         let (stop, stopped) = watch::channel(false);
         let next_id = Arc::new(AtomicU32::new(1));
         let (mut groups, mut controls, mut keepers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut asking = Vec::new();
         for group in &config.groups {
             let tls = GroupTls::read(group, &config.boot.state_dir);
             let tls = tls.map_err(|error| part("TLS", &error))?;
             let record = match group.failover.mode {
                 FailoverMode::Follow => Default::default(),
-                FailoverMode::Auto => Journal::of(&config.boot.state_dir, &group.name)
-                    .read()
-                    .map_err(|error| part("the keeper's journal", &error))?,
+                FailoverMode::Manual | FailoverMode::Auto => {
+                    Journal::of(&config.boot.state_dir, &group.name)
+                        .read()
+                        .map_err(|error| part("the keeper's journal", &error))?
+                }
             };
             let appointed = keeper::appointment(group.failover.mode, &record, true);
             let handle = start_group(group, tls, config, (&rsa, &next_id), appointed, &stopped);
-            let settings =
-                keeper::Settings { group: group.clone(), monitor: config.monitor.clone() };
-            let settings = Arc::new(ArcSwap::from_pointee(settings));
-            let (trust, health) = (handle.trust.clone(), handle.health.clone());
-            let state_dir = &config.boot.state_dir;
-            let keeper = Keeper::new(settings.clone(), trust, health, record, state_dir);
-            controls.push(GroupControl {
-                name: group.name.clone(),
-                health: handle.health.clone(),
-                trust: handle.trust.clone(),
-                keeping: keeper.keeping(),
-            });
-            tasks::spawn("keeper", keeper.run(stopped.clone()));
+            let started = start_keeper(group, &handle, config, record, &stopped);
+            controls.push(started.control);
+            asking.push((group.name.clone(), started.questions));
             groups.push(handle);
-            keepers.push(settings);
+            keepers.push(started.settings);
         }
         let (workers, threads) = worker::start(config.boot.workers, &groups, &metrics)
             .map_err(|error| part("the workers", &error))?;
         let (reload, reloads) = mpsc::channel(RELOADS);
         let requests = workers.iter().map(|worker| worker.requests.clone()).collect();
         let control = Control::new(config.clone(), controls, requests, reload);
+        for (group, questions) in asking {
+            tasks::spawn("unfinished", tell_unfinished(control.clone(), group, questions));
+        }
         let app = Self {
             groups,
             keepers,
@@ -330,6 +329,55 @@ impl App {
         }
         self.stop.send_replace(true);
         tracing::info!("bye");
+    }
+}
+
+/// A keeper that runs, and what others have of it.
+struct StartedKeeper {
+    /// By what it works.
+    settings: Arc<ArcSwap<keeper::Settings>>,
+    /// How operators reach it and its group.
+    control: GroupControl,
+    /// What it asks of sessions.
+    questions: mpsc::Receiver<keeper::Unfinished>,
+}
+
+fn start_keeper(
+    group: &Arc<Group>,
+    handle: &GroupHandle,
+    config: &Config,
+    record: Record,
+    stopped: &watch::Receiver<bool>,
+) -> StartedKeeper {
+    let settings = keeper::Settings { group: group.clone(), monitor: config.monitor.clone() };
+    let settings = Arc::new(ArcSwap::from_pointee(settings));
+    let (trust, health) = (handle.trust.clone(), handle.health.clone());
+    let (commands, orders) = mpsc::channel(KEEPER_COMMANDS);
+    let (unfinished, questions) = mpsc::channel(1);
+    let ends = (orders, unfinished);
+    let state_dir = &config.boot.state_dir;
+    let keeper = Keeper::new(settings.clone(), trust, health, record, state_dir, ends);
+    let control = GroupControl {
+        name: group.name.clone(),
+        health: handle.health.clone(),
+        trust: handle.trust.clone(),
+        keeping: keeper.keeping(),
+        keeper: commands,
+    };
+    tasks::spawn("keeper", keeper.run(stopped.clone()));
+    StartedKeeper { settings, control, questions }
+}
+
+/// Tells a keeper what sessions have begun and not ended. Ends with the keeper.
+async fn tell_unfinished(
+    control: Control,
+    group: Arc<str>,
+    mut questions: mpsc::Receiver<keeper::Unfinished>,
+) {
+    while let Some(keeper::Unfinished { node, reply }) = questions.recv().await {
+        if let Ok(count) = control.unfinished(&group, node).await {
+            let _ = reply.send(count);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::Config;
 use crate::digests::{Digest, DigestTable};
 use crate::failover::assessment::{Assessment, assess};
-use crate::failover::keeper::Keeping;
+use crate::failover::keeper::{self, Keeping};
 use crate::health::{self, Health};
 use crate::tls::trust::Trust;
 use crate::topology::{NodeId, Topology};
@@ -27,6 +27,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a reload may take; files are read and every group is told.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a keeper may take for a change of the primary, all its stages together.
+const KEEPER_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The handle; cheap to clone.
 #[derive(Debug, Clone)]
@@ -54,6 +57,8 @@ pub struct GroupControl {
     pub trust: Arc<ArcSwap<Trust>>,
     /// What its keeper says.
     pub keeping: Arc<ArcSwap<Keeping>>,
+    /// Where its keeper takes commands.
+    pub keeper: mpsc::Sender<keeper::Command>,
 }
 
 /// A question or an order to a worker; it answers between two commands of its clients.
@@ -65,6 +70,16 @@ pub enum WorkerRequest {
     Digests(oneshot::Sender<Vec<GroupDigests>>),
     /// Count the links to servers.
     Links(oneshot::Sender<Vec<LinkRow>>),
+    /// Count the sessions of a group that have a transaction open on a server, or a statement
+    /// running there.
+    Unfinished {
+        /// The group.
+        group: Arc<str>,
+        /// The server.
+        node: NodeId,
+        /// How many.
+        reply: oneshot::Sender<usize>,
+    },
     /// Close a session; the answer is whether this worker had it.
     Kill {
         /// The session's id.
@@ -323,6 +338,15 @@ impl Control {
         }
     }
 
+    /// How many sessions of a group have a transaction open on a server, or a statement running.
+    ///
+    /// # Errors
+    /// When a worker does not answer.
+    pub async fn unfinished(&self, group: &Arc<str>, node: NodeId) -> Result<usize, ControlError> {
+        let request = |reply| WorkerRequest::Unfinished { group: group.clone(), node, reply };
+        Ok(self.ask_all(request).await?.into_iter().sum())
+    }
+
     /// Reads the configuration again and applies it, or refuses it whole.
     ///
     /// # Errors
@@ -373,6 +397,7 @@ impl GroupControl {
             health,
             trust: Arc::new(ArcSwap::from_pointee(trust)),
             keeping: Arc::default(),
+            keeper: mpsc::channel(1).0,
         }
     }
 
@@ -389,6 +414,22 @@ impl GroupControl {
             .await
             .map_err(|_| ControlError::NoAnswer(format!("the observer of {:?}", self.name)))?
             .map_err(ControlError::Refused)
+    }
+
+    /// Tells this group's keeper what to do and waits until that is over.
+    ///
+    /// # Errors
+    /// When it refuses, when it could not be done, or when it takes too long.
+    pub async fn tell_keeper(
+        &self,
+        command: impl FnOnce(health::Reply) -> keeper::Command,
+    ) -> Result<String, ControlError> {
+        let no_answer = || ControlError::NoAnswer(format!("the keeper of {:?}", self.name));
+        let deadline = Instant::now() + KEEPER_TIMEOUT;
+        let (reply, answer) = oneshot::channel();
+        self.keeper.try_send(command(reply)).map_err(|_| no_answer())?;
+        let answer = timeout_at(deadline, answer).await.map_err(|_| no_answer())?;
+        answer.map_err(|_| no_answer())?.map_err(ControlError::Refused)
     }
 
     /// What is published about its servers now.

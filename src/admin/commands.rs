@@ -6,6 +6,7 @@ use crate::admin::parse::Arguments;
 use crate::admin::table::Table;
 use crate::admin::{explain, show};
 use crate::control::{Control, ControlError, GroupControl};
+use crate::failover::keeper;
 use crate::health;
 use crate::metrics::Metrics;
 
@@ -49,6 +50,9 @@ pub enum AdminCommand {
     ExplainRoute { group: Option<String>, sql: String },
     Override { server: String, what: Override },
     SetWeight { server: String, weight: u32 },
+    SwitchOver { group: Option<String>, to: Option<String> },
+    ExplainSwitchOver { group: Option<String>, to: Option<String> },
+    FailOver { group: Option<String> },
     Kill { id: u32 },
     Reload,
     Help { topic: Option<String> },
@@ -126,6 +130,15 @@ pub const TABLE: &[Entry] = &[
         "Where a new session would run this statement now, and why. Nothing is executed.",
         explain_route,
     ),
+    read(
+        "EXPLAIN SWITCHOVER",
+        "EXPLAIN SWITCHOVER [group] [TO server]",
+        "Says which server SWITCHOVER would make the primary, or why it would not.",
+        |arguments| {
+            let (group, to) = from_group_to(arguments)?;
+            Ok(AdminCommand::ExplainSwitchOver { group, to })
+        },
+    ),
     operate(
         "DRAIN",
         "DRAIN [group.]server",
@@ -153,6 +166,21 @@ pub const TABLE: &[Entry] = &[
             let weight = arguments.number("the weight", WEIGHT_MAX)?;
             Ok(AdminCommand::SetWeight { server, weight })
         },
+    ),
+    operate(
+        "SWITCHOVER",
+        "SWITCHOVER [group] [TO server]",
+        "Makes another server the primary, while the present one is well. Writes wait meanwhile.",
+        |arguments| {
+            let (group, to) = from_group_to(arguments)?;
+            Ok(AdminCommand::SwitchOver { group, to })
+        },
+    ),
+    operate(
+        "FAILOVER",
+        "FAILOVER [group]",
+        "Replaces a primary that is dead now, whatever failover.mode and anti_flap say.",
+        |arguments| Ok(AdminCommand::FailOver { group: arguments.word().map(str::to_owned) }),
     ),
     operate("KILL", "KILL [CONNECTION] id", "Closes a client session of SHOW SESSIONS.", kill),
     operate(
@@ -205,6 +233,17 @@ fn overriding(arguments: &mut Arguments<'_>, what: Override) -> Result<AdminComm
     Ok(AdminCommand::Override { server, what })
 }
 
+/// A group, where one is named, and a server, where one is.
+type GroupAndServer = (Option<String>, Option<String>);
+
+fn from_group_to(arguments: &mut Arguments<'_>) -> Result<GroupAndServer, String> {
+    let mut leads = arguments.keyword("TO");
+    let group = if leads { None } else { arguments.word().map(str::to_owned) };
+    leads |= arguments.keyword("TO");
+    let to = if leads { Some(arguments.required("the server")?.to_owned()) } else { None };
+    Ok((group, to))
+}
+
 fn kill(arguments: &mut Arguments<'_>) -> Result<AdminCommand, String> {
     // Clients send KILL QUERY with their own console id when somebody presses Ctrl-C.
     if arguments.keyword("QUERY") {
@@ -248,6 +287,17 @@ impl Console {
                 let order = |name, reply| health::Command::SetWeight(name, weight, reply);
                 self.order(&server, order).await
             }
+            AdminCommand::SwitchOver { group, to } => {
+                let order = |reply| keeper::Command::SwitchOver(to, reply);
+                self.tell_keeper(group.as_deref(), order).await
+            }
+            AdminCommand::ExplainSwitchOver { group, to } => {
+                let order = |reply| keeper::Command::ExplainSwitchOver(to, reply);
+                self.tell_keeper(group.as_deref(), order).await
+            }
+            AdminCommand::FailOver { group } => {
+                self.tell_keeper(group.as_deref(), keeper::Command::FailOver).await
+            }
             AdminCommand::Kill { id } => {
                 self.control.kill(id, by).await?;
                 Ok(Table::single("result", format!("session {id} is being closed")))
@@ -255,6 +305,16 @@ impl Console {
             AdminCommand::Reload => Ok(Table::single("result", self.control.reload().await?)),
             AdminCommand::Help { topic } => Ok(show::help(topic.as_deref())),
         }
+    }
+
+    /// Tells a group's keeper what to do.
+    async fn tell_keeper(
+        &self,
+        group: Option<&str>,
+        command: impl FnOnce(health::Reply) -> keeper::Command,
+    ) -> Result<Table, ControlError> {
+        let answer = self.control.group(group)?.tell_keeper(command).await?;
+        Ok(Table::single("result", answer))
     }
 
     /// Gives an order about one server to the owner of its group's topology.

@@ -139,6 +139,7 @@ async fn work(mut requests: mpsc::Receiver<WorkerRequest>) {
                 };
                 drop(reply.send(vec![row.clone(), row]));
             }
+            WorkerRequest::Unfinished { reply, .. } => drop(reply.send(0)),
             WorkerRequest::Kill { id, reply, .. } => drop(reply.send(id == SESSION)),
         }
     }

@@ -233,6 +233,23 @@ mod tests {
                     sql: "select 1".to_owned(),
                 },
             ),
+            ("switchover", AdminCommand::SwitchOver { group: None, to: None }),
+            (
+                "SWITCHOVER TO db2",
+                AdminCommand::SwitchOver { group: None, to: Some("db2".to_owned()) },
+            ),
+            (
+                "switchover main to '10.0.0.2:3306'",
+                AdminCommand::SwitchOver {
+                    group: Some("main".to_owned()),
+                    to: Some("10.0.0.2:3306".to_owned()),
+                },
+            ),
+            (
+                "explain switchover main",
+                AdminCommand::ExplainSwitchOver { group: Some("main".to_owned()), to: None },
+            ),
+            ("FAILOVER main", AdminCommand::FailOver { group: Some("main".to_owned()) }),
             ("help", AdminCommand::Help { topic: None }),
             ("help set weight", AdminCommand::Help { topic: Some("set weight".to_owned()) }),
         ];
@@ -278,6 +295,8 @@ mod tests {
             ("KILL QUERY 5", "KILL QUERY is not for the console"),
             ("KILL 99999999999", "a number"),
             ("EXPLAIN ROUTE", "the statement is missing"),
+            ("SWITCHOVER main TO", "the server is missing"),
+            ("SWITCHOVER main db2", "\"db2\" is one word too many"),
             ("EXPLAIN ROUTE IN main", "the statement is missing"),
             ("RELOAD now", "one word too many"),
         ];

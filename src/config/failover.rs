@@ -33,7 +33,10 @@ pub enum FailoverMode {
     /// Never: somebody else promotes, and traffic follows.
     #[default]
     Follow,
-    /// A dead primary is replaced, and the group kept in a state in which that loses nothing.
+    /// The group is kept in a state in which a failover loses nothing; a dead primary is replaced
+    /// when an operator says so.
+    Manual,
+    /// The same, and a dead primary is replaced at once.
     Auto,
 }
 
@@ -59,11 +62,24 @@ impl Default for Failover {
 }
 
 impl FailoverMode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Follow, Self::Manual, Self::Auto];
+
+    /// Whether servers are changed.
+    #[must_use]
+    pub fn keeps(self) -> bool {
+        match self {
+            Self::Follow => false,
+            Self::Manual | Self::Auto => true,
+        }
+    }
+
     /// The word of the configuration file.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Follow => "follow",
+            Self::Manual => "manual",
             Self::Auto => "auto",
         }
     }

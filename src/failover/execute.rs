@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const GLANCE: Duration = Duration::from_millis(20);
 /// How often that is done before the server is left to itself.
 const GLANCES: u32 = 100;
+/// A lock was not had within `lock_wait_timeout`.
+const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
 /// An order that was not carried out.
 #[derive(Debug, Clone)]
@@ -98,12 +100,24 @@ async fn one(
     if *what == What::Fence {
         end_clients(&mut server, monitor, told.flavour).await?;
     }
-    for statement in what.statements(told) {
-        server.ask(&statement).await?;
+    match say(&mut server, what, told).await {
+        // Somebody holds tables locked, or runs a long statement.
+        Err(failure) if *what == What::Close && failure.errno == Some(LOCK_WAIT_TIMEOUT) => {
+            end_clients(&mut server, monitor, told.flavour).await?;
+            say(&mut server, what, told).await?;
+        }
+        said => said?,
     }
     if *what == What::Fence {
         // Those that came meanwhile have written nothing since.
         end_clients(&mut server, monitor, told.flavour).await?;
+    }
+    Ok(())
+}
+
+async fn say(server: &mut Connection, what: &What, told: &Told) -> Result<(), Failure> {
+    for statement in what.statements(told) {
+        server.ask(&statement).await?;
     }
     Ok(())
 }

@@ -93,7 +93,7 @@ mod tests {
         let record = Record {
             epoch: 7,
             primary: Some("db2".to_owned()),
-            operation: Some(Operation::begin("db1")),
+            operation: Some(Operation::failover("db1")),
             ..Record::default()
         };
         journal.write(&record).await.expect("written");

@@ -1,5 +1,6 @@
-//! The task that keeps a group: it looks whether the primary lives, replaces it when it is dead,
-//! and brings everything else back to where a failover loses nothing.
+//! The task that keeps a group: it looks whether the primary lives, replaces it when it is dead or
+//! when an operator wants another one, and brings everything else back to where a failover loses
+//! nothing.
 //!
 //! One thing at a time. What is about to be done is written down first, so that a keeper that was
 //! ended in the middle goes on where it was.
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep};
 
 use crate::app::tasks;
 use crate::config::failover::{FailoverMode, MaxLoss, ReplicationAccount};
@@ -18,22 +19,25 @@ use crate::config::{Group, Monitor};
 use crate::failover::execute::{Failed, perform};
 use crate::failover::journal::Journal;
 use crate::failover::order::{Order, What};
-use crate::failover::record::{Operation, Record, Stage};
+use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::{Report, told_by};
 use crate::failover::standing;
 use crate::failover::survey::{PATIENCE, survey};
 use crate::failover::upkeep;
 use crate::failover::verdict::{self, Return};
 use crate::health::assemble::Appointment;
-use crate::health::{Command, Health};
+use crate::health::{self, Health, Reply};
 use crate::secrets;
 use crate::tls::trust::Trust;
-use crate::topology::{Condition, Node, Topology};
+use crate::topology::{Condition, Node, NodeId, Topology};
 
 mod replacement;
+mod verbs;
 
 /// How often a keeper looks at what health publishes, changes aside.
 const TICK: Duration = Duration::from_millis(100);
+/// How often it looks while a primary that is well hands over, and everybody waits for that.
+const GLANCE: Duration = Duration::from_millis(20);
 /// How often the servers of a group whose primary is well are all asked.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How soon a failover that was refused is thought over again.
@@ -50,6 +54,26 @@ pub struct Settings {
     pub group: Arc<Group>,
     /// The account that asks and orders.
     pub monitor: Monitor,
+}
+
+/// What an operator tells a keeper to do. It answers when that is over.
+#[derive(Debug)]
+pub enum Command {
+    /// Let another server be the primary: this one, or whoever is best.
+    SwitchOver(Option<String>, Reply),
+    /// Say what that would do.
+    ExplainSwitchOver(Option<String>, Reply),
+    /// Replace a primary that is dead.
+    FailOver(Reply),
+}
+
+/// Asks how many sessions have a transaction open on a server, or a statement running there.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// The server.
+    pub node: NodeId,
+    /// How many; dropped where that cannot be told.
+    pub reply: oneshot::Sender<usize>,
 }
 
 /// What a keeper says of its group.
@@ -69,10 +93,20 @@ pub struct Keeper {
     keeping: Arc<ArcSwap<Keeping>>,
     journal: Journal,
     record: Record,
+    /// What operators tell it.
+    commands: mpsc::Receiver<Command>,
+    /// Where it asks for what sessions have begun.
+    unfinished: mpsc::Sender<Unfinished>,
+    /// Who is waiting for the end of what is under way.
+    asked_by: Option<Reply>,
+    /// An operator says that a dead primary is to be replaced now.
+    consent: bool,
+    /// Since when nobody takes the writes.
+    held_since: Option<Instant>,
     /// Where the password of the account is kept that is made where the operator states none.
     state_dir: PathBuf,
-    /// That account, and the epoch on whose primary it was made last.
-    admitted: Option<(u64, ReplicationAccount)>,
+    /// The epoch on whose primary that account was made last.
+    admitted: Option<u64>,
     /// What servers have said no to, and when.
     denied: Vec<(Order, Instant)>,
     /// The next time to look at everything.
@@ -100,20 +134,17 @@ pub const OWN_ACCOUNT: &str = "pointsman_replica";
 /// through since it was last seen to be well, as after a start of this process.
 #[must_use]
 pub fn appointment(mode: FailoverMode, record: &Record, in_doubt: bool) -> Appointment {
-    match (mode, &record.operation, &record.primary) {
-        (FailoverMode::Follow, ..) | (_, None, None) => Appointment::Open,
-        (FailoverMode::Auto, Some(operation), _) => match (&operation.stage, &operation.heir) {
+    match (&record.operation, &record.primary) {
+        _ if !mode.keeps() => Appointment::Open,
+        (None, None) => Appointment::Open,
+        (Some(operation), _) => match (&operation.stage, &operation.heir) {
             (Stage::Open, Some(heir)) => Appointment::Server(heir.clone()),
-            _ => Appointment::Nobody(format!(
-                "{} is being replaced: {}",
-                operation.failed,
-                operation.stage.word()
-            )),
+            _ => Appointment::Nobody(operation.describe()),
         },
-        (FailoverMode::Auto, None, Some(primary)) if in_doubt => Appointment::Nobody(format!(
+        (None, Some(primary)) if in_doubt => Appointment::Nobody(format!(
             "it is not known yet whether {primary} has all that it had"
         )),
-        (FailoverMode::Auto, None, Some(primary)) => Appointment::Server(primary.clone()),
+        (None, Some(primary)) => Appointment::Server(primary.clone()),
     }
 }
 
@@ -126,6 +157,7 @@ impl Keeper {
         health: Health,
         record: Record,
         state_dir: &Path,
+        (commands, unfinished): (mpsc::Receiver<Command>, mpsc::Sender<Unfinished>),
     ) -> Self {
         let now = Instant::now();
         let group = settings.load().group.clone();
@@ -139,6 +171,11 @@ impl Keeper {
             keeping: Arc::default(),
             journal,
             record,
+            commands,
+            unfinished,
+            asked_by: None,
+            consent: false,
+            held_since: matches!(appointed, Appointment::Nobody(_)).then_some(now),
             state_dir: state_dir.to_path_buf(),
             admitted: None,
             denied: Vec::new(),
@@ -160,14 +197,21 @@ impl Keeper {
 
     /// Keeps the group until `shutdown` is true. A step that was begun is brought to its end.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut generation = self.health.cell.subscribe();
         loop {
-            tokio::select! {
+            let kind = self.record.operation.as_ref().map(|operation| operation.kind);
+            let pause = if kind == Some(Kind::Switchover) { GLANCE } else { TICK };
+            let command = tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                _ = tick.tick() => {}
-                changed = generation.changed() => if changed.is_err() { return },
+                () = sleep(pause) => None,
+                changed = generation.changed() => match changed {
+                    Ok(()) => None,
+                    Err(_) => return,
+                },
+                Some(command) = self.commands.recv() => Some(command),
+            };
+            if let Some(command) = command {
+                self.obey(command).await;
             }
             while self.turn().await {}
         }
@@ -184,10 +228,12 @@ impl Keeper {
     async fn look(&mut self) {
         let settings = self.settings.load_full();
         let mode = settings.group.failover.mode;
-        if self.mode != Some(mode) && !self.change_to(mode) {
+        // What was begun is brought to its end.
+        let is_free = self.record.operation.is_none() || self.mode.is_none();
+        if is_free && self.mode != Some(mode) && !self.change_to(mode) {
             return;
         }
-        if mode == FailoverMode::Follow {
+        if self.mode == Some(FailoverMode::Follow) {
             return;
         }
         let topology = self.health.cell.load();
@@ -242,11 +288,13 @@ impl Keeper {
                 self.say("servers are not changed: failover.mode is \"follow\"".to_owned());
             }
             // At the start it was read before anybody could take writes.
-            FailoverMode::Auto if self.mode.is_none() => {}
-            FailoverMode::Auto => match self.journal.read() {
+            FailoverMode::Manual | FailoverMode::Auto
+                if self.mode != Some(FailoverMode::Follow) => {}
+            FailoverMode::Manual | FailoverMode::Auto => match self.journal.read() {
                 Ok(record) => {
                     // Somebody else may have been the primary since.
-                    self.record = Record { primary: None, ..record };
+                    self.record =
+                        Record { primary: None, operation: None, closed: false, ..record };
                 }
                 Err(error) => {
                     self.say(error.to_string());
@@ -263,7 +311,7 @@ impl Keeper {
         self.look_at = Instant::now() + THINK_AGAIN;
         let reports = self.ask_all(settings, topology).await;
         let Some(head) = told_by(&reports, node.id) else { return };
-        if !head.sources.is_empty() {
+        if !head.sources.is_empty() && !self.record.closed {
             return self.yield_to(&reports, topology, node).await;
         }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
@@ -303,6 +351,7 @@ impl Keeper {
         let record = Record {
             epoch: self.record.epoch.saturating_add(1),
             primary: Some(server.to_owned()),
+            closed: false,
             ..self.record.clone()
         };
         if self.write_down(record).await {
@@ -320,16 +369,9 @@ impl Keeper {
         }
         if head.is_read_only() {
             let uptime = head.counter(&["uptime"]).map(Duration::from_secs);
-            if uptime.is_some_and(|uptime| uptime <= self.since_well()) {
-                // It was started anew, as a server is that must not write before it is asked to.
-                let again = Operation {
-                    stage: Stage::Establish,
-                    heir: Some(node.name.to_string()),
-                    ..Operation::begin(&node.name)
-                };
-                let record = Record { operation: Some(again), ..self.record.clone() };
-                self.write_down(record).await;
-                return;
+            // One that was started anew must not write before it is asked to.
+            if self.record.closed || uptime.is_some_and(|uptime| uptime <= self.since_well()) {
+                return self.reopen(&node.name).await;
             }
             return self.say(format!("{} has been made read-only", node.name));
         }
@@ -359,6 +401,12 @@ impl Keeper {
         }
     }
 
+    /// The primary, which is read-only, is to take writes again.
+    async fn reopen(&mut self, name: &str) {
+        let operation = Some(Operation::reopening(name));
+        self.write_down(Record { operation, ..self.record.clone() }).await;
+    }
+
     /// The account by which servers that come back follow: the operator's, or one that is made on
     /// the primary.
     async fn account(
@@ -367,30 +415,35 @@ impl Keeper {
         topology: &Topology,
         (node, reports): (&Node, &[Report]),
     ) -> Option<ReplicationAccount> {
-        if let Some(stated) = &settings.group.failover.replication {
-            return Some(stated.clone());
-        }
-        if let Some((epoch, account)) = &self.admitted
-            && *epoch == self.record.epoch
-        {
-            return Some(account.clone());
-        }
-        let file = format!("replica-password-{}", topology.group);
-        let state_dir = self.state_dir.clone();
-        let password = match tasks::blocking(move || secrets::load(&state_dir, &file)).await {
-            Ok(password) => password,
-            Err(error) => {
-                self.say(error.to_string());
+        let account = match self.stated_or_own(settings).await {
+            Ok(account) => account,
+            Err(why) => {
+                self.say(why);
                 return None;
             }
         };
-        let account = ReplicationAccount { user: OWN_ACCOUNT.to_owned(), password };
+        let is_admitted = self.admitted == Some(self.record.epoch);
+        if is_admitted || settings.group.failover.replication.is_some() {
+            return Some(account);
+        }
         let admit = Order { node: node.id, what: What::Admit(account.clone()) };
         if !self.perform(vec![admit], settings, topology, reports).await {
             return None;
         }
-        self.admitted = Some((self.record.epoch, account.clone()));
+        self.admitted = Some(self.record.epoch);
         Some(account)
+    }
+
+    /// That account, whether it was made yet or not.
+    async fn stated_or_own(&self, settings: &Settings) -> Result<ReplicationAccount, String> {
+        if let Some(stated) = &settings.group.failover.replication {
+            return Ok(stated.clone());
+        }
+        let file = format!("replica-password-{}", settings.group.name);
+        let state_dir = self.state_dir.clone();
+        let password = tasks::blocking(move || secrets::load(&state_dir, &file)).await;
+        let password = password.map_err(|error| error.to_string())?;
+        Ok(ReplicationAccount { user: OWN_ACCOUNT.to_owned(), password })
     }
 
     async fn ask_all(&self, settings: &Settings, topology: &Topology) -> Vec<Report> {
@@ -406,7 +459,8 @@ impl Keeper {
         node: &Node,
         lossless: bool,
     ) -> bool {
-        let mut record = Record { lossless, ..self.record.clone() };
+        // Whoever has opened it: it takes writes.
+        let mut record = Record { lossless, closed: false, ..self.record.clone() };
         if seconds_now().saturating_sub(record.well_at) > WELL_TO_THE {
             record.well_at = seconds_now();
         }
@@ -432,6 +486,9 @@ impl Keeper {
         let heads: Vec<&Report> = heads.collect();
         let [head] = heads.as_slice() else {
             let name = &node.name;
+            if self.record.closed {
+                return self.reopen(name).await;
+            }
             return self.say(format!("{name} replicates, and no other server takes its place"));
         };
         let (group, from, to) = (&*topology.group, &*node.name, &*head.name);
@@ -485,9 +542,12 @@ impl Keeper {
         if wanted != self.appointed {
             // Only a group that is being given up has no health task.
             let told = wanted.clone();
-            let _ = self.health.ask(|reply| Command::Appoint(told, reply)).await;
+            let _ = self.health.ask(|reply| health::Command::Appoint(told, reply)).await;
             self.appointed = wanted;
         }
+        let is_held =
+            matches!(self.appointed, Appointment::Nobody(_)) || self.record.operation.is_some();
+        self.held_since = is_held.then(|| self.held_since.unwrap_or_else(Instant::now));
     }
 
     /// Tells operators, once for each sentence.

@@ -37,8 +37,13 @@ pub enum What {
     /// acknowledgement would keep `read_only` waiting (V22), and it asks for no acknowledgements
     /// once they are gone (V21).
     Fence,
+    /// Take no writes: a server that is well, so that no commit is cut off whose outcome nobody
+    /// would know (V11). Its clients' connections are ended only where they stand in the way.
+    Close,
     /// Take writes.
     Open,
+    /// Answer when it has executed all of this, or after a second.
+    CatchUp(String),
     /// Have an account by which others replicate.
     Admit(ReplicationAccount),
 }
@@ -98,30 +103,23 @@ impl What {
                 all.push(format!("START {replica}"));
                 all
             }
-            Self::Fence => {
-                let new = format!("rpl_semi_sync_{}_enabled", source.to_lowercase());
-                let names = [new.as_str(), "rpl_semi_sync_master_enabled"];
-                let asks = names.into_iter().find(|name| told.is_on(name));
-                let asks = asks.map(|name| format!("SET GLOBAL {name} = 0"));
-                match told.flavour {
-                    Flavour::MariaDb => {
-                        let closed = "SET GLOBAL read_only = 1".to_owned();
-                        [closed].into_iter().chain(asks).collect()
-                    }
-                    // Commits whose clients were cut off wait on, and this would wait for them.
-                    Flavour::MySql => {
-                        let closed = "SET GLOBAL super_read_only = 1".to_owned();
-                        asks.into_iter().chain([closed]).collect()
-                    }
-                }
+            Self::Fence => fencing(told, source),
+            Self::Close => {
+                // Who holds tables locked, or has a long statement, is not waited for.
+                let bounded = "SET SESSION lock_wait_timeout = 2".to_owned();
+                let closed = match told.flavour {
+                    Flavour::MariaDb => "SET GLOBAL read_only = 1",
+                    Flavour::MySql => "SET GLOBAL super_read_only = 1",
+                };
+                vec![bounded, closed.to_owned()]
             }
-            Self::Open => match told.flavour {
-                Flavour::MariaDb => vec!["SET GLOBAL read_only = 0".to_owned()],
-                Flavour::MySql => vec![
-                    "SET GLOBAL super_read_only = 0".to_owned(),
-                    "SET GLOBAL read_only = 0".to_owned(),
-                ],
-            },
+            Self::CatchUp(position) => vec![match told.flavour {
+                Flavour::MariaDb => format!("SELECT MASTER_GTID_WAIT({}, 1)", quoted(position)),
+                Flavour::MySql => {
+                    format!("SELECT WAIT_FOR_EXECUTED_GTID_SET({}, 1)", quoted(position))
+                }
+            }],
+            Self::Open => opening(told.flavour),
             Self::Admit(account) => {
                 let user = quoted(&account.user);
                 let password = quoted(account.password.reveal());
@@ -149,6 +147,8 @@ impl What {
                 format!("replicate from {}:{}", place.host, place.port)
             }
             Self::Fence => "end its clients' connections and take no writes".to_owned(),
+            Self::Close => "take no writes".to_owned(),
+            Self::CatchUp(position) => format!("execute all up to {position}"),
             Self::Open => "take writes".to_owned(),
             Self::Admit(account) => format!("have the account {} for replicas", account.user),
         }
@@ -200,6 +200,34 @@ impl Words {
             Flavour::MySql => format!("{source}_AUTO_POSITION = 1"),
         });
         text
+    }
+}
+
+/// What closes a server whose clients are gone, and ends its asking for acknowledgements.
+fn fencing(told: &Told, source: &str) -> Vec<String> {
+    let new = format!("rpl_semi_sync_{}_enabled", source.to_lowercase());
+    let names = [new.as_str(), "rpl_semi_sync_master_enabled"];
+    let asks = names.into_iter().find(|name| told.is_on(name));
+    let asks = asks.map(|name| format!("SET GLOBAL {name} = 0"));
+    match told.flavour {
+        Flavour::MariaDb => {
+            let closed = "SET GLOBAL read_only = 1".to_owned();
+            [closed].into_iter().chain(asks).collect()
+        }
+        // Commits whose clients were cut off wait on, and this would wait for them.
+        Flavour::MySql => {
+            let closed = "SET GLOBAL super_read_only = 1".to_owned();
+            asks.into_iter().chain([closed]).collect()
+        }
+    }
+}
+
+fn opening(flavour: Flavour) -> Vec<String> {
+    match flavour {
+        Flavour::MariaDb => vec!["SET GLOBAL read_only = 0".to_owned()],
+        Flavour::MySql => {
+            vec!["SET GLOBAL super_read_only = 0".to_owned(), "SET GLOBAL read_only = 0".to_owned()]
+        }
     }
 }
 

@@ -10,13 +10,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::config::failover::ReplicationAccount;
 use crate::failover::candidate::{self, Ranked};
 use crate::failover::order::{Order, Place, What};
-use crate::failover::record::{Operation, Stage};
+use crate::failover::record::{Kind, Operation, Stage};
 use crate::failover::report::{Report, Told};
 use crate::failover::standing;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, Node, NodeId, Topology};
+
+pub mod switchover;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub enum Next {
 pub struct Facts<'a> {
     /// The group as it is published.
     pub topology: &'a Topology,
-    /// What all servers but the failed one have just told.
+    /// What all servers have just told, but for the former primary where that one is dead.
     pub reports: &'a [Report],
     /// The servers of the group: all but the failed one may have acknowledged a commit.
     pub members: &'a BTreeSet<String>,
@@ -46,32 +49,44 @@ pub struct Facts<'a> {
     pub lossy: bool,
     /// How long ago the failed primary was seen to be well.
     pub since_well: Duration,
-    /// Whether what is only better may still be waited for.
-    pub patient: bool,
+    /// How long this stage has taken so far.
+    pub elapsed: Duration,
     /// What servers have said no to.
     pub denied: &'a [Order],
+    /// By which account a former primary follows; `None` where there is none.
+    pub account: Option<&'a ReplicationAccount>,
+    /// How many sessions have a transaction open on the former primary, or a statement running;
+    /// `None` where that is not known.
+    pub unfinished: Option<usize>,
 }
+
+/// How long what is only better is waited for.
+const PATIENT: Duration = Duration::from_secs(1);
 
 /// Says what to do next.
 #[must_use]
 pub fn next(operation: &Operation, facts: &Facts<'_>) -> Next {
-    match operation.stage {
-        Stage::Revoke => revoke(operation, facts),
-        Stage::Drain => drain(operation, facts),
-        Stage::Establish => establish(operation, facts),
-        Stage::Open => open(operation, facts),
+    match (operation.kind, operation.stage) {
+        (Kind::Switchover, stage) => switchover::next(operation, stage, facts),
+        (Kind::Failover, Stage::Revoke) => revoke(operation, facts),
+        (Kind::Failover, Stage::Drain) => drain(operation, facts),
+        (Kind::Failover, Stage::Establish) => establish(operation, facts),
+        (Kind::Failover, Stage::Open) => open(operation, facts),
+        (Kind::Failover, Stage::Hold | Stage::Close) => {
+            Next::GiveUp("this is no stage of a failover".to_owned())
+        }
     }
 }
 
 fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
-    for name in facts.members.iter().filter(|name| **name != operation.failed) {
+    for name in facts.members.iter().filter(|name| **name != operation.former) {
         let report = facts.reports.iter().find(|report| *report.name == **name);
         let why = match report.map(|report| &report.told) {
             Some(Ok(told)) if has_forgotten(told, facts.since_well) && !facts.lossy => {
                 return Next::GiveUp(format!(
                     "{name} was started anew since {} was last seen, and MariaDB has deleted what \
                      it had received and not applied: it may have been acknowledged",
-                    operation.failed
+                    operation.former
                 ));
             }
             Some(Ok(_)) => continue,
@@ -167,7 +182,7 @@ fn drain(operation: &Operation, facts: &Facts<'_>) -> Next {
         !told.applied.contains(&told.received) && told.sources.iter().all(|at| at.applying)
     });
     if let Some((report, _)) = behind
-        && facts.patient
+        && facts.is_patient()
     {
         return Next::Wait(format!("{} applies what it has received", report.name));
     }
@@ -182,39 +197,51 @@ fn establish(operation: &Operation, facts: &Facts<'_>) -> Next {
     if !told.sources.is_empty() {
         return Next::Act(vec![Order { node: heir.node, what: What::Detach }]);
     }
-    let node = facts.topology.node(heir.node);
-    let place = node.and_then(|node| Place::of(&node.address));
-    let mut orders = Vec::new();
-    let ranked = candidate::rank(facts.reports, facts.topology);
-    for (other, told) in answers(facts.reports).filter(|(other, _)| other.node != heir.node) {
-        let fit = ranked.iter().any(|ranked| ranked.node == other.node && ranked.place.is_ok());
-        let Some(place) = place.as_ref().filter(|_| fit || follows(told, node)) else { continue };
-        if !follows(told, node) {
-            orders.push(Order { node: other.node, what: What::Repoint(place.clone()) });
-        }
-    }
+    let mut orders = turned((heir, told), facts);
     let alone = !answers(facts.reports).any(|(other, _)| other.node != heir.node);
     // Where loss is allowed, a primary without replicas does not wait for any.
     if !(alone && facts.lossy) {
-        let mends = standing::mends(told, true);
-        for mend in mends {
-            let order = Order { node: heir.node, what: What::Settle(mend.statement) };
-            if !facts.denied.contains(&order) {
-                orders.push(order);
-            } else if mend.name.starts_with("rpl_semi_sync") && !facts.lossy {
-                let what = order.what.describe();
-                return Next::Wait(format!("{} does not let us {what}", heir.name));
-            }
+        match readied((heir, told), facts) {
+            Ok(more) => orders.extend(more),
+            Err(why) => return Next::Wait(why),
         }
     }
     if !orders.is_empty() {
         return Next::Act(orders);
     }
     let enough = standing::acknowledging(told);
-    if !alone && !enough && facts.patient {
+    if !alone && !enough && facts.is_patient() {
         return Next::Wait(format!("nobody acknowledges {}'s commits yet", heir.name));
     }
     Next::Enter(Operation { stage: Stage::Open, ..operation.clone() })
+}
+
+/// What makes all others that may be its replicas follow the heir.
+fn turned((heir, _): (&Report, &Told), facts: &Facts<'_>) -> Vec<Order> {
+    let node = facts.topology.node(heir.node);
+    let Some(place) = node.and_then(|node| Place::of(&node.address)) else { return Vec::new() };
+    let ranked = candidate::rank(facts.reports, facts.topology);
+    let fit = |other: NodeId| ranked.iter().any(|at| at.node == other && at.place.is_ok());
+    answers(facts.reports)
+        .filter(|(other, told)| other.node != heir.node && fit(other.node) && !follows(told, node))
+        .map(|(other, _)| Order { node: other.node, what: What::Repoint(place.clone()) })
+        .collect()
+}
+
+/// What the heir lacks of a primary, or which setting of those that must not be missing it does
+/// not let us make.
+fn readied((heir, told): (&Report, &Told), facts: &Facts<'_>) -> Result<Vec<Order>, String> {
+    let mut orders = Vec::new();
+    for mend in standing::mends(told, true) {
+        let order = Order { node: heir.node, what: What::Settle(mend.statement) };
+        if !facts.denied.contains(&order) {
+            orders.push(order);
+        } else if mend.name.starts_with("rpl_semi_sync") && !facts.lossy {
+            let what = order.what.describe();
+            return Err(format!("{} does not let us {what}", heir.name));
+        }
+    }
+    Ok(orders)
 }
 
 /// Whether a replica has been told to follow that server.
@@ -244,6 +271,13 @@ pub fn undo(reports: &[Report]) -> Vec<Order> {
                 && told.sources.iter().any(|source| source.receiver_stopped)
     });
     stopped.map(|(report, _)| Order { node: report.node, what: What::StartReceiver }).collect()
+}
+
+impl Facts<'_> {
+    /// Whether what is only better may still be waited for.
+    fn is_patient(&self) -> bool {
+        self.elapsed < PATIENT
+    }
 }
 
 fn answers(reports: &[Report]) -> impl Iterator<Item = (&Report, &Told)> {

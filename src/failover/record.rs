@@ -19,28 +19,52 @@ pub struct Record {
     pub lossless: bool,
     /// When the primary was last seen to be well, seconds since 1970; up to a minute too early.
     pub well_at: u64,
-    /// The failover that was begun and is not over.
+    /// The change of the primary that was begun and is not over.
     pub operation: Option<Operation>,
+    /// The primary was made read-only by the keeper itself, which opens it again unless another
+    /// server takes its place.
+    #[serde(default)]
+    pub closed: bool,
     /// When the last failover was over, seconds since 1970.
     pub failed_over_at: Option<u64>,
 }
 
-/// A failover on its way.
+/// A change of the primary on its way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
-    /// The primary that has failed.
-    pub failed: String,
+    /// Why the primary changes.
+    #[serde(default)]
+    pub kind: Kind,
+    /// The primary that has failed, or that hands over.
+    #[serde(alias = "failed")]
+    pub former: String,
     /// How far it is.
     pub stage: Stage,
     /// Who is to be the primary.
     pub heir: Option<String>,
-    /// What the heir had received when nobody could receive any more.
+    /// What the heir had received when nobody could receive any more; in a switchover, what the
+    /// former primary had executed when it took no more writes.
     pub wanted: String,
 }
 
-/// The stages of a failover, each begun only after it was written down.
+/// Why the primary changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// It is dead. With the former primary as its own heir: it is only opened again.
+    #[default]
+    Failover,
+    /// It is well, and an operator wants another one.
+    Switchover,
+}
+
+/// The stages of a change of the primary, each begun only after it was written down. A failover
+/// begins with [`Stage::Revoke`], a switchover with [`Stage::Hold`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
+    /// New transactions wait, those that run come to their end.
+    Hold,
+    /// The primary takes no more writes.
+    Close,
     /// The replicas are kept from receiving, so that the failed primary can commit nothing more.
     Revoke,
     /// The heir applies all that it has received.
@@ -54,8 +78,60 @@ pub enum Stage {
 impl Operation {
     /// A failover from this primary, from its beginning.
     #[must_use]
-    pub fn begin(failed: &str) -> Self {
-        Self { failed: failed.to_owned(), stage: Stage::Revoke, heir: None, wanted: String::new() }
+    pub fn failover(former: &str) -> Self {
+        Self {
+            kind: Kind::Failover,
+            former: former.to_owned(),
+            stage: Stage::Revoke,
+            heir: None,
+            wanted: String::new(),
+        }
+    }
+
+    /// A switchover from this primary to that server, from its beginning.
+    #[must_use]
+    pub fn switchover(former: &str, heir: &str) -> Self {
+        Self {
+            kind: Kind::Switchover,
+            stage: Stage::Hold,
+            heir: Some(heir.to_owned()),
+            ..Self::failover(former)
+        }
+    }
+
+    /// The primary, which is read-only, takes writes again.
+    #[must_use]
+    pub fn reopening(primary: &str) -> Self {
+        Self { stage: Stage::Establish, heir: Some(primary.to_owned()), ..Self::failover(primary) }
+    }
+
+    /// Whether the primary stays who it is.
+    #[must_use]
+    pub fn is_reopening(&self) -> bool {
+        self.heir.as_ref() == Some(&self.former)
+    }
+
+    /// What brings the group back to where it was when this is called off; `None` where nothing
+    /// was changed that would not mend itself.
+    #[must_use]
+    pub fn undoing(&self) -> Option<Self> {
+        match (self.kind, self.stage) {
+            (Kind::Failover, _) | (Kind::Switchover, Stage::Hold) => None,
+            (Kind::Switchover, _) => Some(Self::reopening(&self.former)),
+        }
+    }
+
+    /// How far it is, for operators.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let (former, stage) = (&self.former, self.stage.word());
+        match (self.kind, &self.heir) {
+            _ if self.is_reopening() => format!("{former} is opened for writes again"),
+            (Kind::Failover, _) | (Kind::Switchover, None) => {
+                format!("replacing {former}: {stage}")
+            }
+            (Kind::Switchover, Some(heir)) => format!("{former} hands over to {heir}: {stage}"),
+        }
     }
 }
 
@@ -64,6 +140,8 @@ impl Stage {
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
+            Self::Hold => "waiting for transactions to end",
+            Self::Close => "closing the old primary for writes",
             Self::Revoke => "keeping the replicas from receiving",
             Self::Drain => "applying what was received",
             Self::Establish => "turning the replicas to the new primary",

@@ -76,6 +76,8 @@ const ACKNOWLEDGEMENTS: &str = "rpl_semi_sync_source_wait_for_replica_count";
 
 /// How many replicas acknowledge.
 const CLIENTS: [&str; 2] = ["rpl_semi_sync_source_clients", "rpl_semi_sync_master_clients"];
+/// Whether commits wait for acknowledgements.
+const ASKS: [&str; 2] = ["rpl_semi_sync_source_enabled", "rpl_semi_sync_master_enabled"];
 /// These can be set only when the server starts.
 const FIXED: [&str; 4] =
     ["log_bin", "log_slave_updates", "log_replica_updates", "relay_log_recovery"];
@@ -255,6 +257,12 @@ pub fn is_lossless(checks: &[Check]) -> bool {
 #[must_use]
 pub fn acknowledging(told: &Told) -> bool {
     told.counter(&CLIENTS).is_some_and(|clients| clients >= acknowledgements(told))
+}
+
+/// Whether commits wait for acknowledgements there.
+#[must_use]
+pub fn asks_for_acknowledgements(told: &Told) -> bool {
+    ASKS.iter().any(|name| told.is_on(name))
 }
 
 fn acknowledgements(told: &Told) -> u64 {

@@ -74,7 +74,7 @@ fn replica(
     found: &mut Upkeep,
 ) {
     let mut order = |what| found.orders.push(Order { node: report.node, what });
-    let asks = ASKS.iter().any(|name| told.is_on(name));
+    let asks = standing::asks_for_acknowledgements(told);
     match told.sources.as_slice() {
         [] if !told.is_read_only() || asks => return order(What::Fence),
         [] => {}
@@ -121,9 +121,6 @@ fn replica(
         },
     }
 }
-
-/// Whether commits wait for acknowledgements there.
-const ASKS: [&str; 2] = ["rpl_semi_sync_source_enabled", "rpl_semi_sync_master_enabled"];
 
 /// Whether a source is this server.
 fn is_at(source: &Source, node: &Node, told: &Told) -> bool {

@@ -12,6 +12,7 @@ use crate::net::worker::{Served, Worker};
 use crate::session::action::{Replay, WaitOutcome};
 use crate::session::pin::Pin;
 use crate::session::{self, Session};
+use crate::topology::NodeId;
 
 impl Worker {
     pub(super) fn answer(&self, request: WorkerRequest) {
@@ -19,6 +20,9 @@ impl Worker {
             WorkerRequest::Sessions(reply) => drop(reply.send(self.session_rows())),
             WorkerRequest::Digests(reply) => drop(reply.send(self.digests())),
             WorkerRequest::Links(reply) => drop(reply.send(self.link_rows())),
+            WorkerRequest::Unfinished { group, node, reply } => {
+                let _ = reply.send(self.unfinished(&group, node));
+            }
             WorkerRequest::Kill { id, by, reply } => {
                 let victim = self.seats.borrow().get(&id).cloned();
                 if let Some(victim) = &victim {
@@ -42,6 +46,17 @@ impl Worker {
         self.seats.borrow().values().map(|seat| session_row(seat, self.now())).collect()
     }
 
+    /// How many sessions of a group would lose something if a server took no more of them now.
+    fn unfinished(&self, group: &str, node: NodeId) -> usize {
+        let seats = self.seats.borrow();
+        let mine = seats.values().filter(|seat| *seat.group().name == *group);
+        mine.filter(|seat| {
+            let session = seat.session.borrow();
+            session.as_ref().is_some_and(|session| is_unfinished(session, node))
+        })
+        .count()
+    }
+
     /// Links that sessions hold, and those in the pools.
     fn link_rows(&self) -> Vec<LinkRow> {
         let mut rows = Vec::new();
@@ -62,6 +77,13 @@ impl Worker {
         }
         rows
     }
+}
+
+/// Whether this server works for the session, or has a transaction of it open.
+fn is_unfinished(session: &Session, node: NodeId) -> bool {
+    let works = session.running_thread().is_some_and(|(on, _)| on == node);
+    let in_transaction = session.is_idle() && !session.can_leave();
+    works || in_transaction && session.nodes().contains(&Some(node))
 }
 
 fn session_row(seat: &Seat, now: Instant) -> SessionRow {

@@ -14,7 +14,7 @@ use pointsman::provider::replication::{self, APP, KEEPER, ROOT};
 use pointsman::provider::server::Server;
 use tokio::task::JoinHandle;
 
-use crate::faults::console;
+use crate::faults::{console, console_says};
 use crate::proxy::{Proxy, configuration_with};
 use crate::{clients, servers, wait};
 
@@ -26,13 +26,18 @@ const DURABLE: &[&str] = &["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=
 /// A primary and two replicas, and a proxy in front of them that keeps them and has seen that a
 /// failover would lose nothing. `failover` is further TOML.
 async fn kept(flavour: Flavour, failover: &str) -> (Cluster, Proxy) {
+    kept_in("auto", flavour, failover).await
+}
+
+/// The same in another mode.
+async fn kept_in(mode: &str, flavour: Flavour, failover: &str) -> (Cluster, Proxy) {
     let cluster = servers::own_with(flavour, 2, DURABLE).await;
     cluster.wait_acknowledging(2).await.expect("two replicas acknowledge");
     let primary = cluster.primary().expect("a primary");
     let account = replication::keeper_account(flavour);
     primary.run(&account).await.expect("the keeper's account");
     cluster.wait_caught_up().await.expect("replicas have it");
-    let group = format!("[groups.main.failover]\nmode = \"auto\"\n{failover}");
+    let group = format!("[groups.main.failover]\nmode = \"{mode}\"\n{failover}");
     let (seed, monitor) = (primary.address(), "timeout = \"500ms\"");
     let config = configuration_with(KEEPER, monitor, &[&seed], &group);
     let proxy = Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"));
@@ -81,25 +86,37 @@ struct Ledger {
 
 impl Ledger {
     async fn open(cluster: &Cluster, proxy: &Proxy) -> (Arc<Self>, Vec<JoinHandle<()>>) {
+        Self::open_with(cluster, proxy, 1).await
+    }
+
+    /// The same, of which every second one writes so many rows in each transaction.
+    async fn open_with(
+        cluster: &Cluster,
+        proxy: &Proxy,
+        rows: usize,
+    ) -> (Arc<Self>, Vec<JoinHandle<()>>) {
         let primary = cluster.primary().expect("a primary");
         primary.run(&["CREATE TABLE app.ledger (id BIGINT, KEY (id))"]).await.expect("a table");
         let ledger = Arc::new(Self::default());
         let mut writers = Vec::new();
-        for _ in 0..WRITERS {
+        for number in 0..WRITERS {
             let (ledger, port) = (ledger.clone(), proxy.port);
-            writers.push(tasks::spawn("writer", async move { ledger.write(port).await }));
+            let rows = if number % 2 == 0 { 1 } else { rows };
+            writers.push(tasks::spawn("writer", async move { ledger.write(port, rows).await }));
         }
         (ledger, writers)
     }
 
-    async fn write(&self, port: u16) {
+    async fn write(&self, port: u16, rows: usize) {
         let mut conn = clients::connect(port, APP).await;
         while !self.stop.load(Ordering::Relaxed) {
-            let id = self.next.fetch_add(1, Ordering::Relaxed);
-            match conn.query_drop(format!("INSERT INTO ledger VALUES ({id})")).await {
-                Ok(()) => self.note(id),
+            let ids: Vec<u64> =
+                (0..rows).map(|_| self.next.fetch_add(1, Ordering::Relaxed)).collect();
+            match insert(&mut conn, &ids).await {
+                Ok(()) => ids.into_iter().for_each(|id| self.note(id)),
                 Err(error) => {
-                    self.unknown.lock().expect("a list").push((id, error.to_string()));
+                    let unknown = ids.into_iter().map(|id| (id, error.to_string()));
+                    self.unknown.lock().expect("a list").extend(unknown);
                     conn = clients::connect(port, APP).await;
                 }
             }
@@ -156,6 +173,19 @@ impl Ledger {
             assert_eq!(server.ask(twice).await.expect("a count"), "0", "{}", server.name);
         }
     }
+}
+
+/// One statement, or a transaction of as many as there are ids.
+async fn insert(conn: &mut mysql_async::Conn, ids: &[u64]) -> mysql_async::Result<()> {
+    let statement = |id: &u64| format!("INSERT INTO ledger VALUES ({id})");
+    if let [id] = ids {
+        return conn.query_drop(statement(id)).await;
+    }
+    conn.query_drop("BEGIN").await?;
+    for id in ids {
+        conn.query_drop(statement(id)).await?;
+    }
+    conn.query_drop("COMMIT").await
 }
 
 /// The server that takes the writes, by its own word.
@@ -287,5 +317,112 @@ async fn a_failover_that_could_lose_something_waits_for_an_operator() {
                 assert_eq!(writable(&cluster).await[0].name, primary.name);
             }
         }
+    }
+}
+
+/// Waits until all others replicate from this server and nobody else takes writes.
+async fn wait_led_by(cluster: &Cluster, head: &Server) {
+    let flavour = cluster.flavour();
+    wait::until("one primary that all others follow", || async {
+        let heads = writable(cluster).await;
+        let mut led = heads.len() == 1 && heads[0].name == head.name;
+        for server in cluster.servers().iter().filter(|server| server.name != head.name) {
+            led = led && follows(flavour, server, head.port).await;
+        }
+        led.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_switchover_there_and_back_is_noticed_by_no_client() {
+    for flavour in servers::flavours() {
+        let (cluster, proxy) = kept(flavour, "").await;
+        let (ledger, writers) = Ledger::open_with(&cluster, &proxy, 3).await;
+        ledger.more(200).await;
+        let first = cluster.primary().expect("a primary");
+        let second = cluster.replicas().expect("two replicas")[0];
+        for to in [second, first] {
+            ledger.take_gap();
+            let order = format!("SWITCHOVER main TO '{}'", to.address());
+            let told = console(&proxy, &order).await;
+            assert!(told.starts_with(&format!("{} takes the writes", to.address())), "{told}");
+            ledger.more(200).await;
+            println!("{flavour:?}: {:?} without a write in a switchover", ledger.take_gap());
+            println!("{flavour:?}: {told}");
+            wait_led_by(&cluster, to).await;
+            wait_safe(&cluster, &proxy).await;
+        }
+        ledger.more(50).await;
+        ledger.close(writers).await;
+        ledger.check(&cluster.servers().iter().collect::<Vec<_>>()).await;
+        let unknown = ledger.unknown.lock().expect("a list").clone();
+        println!("{flavour:?}: {} acknowledged, {} errors", ledger.count(), unknown.len());
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+}
+
+#[tokio::test]
+async fn in_manual_mode_a_dead_primary_is_replaced_when_an_operator_says_so() {
+    for flavour in servers::flavours() {
+        let (cluster, proxy) = kept_in("manual", flavour, "").await;
+        let (ledger, writers) = Ledger::open(&cluster, &proxy).await;
+        ledger.more(100).await;
+        let refused = console_says(&proxy, "FAILOVER main").await.expect_err("it lives");
+        assert!(refused.to_string().contains("is not dead"), "{refused}");
+        let dead = cluster.primary().expect("a primary");
+        cluster.kill(&dead.name).await.expect("it is killed");
+        wait::until("the keeper to say what it waits for", || async {
+            standing(&proxy).await.1.contains("waiting for FAILOVER main").then_some(())
+        })
+        .await;
+        assert!(writable(&cluster).await.is_empty());
+        let told = console(&proxy, "FAILOVER main").await;
+        assert!(told.contains("takes the writes in place of"), "{told}");
+        ledger.more(100).await;
+        ledger.close(writers).await;
+        let heads = writable(&cluster).await;
+        let [head] = heads.as_slice() else { panic!("{heads:?}") };
+        assert_ne!(head.name, dead.name);
+        let others = cluster.servers().iter().filter(|server| server.name != dead.name);
+        ledger.check(&others.collect::<Vec<_>>()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_switchover_to_a_server_that_cannot_have_everything_is_refused_or_undone() {
+    for flavour in servers::flavours() {
+        let (cluster, proxy) = kept(flavour, "").await;
+        let primary = cluster.primary().expect("a primary");
+        let replicas = cluster.replicas().expect("two replicas");
+        let refusal = |to: String| {
+            let (proxy, order) = (&proxy, format!("SWITCHOVER main TO '{to}'"));
+            async move { console_says(proxy, &order).await.expect_err(&to).to_string() }
+        };
+        assert!(refusal(primary.address()).await.contains("is the primary already"));
+        assert!(refusal("db9".to_owned()).await.contains("there is no server"));
+        cluster.kill(&replicas[1].name).await.expect("it is killed");
+        assert!(refusal(replicas[1].address()).await.contains("does not answer"));
+        cluster.start(&replicas[1].name).await.expect("it comes back");
+        wait_led_by(&cluster, primary).await;
+        wait_safe(&cluster, &proxy).await;
+
+        let (ledger, writers) = Ledger::open_with(&cluster, &proxy, 3).await;
+        ledger.more(50).await;
+        // Its applier waits for the lock: it lives and receives, and gets no further.
+        let mut locks = mysql_async::Conn::new(replicas[0].opts(ROOT)).await.expect("a session");
+        locks.query_drop("LOCK TABLES app.ledger READ").await.expect("a lock");
+        let why = refusal(replicas[0].address()).await;
+        println!("{flavour:?}: {why}");
+        assert!(why.contains("has not executed all of it") || why.contains("behind"), "{why}");
+        ledger.more(50).await;
+        println!("{flavour:?}: {:?} without a write, undone", ledger.take_gap());
+        drop(locks);
+        wait_led_by(&cluster, primary).await;
+        wait_safe(&cluster, &proxy).await;
+        ledger.close(writers).await;
+        ledger.check(&cluster.servers().iter().collect::<Vec<_>>()).await;
+        let unknown = ledger.unknown.lock().expect("a list").clone();
+        assert!(unknown.is_empty(), "{unknown:?}");
     }
 }

@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("failover::verdict", &["topology", "health::observation"]),
     ("failover::record", &[]),
     ("failover::order", &["topology", "config"]),
-    ("failover::plan", &["topology"]),
+    ("failover::plan", &["topology", "config", "health::observation"]),
     ("failover::upkeep", &["topology", "config", "health::observation"]),
     ("secrets", &["config"]),
     ("accounts::host", &[]),

@@ -10,7 +10,7 @@ impl Reader<'_> {
     pub(super) fn failover(&mut self, name: &str, raw: &raw::Failover) -> Failover {
         let at = |key: &str| format!("groups.{name}.failover.{key}");
         let usual = Failover::default();
-        let modes = [FailoverMode::Follow, FailoverMode::Auto].map(|mode| (mode.word(), mode));
+        let modes = FailoverMode::ALL.map(|mode| (mode.word(), mode));
         let losses = [MaxLoss::None, MaxLoss::Some].map(|loss| (loss.word(), loss));
         let whole = Duration::ZERO..=DAY;
         let replication = self.replication(&at("replication"), raw);

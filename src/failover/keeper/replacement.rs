@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use super::{Keeper, PATIENCE, Settings, THINK_AGAIN, seconds_now};
 use crate::config::Group;
-use crate::config::failover::MaxLoss;
+use crate::config::failover::{FailoverMode, MaxLoss};
+use crate::failover::candidate;
 use crate::failover::order::Order;
 use crate::failover::plan::{self, Next};
-use crate::failover::record::{Operation, Record, Stage};
+use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::Report;
 use crate::failover::survey::survey;
 use crate::failover::verdict::{self, Verdict};
@@ -17,11 +18,11 @@ use crate::topology::{Node, Topology};
 
 /// How long a primary that is down may take to say that it is not.
 const LAST_WORD: Duration = Duration::from_secs(1);
-/// How long a failover waits for what is only better.
-const PATIENT: Duration = Duration::from_secs(1);
 /// How long a failover that has changed nothing but receivers may take before it is undone; to
 /// apply what was received may take longer.
 const REVOKE_MAX: Duration = Duration::from_secs(15);
+/// How long a primary that is to be opened again may say nothing before it is given up.
+const REOPEN_MAX: Duration = Duration::from_secs(5);
 
 impl Keeper {
     /// The primary does not answer: is it dead, and may it be replaced?
@@ -33,7 +34,12 @@ impl Keeper {
         let name = &node.name;
         let why = match verdict::judge(node.id, &reports) {
             Verdict::Dead(why) => why,
-            Verdict::Alive => return self.health.probe_now(),
+            Verdict::Alive => {
+                if self.consent {
+                    self.say(format!("{name} answers: it is not dead"));
+                }
+                return self.health.probe_now();
+            }
             Verdict::Saturated(why) => return self.say(format!("{name} is full: {why}")),
             Verdict::Unreachable(hearing) => {
                 let hearing = hearing.join(", ");
@@ -59,12 +65,21 @@ impl Keeper {
         if let Err(refusal) = self.may_fail_over(&settings.group) {
             return self.say(format!("no failover from {name}: {refusal}"));
         }
-        let operation = Operation::begin(name);
+        let operation = Operation::failover(name);
         let others = reports.iter().filter(|at| at.node != node.id).cloned();
         let others: Vec<Report> = others.collect();
         let facts = self.facts(settings, topology, &others, &[]);
         if let Next::GiveUp(refusal) = plan::next(&operation, &facts) {
             return self.say(format!("no failover from {name}: {refusal}"));
+        }
+        if settings.group.failover.mode == FailoverMode::Manual && !self.consent {
+            let ranked = candidate::rank(&others, topology);
+            let first = ranked.iter().find(|ranked| ranked.place.is_ok());
+            let (group, first) = (&topology.group, first.map_or("nobody", |first| &first.name));
+            return self.say(format!(
+                "{name} is to be replaced ({why}), and failover.mode is \"manual\": waiting for \
+                 FAILOVER {group}, which would make {first} the primary"
+            ));
         }
         tracing::warn!(group = &*topology.group, server = &**name, why, "the primary is dead");
         let record = Record { operation: Some(operation), ..self.record.clone() };
@@ -78,6 +93,7 @@ impl Keeper {
         self.well_at.map_or_else(recorded, |at| at.elapsed())
     }
 
+    /// What speaks against a failover before anybody is asked.
     fn may_fail_over(&self, group: &Group) -> Result<(), String> {
         let settings = &group.failover;
         if !self.record.lossless && settings.max_loss == MaxLoss::None {
@@ -87,7 +103,7 @@ impl Keeper {
         }
         let since = self.record.failed_over_at.map(|at| seconds_now().saturating_sub(at));
         match since.map(Duration::from_secs) {
-            Some(since) if since < settings.anti_flap => Err(format!(
+            Some(since) if since < settings.anti_flap && !self.consent => Err(format!(
                 "the last one was {} s ago, and failover.anti_flap is longer",
                 since.as_secs()
             )),
@@ -95,58 +111,118 @@ impl Keeper {
         }
     }
 
-    /// The next step of a failover.
+    /// The next step of a change of the primary.
     pub(super) async fn go_on(
         &mut self,
         settings: &Settings,
         topology: &Topology,
         operation: Operation,
     ) {
-        self.say(format!("replacing {}: {}", operation.failed, operation.stage.word()));
-        let heir = operation.heir.clone().unwrap_or_default();
-        // The failed one is not asked, unless it is only opened again.
-        let patience = |at: &Node| {
-            let asked = *at.name != *operation.failed || *at.name == *heir;
-            asked.then_some(PATIENCE)
-        };
+        self.say(operation.describe());
+        // One that is dead is not asked.
+        let asks_former = operation.kind == Kind::Switchover || operation.is_reopening();
+        let patience =
+            |at: &Node| (asks_former || *at.name != *operation.former).then_some(PATIENCE);
         let trust = self.trust.load_full();
         let reports = survey(topology, &settings.monitor, &trust, patience).await;
+        let mut operation = operation;
+        loop {
+            match self.next(settings, topology, &operation, &reports).await {
+                Next::Act(orders) => {
+                    self.perform(orders, settings, topology, &reports).await;
+                    if operation.stage == Stage::Open {
+                        // Everybody waits for it to be seen.
+                        self.health.probe_now();
+                    }
+                }
+                Next::Wait(why) => self.say(format!("{}: {why}", operation.describe())),
+                Next::Enter(next) => {
+                    // In a switchover everybody waits: what servers have just said will do.
+                    let at_once = next.kind == Kind::Switchover;
+                    if self.enter(topology, next.clone()).await && at_once {
+                        operation = next;
+                        continue;
+                    }
+                }
+                Next::GiveUp(why) => {
+                    if operation.kind == Kind::Failover && !operation.is_reopening() {
+                        let undo = plan::undo(&reports);
+                        self.perform(undo, settings, topology, &reports).await;
+                    }
+                    self.give_up(topology, &operation, &why).await;
+                }
+                Next::Done => self.done(topology, operation).await,
+            }
+            return;
+        }
+    }
+
+    /// Begins the next stage; `false` when it cannot be written down.
+    async fn enter(&mut self, topology: &Topology, next: Operation) -> bool {
+        if let Some(heir) = &next.heir {
+            let (group, stage) = (&*topology.group, next.stage.word());
+            tracing::info!(group, heir, stage, "the change of the primary goes on");
+        }
+        let closed = self.record.closed || next.stage == Stage::Close;
+        let record = Record { operation: Some(next), closed, ..self.record.clone() };
+        self.write_down(record).await
+    }
+
+    /// What the plan says, by what servers and sessions say now.
+    async fn next(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        operation: &Operation,
+        reports: &[Report],
+    ) -> Next {
         let denied = self.denied();
-        let facts = self.facts(settings, topology, &reports, &denied);
-        let early = matches!(operation.stage, Stage::Revoke);
-        let next = match plan::next(&operation, &facts) {
-            Next::Act(_) | Next::Wait(_) if early && self.since.elapsed() > REVOKE_MAX => {
+        let is_planned = operation.kind == Kind::Switchover;
+        let (mut account, mut unfinished) = (None, None);
+        if operation.stage == Stage::Hold {
+            unfinished = self.unfinished(topology, &operation.former).await;
+        }
+        if is_planned && operation.stage == Stage::Establish {
+            match self.stated_or_own(settings).await {
+                Ok(found) => account = Some(found),
+                Err(why) => self.say(why),
+            }
+        }
+        let facts = self.facts(settings, topology, reports, &denied);
+        let facts = plan::Facts { account: account.as_ref(), unfinished, ..facts };
+        match plan::next(operation, &facts) {
+            Next::Act(_) | Next::Wait(_)
+                if operation.stage == Stage::Revoke && self.since.elapsed() > REVOKE_MAX =>
+            {
                 Next::GiveUp("the replicas do not stop receiving".to_owned())
             }
+            Next::Wait(why)
+                if !is_planned && operation.is_reopening() && self.since.elapsed() > REOPEN_MAX =>
+            {
+                Next::GiveUp(why)
+            }
             next => next,
-        };
-        match next {
-            Next::Act(orders) => {
-                self.perform(orders, settings, topology, &reports).await;
-            }
-            Next::Wait(why) => self.say(format!("replacing {}: {why}", operation.failed)),
-            Next::Enter(next) => {
-                if let Some(heir) = &next.heir {
-                    let (group, stage) = (&*topology.group, next.stage.word());
-                    tracing::info!(group, heir, stage, "the failover goes on");
-                }
-                let record = Record { operation: Some(next), ..self.record.clone() };
-                self.write_down(record).await;
-            }
-            Next::GiveUp(why) => {
-                let undo = plan::undo(&reports);
-                self.perform(undo, settings, topology, &reports).await;
-                let failed = &operation.failed;
-                tracing::error!(group = &*topology.group, why, "no failover from {failed}");
-                self.say(format!("no failover from {failed}: {why}"));
-                let record = Record { operation: None, ..self.record.clone() };
-                self.write_down(record).await;
-                // It is looked at again, should it answer.
-                self.in_doubt = true;
-                self.look_at = Instant::now() + THINK_AGAIN;
-            }
-            Next::Done => self.done(topology, operation).await,
         }
+    }
+
+    /// A change of the primary is called off.
+    async fn give_up(&mut self, topology: &Topology, operation: &Operation, why: &str) {
+        let (group, former) = (&*topology.group, &operation.former);
+        let what = match operation.kind {
+            _ if operation.is_reopening() => format!("{former} is not opened again"),
+            Kind::Failover => format!("no failover from {former}"),
+            Kind::Switchover => format!("no switchover from {former}"),
+        };
+        tracing::error!(group, why, "{what}");
+        self.say(format!("{what}: {why}"));
+        self.answer(Err(format!("{what}: {why}")));
+        let undoing = operation.undoing();
+        let was_kept = operation.kind == Kind::Switchover && undoing.is_none();
+        // It is looked at again, should it answer.
+        self.in_doubt |= undoing.is_none() && !was_kept;
+        self.look_at = Instant::now() + THINK_AGAIN;
+        let record = Record { operation: undoing, ..self.record.clone() };
+        self.write_down(record).await;
     }
 
     fn denied(&self) -> Vec<Order> {
@@ -167,28 +243,40 @@ impl Keeper {
             members: &self.record.members,
             lossy: settings.group.failover.max_loss == MaxLoss::Some,
             since_well: self.since_well(),
-            patient: self.since.elapsed() < PATIENT,
+            elapsed: self.since.elapsed(),
             denied,
+            account: None,
+            unfinished: None,
         }
     }
 
     async fn done(&mut self, topology: &Topology, operation: Operation) {
-        let heir = operation.heir.unwrap_or_default();
-        let replaced = heir != operation.failed;
+        let Operation { kind, former, heir, .. } = operation;
+        let heir = heir.unwrap_or_default();
+        let failed_over_at = match kind {
+            Kind::Failover if heir != former => Some(seconds_now()),
+            Kind::Failover | Kind::Switchover => self.record.failed_over_at,
+        };
         let record = Record {
             epoch: self.record.epoch.saturating_add(1),
             primary: Some(heir.clone()),
             operation: None,
-            failed_over_at: if replaced { Some(seconds_now()) } else { self.record.failed_over_at },
+            closed: false,
+            failed_over_at,
             ..self.record.clone()
         };
         let epoch = record.epoch;
         if self.write_down(record).await {
             self.in_doubt = false;
             self.health.probe_now();
-            let group = &*topology.group;
-            tracing::warn!(group, epoch, from = operation.failed, to = heir, "writes go on");
+            let held = self.held_since.map_or(Duration::ZERO, |since| since.elapsed());
+            let (group, held_ms) = (&*topology.group, held.as_millis());
+            tracing::warn!(group, epoch, from = former, to = heir, held_ms, "writes go on");
             (self.look_at, self.well_at) = (Instant::now(), Some(Instant::now()));
+            self.answer(Ok(format!(
+                "{heir} takes the writes in place of {former}; they waited for {:.3} s",
+                held.as_secs_f64()
+            )));
         }
     }
 }

@@ -65,8 +65,10 @@ impl Group {
             members: &members,
             lossy: self.lossy,
             since_well: Duration::from_secs(5),
-            patient: self.patient,
+            elapsed: if self.patient { Duration::ZERO } else { PATIENT },
             denied: &[],
+            account: None,
+            unfinished: None,
         };
         next(operation, &facts)
     }
@@ -99,7 +101,7 @@ impl Group {
 
     /// Goes on until it is over: the stages, and the end.
     fn fail_over(&mut self) -> (Vec<String>, Next) {
-        let mut operation = Operation::begin("db1");
+        let mut operation = Operation::failover("db1");
         let mut steps = Vec::new();
         for _ in 0..30 {
             match self.next(&operation) {
@@ -184,13 +186,13 @@ fn one_that_was_started_anew_may_have_forgotten_what_it_acknowledged() {
     let mut up = |seconds: &str| {
         let told = group.told("db3");
         told.counters.insert("uptime".to_owned(), seconds.to_owned());
-        group.next(&Operation::begin("db1"))
+        group.next(&Operation::failover("db1"))
     };
     assert!(matches!(up("6"), Next::Act(_)));
     let Next::GiveUp(why) = up("5") else { panic!("it goes on") };
     assert!(why.starts_with("db3 was started anew since db1"), "{why}");
     group.told("db3").flavour = Flavour::MySql;
-    assert!(matches!(group.next(&Operation::begin("db1")), Next::Act(_)));
+    assert!(matches!(group.next(&Operation::failover("db1")), Next::Act(_)));
 }
 
 #[test]
@@ -200,7 +202,7 @@ fn one_that_has_lost_its_relay_log_is_not_promoted() {
         stage: Stage::Drain,
         heir: Some("db2".to_owned()),
         wanted: "0-1-9".to_owned(),
-        ..Operation::begin("db1")
+        ..Operation::failover("db1")
     };
     assert!(matches!(group.next(&begun), Next::Wait(_)));
     group.told("db2").received = set("0-1-5");
@@ -215,7 +217,7 @@ fn others_are_given_time_to_apply_what_they_would_forget() {
         stage: Stage::Drain,
         heir: Some("db3".to_owned()),
         wanted: "0-1-9".to_owned(),
-        ..Operation::begin("db1")
+        ..Operation::failover("db1")
     };
     group.patient = true;
     assert_eq!(group.next(&begun), Next::Wait("db2 applies what it has received".to_owned()));
