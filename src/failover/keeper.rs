@@ -109,6 +109,8 @@ pub struct Keeper {
     admitted: Option<u64>,
     /// What servers have said no to, and when.
     denied: Vec<(Order, Instant)>,
+    /// When this process began to keep the group.
+    started: Instant,
     /// The next time to look at everything.
     look_at: Instant,
     /// When the stage of a failover began.
@@ -179,6 +181,7 @@ impl Keeper {
             state_dir: state_dir.to_path_buf(),
             admitted: None,
             denied: Vec::new(),
+            started: now,
             look_at: now,
             since: now,
             well_at: None,

@@ -363,6 +363,72 @@ async fn a_switchover_there_and_back_is_noticed_by_no_client() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_does_not_end_in_time_is_rolled_back_for_sure() {
+    for flavour in servers::flavours() {
+        let (cluster, proxy) = kept(flavour, "").await;
+        let primary = cluster.primary().expect("a primary");
+        primary.run(&["CREATE TABLE app.ledger (id BIGINT, KEY (id))"]).await.expect("a table");
+        let mut conn = clients::connect(proxy.port, APP).await;
+        conn.query_drop("BEGIN").await.expect("a transaction");
+        conn.query_drop("INSERT INTO ledger VALUES (1)").await.expect("a row");
+        let told = console(&proxy, "SWITCHOVER").await;
+        assert!(told.contains("takes the writes in place of"), "{told}");
+        let refused = conn.query_drop("COMMIT").await.expect_err("its server is another");
+        assert!(refused.to_string().contains("40001"), "{refused}");
+        conn.query_drop("INSERT INTO ledger VALUES (2)").await.expect("the session goes on");
+        wait_safe(&cluster, &proxy).await;
+        for server in cluster.servers() {
+            wait::until("every server to have what was committed", || async {
+                let ids = server.ask("SELECT GROUP_CONCAT(id) FROM app.ledger").await;
+                ids.is_ok_and(|ids| ids == "2").then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_keeper_that_was_killed_in_the_middle_of_a_switchover_goes_on() {
+    for flavour in servers::flavours() {
+        let (cluster, mut proxy) = kept(flavour, "").await;
+        let primary = cluster.primary().expect("a primary");
+        primary.run(&["CREATE TABLE app.ledger (id BIGINT, KEY (id))"]).await.expect("a table");
+        let heir = cluster.replicas().expect("two replicas")[0];
+        cluster.wait_caught_up().await.expect("replicas have it");
+        let mut locks = mysql_async::Conn::new(heir.opts(ROOT)).await.expect("a session");
+        locks.query_drop("LOCK TABLES app.ledger READ").await.expect("a lock");
+        let mut conn = clients::connect(proxy.port, APP).await;
+        conn.query_drop("INSERT INTO ledger VALUES (1)").await.expect("a row");
+        let order = format!("SWITCHOVER main TO '{}'", heir.address());
+        let ordered = console_says(&proxy, &order);
+        let killed = async {
+            wait::until("the heir to be waited for", || async {
+                standing(&proxy).await.1.contains("applying what was received").then_some(())
+            })
+            .await;
+        };
+        // The answer to the order is lost with the proxy.
+        tokio::select! {
+            answer = ordered => panic!("it is over too soon: {answer:?}"),
+            () = killed => {}
+        }
+        proxy.crash_and_start().await;
+        drop((locks, conn));
+        wait_led_by(&cluster, heir).await;
+        let mut conn = clients::connect(proxy.port, APP).await;
+        conn.query_drop("INSERT INTO ledger VALUES (2)").await.expect("writes go on");
+        wait_safe(&cluster, &proxy).await;
+        for server in cluster.servers() {
+            wait::until("every server to have both", || async {
+                let ids = server.ask("SELECT GROUP_CONCAT(id ORDER BY id) FROM app.ledger").await;
+                ids.is_ok_and(|ids| ids == "1,2").then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn in_manual_mode_a_dead_primary_is_replaced_when_an_operator_says_so() {
     for flavour in servers::flavours() {
         let (cluster, proxy) = kept_in("manual", flavour, "").await;

@@ -1,9 +1,10 @@
 //! The proxy under test: the built program with a configuration and a state folder of its own.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -71,16 +72,17 @@ impl Proxy {
         std::fs::write(&path, config).expect("its configuration");
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
             .expect("its mode");
-        let log = std::fs::File::create(dir.join("log")).expect("its log");
-        let child = Command::new(program())
-            .args(["serve", "--config"])
-            .arg(&path)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("its log"))
-            .stderr(log)
-            .spawn()
-            .expect("the proxy starts");
+        let child = spawn(&dir);
         Self { port, admin, http, dir, child }
+    }
+
+    /// Ends it as a crash does and starts it again with the state that it left behind; waits until
+    /// it listens.
+    pub(crate) async fn crash_and_start(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it has ended");
+        self.child = spawn(&self.dir);
+        wait::until("the proxy to run again", || async { self.get("/healthz") }).await;
     }
 
     /// The configuration that it runs with.
@@ -158,6 +160,18 @@ impl Proxy {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+fn spawn(dir: &Path) -> Child {
+    let log = File::options().create(true).append(true).open(dir.join("log")).expect("its log");
+    Command::new(program())
+        .args(["serve", "--config"])
+        .arg(dir.join(CONFIG_FILE))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("its log"))
+        .stderr(log)
+        .spawn()
+        .expect("the proxy starts")
 }
 
 impl Drop for Proxy {

@@ -21,6 +21,8 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long a failover that has changed nothing but receivers may take before it is undone; to
 /// apply what was received may take longer.
 const REVOKE_MAX: Duration = Duration::from_secs(15);
+/// How long servers may take to be found after a start before what was begun goes on without them.
+const FIND_MAX: Duration = Duration::from_secs(5);
 /// How long a primary that is to be opened again may say nothing before it is given up.
 const REOPEN_MAX: Duration = Duration::from_secs(5);
 
@@ -118,6 +120,12 @@ impl Keeper {
         topology: &Topology,
         operation: Operation,
     ) {
+        if let Some(missing) = self.is_not_found(topology, &operation)
+            && self.started.elapsed() < FIND_MAX
+        {
+            let under_way = operation.describe();
+            return self.say(format!("{under_way}: {missing} has not been found yet"));
+        }
         self.say(operation.describe());
         // One that is dead is not asked.
         let asks_former = operation.kind == Kind::Switchover || operation.is_reopening();
@@ -155,6 +163,17 @@ impl Keeper {
             }
             return;
         }
+    }
+
+    /// Who is needed for this and was not found yet, as after a start of this process.
+    fn is_not_found<'a>(
+        &'a self,
+        topology: &Topology,
+        operation: &'a Operation,
+    ) -> Option<&'a String> {
+        let named = [&operation.former].into_iter().chain(&operation.heir);
+        let mut needed = named.chain(&self.record.members);
+        needed.find(|name| !topology.nodes.iter().any(|node| *node.name == ***name))
     }
 
     /// Begins the next stage; `false` when it cannot be written down.
