@@ -162,7 +162,7 @@ impl App {
             };
             let appointed = keeper::appointment(group.failover.mode, &record, true);
             let handle = start_group(group, tls, config, (&rsa, &next_id), appointed, &stopped);
-            let started = start_keeper(group, &handle, config, record, &stopped);
+            let started = start_keeper(group, &handle, config, record, &metrics, &stopped);
             controls.push(started.control);
             asking.push((group.name.clone(), started.questions));
             groups.push(handle);
@@ -347,6 +347,7 @@ fn start_keeper(
     handle: &GroupHandle,
     config: &Config,
     record: Record,
+    metrics: &Metrics,
     stopped: &watch::Receiver<bool>,
 ) -> StartedKeeper {
     let settings = keeper::Settings { group: group.clone(), monitor: config.monitor.clone() };
@@ -354,9 +355,9 @@ fn start_keeper(
     let (trust, health) = (handle.trust.clone(), handle.health.clone());
     let (commands, orders) = mpsc::channel(KEEPER_COMMANDS);
     let (unfinished, questions) = mpsc::channel(1);
-    let ends = (orders, unfinished);
+    let ties = keeper::Ties { commands: orders, unfinished, kept: metrics.keeper(&group.name) };
     let state_dir = &config.boot.state_dir;
-    let keeper = Keeper::new(settings.clone(), trust, health, record, state_dir, ends);
+    let keeper = Keeper::new(settings.clone(), trust, health, record, state_dir, ties);
     let control = GroupControl {
         name: group.name.clone(),
         health: handle.health.clone(),

@@ -26,12 +26,14 @@ use crate::failover::survey::{PATIENCE, survey};
 use crate::failover::upkeep;
 use crate::failover::verdict::{self, Return};
 use crate::health::assemble::Appointment;
-use crate::health::{self, Health, Reply};
+use crate::health::{Health, Reply};
+use crate::metrics::Kept;
 use crate::secrets;
 use crate::tls::trust::Trust;
 use crate::topology::{Condition, Node, NodeId, Topology};
 
 mod replacement;
+mod telling;
 mod verbs;
 
 /// How often a keeper looks at what health publishes, changes aside.
@@ -76,6 +78,17 @@ pub struct Unfinished {
     pub reply: oneshot::Sender<usize>,
 }
 
+/// What a keeper has to do with others.
+#[derive(Debug)]
+pub struct Ties {
+    /// What operators tell it.
+    pub commands: mpsc::Receiver<Command>,
+    /// Where it asks for what sessions have begun.
+    pub unfinished: mpsc::Sender<Unfinished>,
+    /// Where its numbers go.
+    pub kept: Arc<ArcSwap<Kept>>,
+}
+
 /// What a keeper says of its group.
 #[derive(Debug, Clone, Default)]
 pub struct Keeping {
@@ -93,16 +106,17 @@ pub struct Keeper {
     keeping: Arc<ArcSwap<Keeping>>,
     journal: Journal,
     record: Record,
-    /// What operators tell it.
-    commands: mpsc::Receiver<Command>,
-    /// Where it asks for what sessions have begun.
-    unfinished: mpsc::Sender<Unfinished>,
+    ties: Ties,
+    /// Its numbers, as they will be published next.
+    kept: Kept,
     /// Who is waiting for the end of what is under way.
     asked_by: Option<Reply>,
     /// An operator says that a dead primary is to be replaced now.
     consent: bool,
     /// Since when nobody takes the writes.
     held_since: Option<Instant>,
+    /// How long that was before, all times together.
+    held_before: Duration,
     /// Where the password of the account is kept that is made where the operator states none.
     state_dir: PathBuf,
     /// The epoch on whose primary that account was made last.
@@ -159,7 +173,7 @@ impl Keeper {
         health: Health,
         record: Record,
         state_dir: &Path,
-        (commands, unfinished): (mpsc::Receiver<Command>, mpsc::Sender<Unfinished>),
+        ties: Ties,
     ) -> Self {
         let now = Instant::now();
         let group = settings.load().group.clone();
@@ -173,10 +187,11 @@ impl Keeper {
             keeping: Arc::default(),
             journal,
             record,
-            commands,
-            unfinished,
+            ties,
+            kept: Kept::default(),
             asked_by: None,
             consent: false,
+            held_before: Duration::ZERO,
             held_since: matches!(appointed, Appointment::Nobody(_)).then_some(now),
             state_dir: state_dir.to_path_buf(),
             admitted: None,
@@ -211,7 +226,7 @@ impl Keeper {
                     Ok(()) => None,
                     Err(_) => return,
                 },
-                Some(command) = self.commands.recv() => Some(command),
+                Some(command) = self.ties.commands.recv() => Some(command),
             };
             if let Some(command) = command {
                 self.obey(command).await;
@@ -379,6 +394,8 @@ impl Keeper {
             return self.say(format!("{} has been made read-only", node.name));
         }
         let checks = standing::check(&reports, Some(node.id));
+        let mode = standing::mode(&checks);
+        self.kept.standings = standing::Mode::ALL.map(|at| (at.word(), at == mode)).to_vec();
         if !self.note_members(&reports, topology, node, standing::is_lossless(&checks)).await {
             return;
         }
@@ -536,31 +553,6 @@ impl Keeper {
         }
         self.record = record;
         true
-    }
-
-    /// Tells health who may take the writes, where that has changed.
-    async fn appoint(&mut self) {
-        let mode = self.mode.unwrap_or_default();
-        let wanted = appointment(mode, &self.record, self.in_doubt);
-        if wanted != self.appointed {
-            // Only a group that is being given up has no health task.
-            let told = wanted.clone();
-            let _ = self.health.ask(|reply| health::Command::Appoint(told, reply)).await;
-            self.appointed = wanted;
-        }
-        let is_held =
-            matches!(self.appointed, Appointment::Nobody(_)) || self.record.operation.is_some();
-        self.held_since = is_held.then(|| self.held_since.unwrap_or_else(Instant::now));
-    }
-
-    /// Tells operators, once for each sentence.
-    fn say(&self, doing: String) {
-        if self.keeping.load().doing != doing {
-            let group = &*self.health.cell.load().group.clone();
-            tracing::info!(group, "keeper: {doing}");
-            let epoch = self.record.epoch;
-            self.keeping.store(Arc::new(Keeping { epoch, doing }));
-        }
     }
 }
 

@@ -21,6 +21,11 @@ pub enum Mode {
     Unmanaged,
 }
 
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Safe, Self::Degraded, Self::Unmanaged];
+}
+
 /// One precondition at one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {

@@ -119,6 +119,21 @@ families! {
         "Grows with every change of roles, conditions, weights or members.");
     TOPOLOGY_HAS_PRIMARY = gauge("pointsman_topology_has_primary", &["group"],
         "1 while the group has a primary.");
+    KEEPER_MODE = gauge("pointsman_keeper_mode", &["group", "mode"],
+        "1 for how the group is kept, 0 for the others: follow, manual, auto.");
+    KEEPER_STANDING = gauge("pointsman_keeper_standing", &["group", "standing"],
+        "1 for what may be promised of a failover, as its keeper saw it last, 0 for the others: \
+         safe, degraded, unmanaged.");
+    KEEPER_EPOCH = gauge("pointsman_keeper_epoch", &["group"],
+        "Grows with every primary; 0 while none is known or the group is not kept.");
+    FAILOVERS = counter("pointsman_failovers_total", &["group", "outcome"],
+        "Failovers that the keeper began, by how they ended.");
+    SWITCHOVERS = counter("pointsman_switchovers_total", &["group", "outcome"],
+        "Switchovers that operators ordered, by how they ended.");
+    LAST_FAILOVER = gauge("pointsman_last_failover_time_seconds", &["group"],
+        "When the last failover was over, seconds since 1970; absent where there was none.");
+    KEEPER_HELD = counter("pointsman_keeper_held_seconds_total", &["group"],
+        "Time in which nobody could write by the keeper's word.");
     BUILD_INFO = gauge("pointsman_build_info", &["version"],
         "1; the version is in the label.");
     CONFIG_RELOADS = counter("pointsman_config_reloads_total", &["outcome"],

@@ -7,16 +7,19 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::topology::{NodeId, Topology};
 
+pub use kept::Kept;
 pub use worker::{
     BUCKETS_MICROS, Bytes, ClientError, ErrorClass, HoldOutcome, LinkError, LinkWait, MAX_NODES,
     QueryClass, ReplicaWait, Retry, Taken, TransactionReplay, WorkerMetrics,
 };
 
 pub mod families;
+pub mod kept;
 mod process;
 mod sheet;
 mod worker;
@@ -26,6 +29,7 @@ mod worker;
 pub struct Metrics {
     registry: Registry,
     workers: Mutex<Vec<Registered>>,
+    keepers: Mutex<Vec<RegisteredKeeper>>,
     pin_words: &'static [&'static str],
     reloads: IntCounterVec,
     draining: IntGauge,
@@ -38,6 +42,13 @@ pub struct Metrics {
 struct Registered {
     group: Arc<str>,
     counters: Arc<WorkerMetrics>,
+}
+
+/// One group's keeper.
+#[derive(Debug)]
+struct RegisteredKeeper {
+    group: Arc<str>,
+    kept: Arc<ArcSwap<Kept>>,
 }
 
 /// How something ended, where only that matters.
@@ -101,10 +112,10 @@ impl Metrics {
         let console_commands = outcomes(&registry, &families::CONSOLE_COMMANDS)?;
         let console_logins_failed = IntCounter::with_opts(families::CONSOLE_LOGINS.opts())?;
         registry.register(Box::new(console_logins_failed.clone()))?;
-        let workers = Mutex::default();
         Ok(Self {
             registry,
-            workers,
+            workers: Mutex::default(),
+            keepers: Mutex::default(),
             pin_words,
             reloads,
             draining,
@@ -120,6 +131,15 @@ impl Metrics {
         let registered = Registered { group: Arc::from(group), counters: counters.clone() };
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(registered);
         counters
+    }
+
+    /// Where the keeper of a group puts its numbers.
+    #[must_use]
+    pub fn keeper(&self, group: &str) -> Arc<ArcSwap<Kept>> {
+        let kept: Arc<ArcSwap<Kept>> = Arc::default();
+        let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        keepers.push(RegisteredKeeper { group: Arc::from(group), kept: kept.clone() });
+        kept
     }
 
     /// Counts a reload of the configuration.
@@ -184,6 +204,12 @@ impl Metrics {
             sheet::group(&mut sheet, topology, &mine, self.pin_words);
         }
         drop(workers);
+        let keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_shown = |name: &Arc<str>| topologies.iter().any(|topology| topology.group == *name);
+        for keeper in keepers.iter().filter(|keeper| is_shown(&keeper.group)) {
+            keeper.kept.load().add_to(&mut sheet, &keeper.group);
+        }
+        drop(keepers);
         process::add(&mut sheet);
         sheet
     }

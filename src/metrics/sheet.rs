@@ -46,7 +46,7 @@ impl Sheet {
         self.push(family, metric);
     }
 
-    fn count(&mut self, family: Family, labels: &[&str], value: u64) {
+    pub(super) fn count(&mut self, family: Family, labels: &[&str], value: u64) {
         self.add(family, labels, value as f64);
     }
 

@@ -32,6 +32,22 @@ fn metrics() -> Metrics {
     Metrics::new(PINS).expect("names are distinct")
 }
 
+/// The same with a keeper's numbers.
+fn kept_metrics() -> Metrics {
+    let metrics = metrics();
+    let told = Kept {
+        modes: vec![("manual", false), ("auto", true)],
+        standings: vec![("safe", true), ("degraded", false)],
+        epoch: 3,
+        failovers: kept::Changes { done: 2, called_off: 1 },
+        failed_over_at: Some(1_700_000_000),
+        held: Duration::from_millis(1250),
+        ..Kept::default()
+    };
+    metrics.keeper("main").store(Arc::new(told));
+    metrics
+}
+
 fn line<'a>(text: &'a str, start: &str) -> &'a str {
     text.lines()
         .find_map(|line| line.strip_prefix(start))
@@ -73,6 +89,22 @@ fn workers_are_summed_by_group_and_server() {
 }
 
 #[test]
+fn what_a_keeper_tells_is_shown_with_its_group() {
+    let metrics = kept_metrics();
+    let text = metrics.scrape(&[topology()]).expect("a scrape");
+    let value = |sample: &str, labels: &str| {
+        line(&text, &format!("pointsman_{sample}{{group=\"main\"{labels}}}")).to_owned()
+    };
+    assert_eq!(value("keeper_mode", ",mode=\"auto\""), "1");
+    assert_eq!(value("keeper_standing", ",standing=\"degraded\""), "0");
+    assert_eq!(value("keeper_epoch", ""), "3");
+    assert_eq!(value("failovers_total", ",outcome=\"done\""), "2");
+    assert_eq!(value("switchovers_total", ",outcome=\"called_off\""), "0");
+    assert_eq!(value("last_failover_time_seconds", ""), "1700000000");
+    assert_eq!(value("keeper_held_seconds_total", ""), "1.25");
+}
+
+#[test]
 fn the_topology_is_shown_as_it_is_now() {
     let text = metrics().scrape(&[topology()]).expect("a scrape");
     let role = "pointsman_server_role{group=\"main\",server=\"db0\",role=\"primary\"}";
@@ -100,7 +132,7 @@ fn a_node_or_a_pin_beyond_the_arrays_is_ignored() {
 
 #[test]
 fn every_family_has_help_type_and_a_sample() {
-    let text = metrics().scrape(&[topology()]).expect("a scrape");
+    let text = kept_metrics().scrape(&[topology()]).expect("a scrape");
     let mut names = BTreeSet::new();
     for family in families::ALL {
         assert!(names.insert(family.name), "{} stands twice", family.name);
@@ -161,7 +193,7 @@ fn named(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn dashboard_and_alerts_name_metrics_that_a_scrape_shows() {
-    let scrape = metrics().scrape(&[topology()]).expect("a scrape");
+    let scrape = kept_metrics().scrape(&[topology()]).expect("a scrape");
     let shown = named(&scrape);
     let files = [
         ("grafana-dashboard.json", include_str!("../../config/grafana-dashboard.json")),

@@ -359,6 +359,13 @@ async fn a_switchover_there_and_back_is_noticed_by_no_client() {
         let unknown = ledger.unknown.lock().expect("a list").clone();
         println!("{flavour:?}: {} acknowledged, {} errors", ledger.count(), unknown.len());
         assert!(unknown.is_empty(), "{unknown:?}");
+        let done = proxy.metric("pointsman_switchovers_total", &["outcome=\"done\""]);
+        assert_eq!(done, 2.0);
+        wait::until("the keeper to say that it is safe", || async {
+            let safe = proxy.metric("pointsman_keeper_standing", &["standing=\"safe\""]);
+            (safe == 1.0).then_some(())
+        })
+        .await;
     }
 }
 
@@ -452,6 +459,9 @@ async fn in_manual_mode_a_dead_primary_is_replaced_when_an_operator_says_so() {
         assert_ne!(head.name, dead.name);
         let others = cluster.servers().iter().filter(|server| server.name != dead.name);
         ledger.check(&others.collect::<Vec<_>>()).await;
+        let mode = proxy.metric("pointsman_keeper_mode", &["mode=\"manual\""]);
+        let done = proxy.metric("pointsman_failovers_total", &["outcome=\"done\""]);
+        assert_eq!((mode, done), (1.0, 1.0));
     }
 }
 

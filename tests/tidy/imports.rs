@@ -72,7 +72,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "failover", "secrets",
         ],
     ),
-    ("failover", &["topology", "config", "health", "protocol", "tls", "secrets"]),
+    ("failover", &["topology", "config", "health", "protocol", "metrics", "tls", "secrets"]),
     ("provider", &["config"]),
     ("demo", &["provider"]),
     ("tools", &["topology", "failover", "health", "tls", "config", "admin::show", "admin::table"]),

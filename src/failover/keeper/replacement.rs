@@ -233,6 +233,9 @@ impl Keeper {
             Kind::Switchover => format!("no switchover from {former}"),
         };
         tracing::error!(group, why, "{what}");
+        if !operation.is_reopening() {
+            self.changes(operation.kind).called_off += 1;
+        }
         self.say(format!("{what}: {why}"));
         self.answer(Err(format!("{what}: {why}")));
         let undoing = operation.undoing();
@@ -286,6 +289,9 @@ impl Keeper {
         };
         let epoch = record.epoch;
         if self.write_down(record).await {
+            if heir != former {
+                self.changes(kind).done += 1;
+            }
             self.in_doubt = false;
             self.health.probe_now();
             let held = self.held_since.map_or(Duration::ZERO, |since| since.elapsed());

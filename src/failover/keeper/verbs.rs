@@ -152,7 +152,7 @@ impl Keeper {
     pub(super) async fn unfinished(&self, topology: &Topology, server: &str) -> Option<usize> {
         let node = topology.nodes.iter().find(|node| *node.name == *server)?.id;
         let (reply, answer) = oneshot::channel();
-        self.unfinished.try_send(Unfinished { node, reply }).ok()?;
+        self.ties.unfinished.try_send(Unfinished { node, reply }).ok()?;
         timeout(PATIENCE, answer).await.ok()?.ok()
     }
 }

@@ -1,0 +1,66 @@
+//! What a keeper tells others: health who takes the writes, operators what it does, monitoring its
+//! numbers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Keeper, Keeping, appointment};
+use crate::config::failover::FailoverMode;
+use crate::failover::record::Kind;
+use crate::health;
+use crate::health::assemble::Appointment;
+use crate::metrics::kept::Changes;
+
+impl Keeper {
+    /// Tells health who may take the writes, where that has changed.
+    pub(super) async fn appoint(&mut self) {
+        let mode = self.mode.unwrap_or_default();
+        let wanted = appointment(mode, &self.record, self.in_doubt);
+        if wanted != self.appointed {
+            // Only a group that is being given up has no health task.
+            let told = wanted.clone();
+            let _ = self.health.ask(|reply| health::Command::Appoint(told, reply)).await;
+            self.appointed = wanted;
+        }
+        let is_held =
+            matches!(self.appointed, Appointment::Nobody(_)) || self.record.operation.is_some();
+        let held = self.held_since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.kept.held = self.held_before + held;
+        if !is_held {
+            self.held_before = self.kept.held;
+        }
+        self.held_since = is_held.then(|| self.held_since.unwrap_or_else(Instant::now));
+        self.publish();
+    }
+
+    /// Publishes its numbers.
+    fn publish(&mut self) {
+        let mode = self.mode.unwrap_or_default();
+        self.kept.modes = FailoverMode::ALL.map(|at| (at.word(), at == mode)).to_vec();
+        self.kept.epoch = if mode.keeps() { self.record.epoch } else { 0 };
+        self.kept.failed_over_at = self.record.failed_over_at;
+        if **self.ties.kept.load() != self.kept {
+            self.ties.kept.store(Arc::new(self.kept.clone()));
+        }
+    }
+
+    /// How changes of the primary of this kind have ended.
+    pub(super) fn changes(&mut self, kind: Kind) -> &mut Changes {
+        match kind {
+            Kind::Failover => &mut self.kept.failovers,
+            Kind::Switchover => &mut self.kept.switchovers,
+        }
+    }
+
+    /// Tells operators, once for each sentence.
+    pub(super) fn say(&self, doing: String) {
+        if self.keeping.load().doing != doing {
+            let group = &*self.health.cell.load().group.clone();
+            tracing::info!(group, "keeper: {doing}");
+            let epoch = self.record.epoch;
+            self.keeping.store(Arc::new(Keeping { epoch, doing }));
+        }
+    }
+}
