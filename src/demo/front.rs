@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::demo::Error;
 use crate::provider::local::{Cluster, free_ports};
 use crate::provider::process;
-use crate::provider::replication::MONITOR;
+use crate::provider::replication::KEEPER;
 use crate::provider::server;
 
 /// How long the proxy may take until it is ready.
@@ -52,6 +52,7 @@ impl Front {
         std::fs::write(dir.join("pid"), pid.to_string()).map_err(system("the proxy's pid"))?;
         let front = Self { dsn: server::dsn(listen), admin, http, dir };
         front.wait_ready(pid).await?;
+        front.wait_safe(pid).await?;
         Ok(front)
     }
 
@@ -93,16 +94,38 @@ impl Front {
     }
 
     async fn wait_ready(&self, pid: u32) -> Result<(), Error> {
+        self.wait(pid, "ready", "/readyz", |_| true).await
+    }
+
+    /// Waits until its keeper has seen that a failover would lose nothing.
+    async fn wait_safe(&self, pid: u32) -> Result<(), Error> {
+        let safe = |metrics: &str| {
+            let mut lines =
+                metrics.lines().filter(|at| at.starts_with("pointsman_keeper_standing"));
+            lines.any(|line| line.contains("\"safe\"") && line.ends_with(" 1"))
+        };
+        self.wait(pid, "safe", "/metrics", safe).await
+    }
+
+    /// Waits until what it answers under `path` is this.
+    async fn wait(
+        &self,
+        pid: u32,
+        state: &str,
+        path: &str,
+        is_it: impl Fn(&str) -> bool,
+    ) -> Result<(), Error> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let answer = get(self.http, "/readyz").await;
-            if matches!(answer, Ok((200, _))) {
+            let answer = get(self.http, path).await;
+            if matches!(&answer, Ok((200, body)) if is_it(body)) {
                 return Ok(());
             }
+            let status = answer.map(|(status, _)| status);
             let what = if !process::is_alive(pid, &self.dir.display().to_string()) {
                 "ended while it started".to_owned()
             } else if Instant::now() > until {
-                format!("was not ready after {} s: {answer:?}", PATIENCE.as_secs())
+                format!("was not {state} after {} s: {status:?}", PATIENCE.as_secs())
             } else {
                 sleep(Duration::from_millis(25)).await;
                 continue;
@@ -119,7 +142,7 @@ fn folder(cluster: &Cluster) -> PathBuf {
 }
 
 fn configuration([listen, admin, http]: [u16; 3], dir: &Path, seed: &str) -> String {
-    let (user, password) = MONITOR;
+    let (user, password) = KEEPER;
     let dir = dir.display();
     format!(
         "admin = \"127.0.0.1:{admin}\"\n\
@@ -127,10 +150,14 @@ fn configuration([listen, admin, http]: [u16; 3], dir: &Path, seed: &str) -> Str
          state_dir = \"{dir}\"\n\n\
          [monitor]\n\
          user = \"{user}\"\n\
-         password = \"{password}\"\n\n\
+         password = \"{password}\"\n\
+         interval = \"100ms\"\n\
+         timeout = \"500ms\"\n\n\
          [groups.main]\n\
          listen = \"127.0.0.1:{listen}\"\n\
-         seeds = [\"{seed}\"]\n"
+         seeds = [\"{seed}\"]\n\n\
+         [groups.main.failover]\n\
+         mode = \"auto\"\n"
     )
 }
 

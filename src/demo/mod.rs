@@ -1,7 +1,7 @@
-//! `pointsman demo`: real servers, the proxy in front of them, a workload, and a switchover.
+//! `pointsman demo`: real servers, the proxy in front of them, a workload, and the primary's death.
 //!
-//! The clients of the workload know nothing but the proxy's address. What they notice of the
-//! switchover is the result.
+//! The clients of the workload know nothing but the proxy's address. What they notice of that is
+//! the result.
 //!
 //! Does not know: the proxy's insides. It is a child process, seen from outside like by anyone.
 
@@ -16,13 +16,14 @@ use crate::demo::front::Front;
 use crate::demo::view::View;
 use crate::demo::workload::Workload;
 use crate::provider::local::Cluster;
-use crate::provider::{Flavour, Lifetime, Spec};
+use crate::provider::replication::keeper_account;
+use crate::provider::{Durability, Flavour, Lifetime, Spec};
 
 pub mod front;
 pub mod view;
 pub mod workload;
 
-/// Real servers, the proxy, a workload, and a switchover in the middle
+/// Real servers, the proxy, a workload, and kill -9 of the primary in the middle
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
     /// Family of the servers
@@ -37,7 +38,7 @@ pub struct DemoArgs {
     /// Leave servers and proxy running afterwards, and print their addresses
     #[arg(long)]
     pub keep: bool,
-    /// Leave the proxy out: what the switchover does to clients of the old primary
+    /// Leave the proxy out: what a mere switchover does to clients of the old primary
     #[arg(long, conflicts_with = "keep")]
     pub direct: bool,
     /// Folder for the servers [default: one of its own below the system's temporary folder]
@@ -92,7 +93,9 @@ pub async fn run(args: DemoArgs) -> Result<u64, Error> {
     let lifetime = if args.keep { Lifetime::Detached } else { Lifetime::Process };
     let root = args.root.clone();
     say(&format!("starting a primary and two replicas ({:?}) in {}", args.flavour, dir.display()))?;
-    let spec = Spec { lifetime, root, ..Spec::new(args.flavour, dir) };
+    // What is promised of a failover needs commits that reach the disk.
+    let durability = Durability::Full;
+    let spec = Spec { lifetime, root, durability, ..Spec::new(args.flavour, dir) };
     let cluster = Arc::new(Cluster::up(spec).await?);
     let result = with_servers(&args, &cluster).await;
     if !args.keep || result.is_err() {
@@ -107,6 +110,8 @@ pub async fn run(args: DemoArgs) -> Result<u64, Error> {
 /// The demo, once there are servers.
 async fn with_servers(args: &DemoArgs, cluster: &Arc<Cluster>) -> Result<u64, Error> {
     workload::make_tables(cluster, args.clients).await?;
+    cluster.primary()?.run(&keeper_account(args.flavour)).await?;
+    cluster.wait_caught_up().await?;
     let front = if args.direct { None } else { Some(Front::start(cluster).await?) };
     let dsn = match &front {
         Some(front) => front.dsn.clone(),
@@ -133,7 +138,7 @@ async fn with_servers(args: &DemoArgs, cluster: &Arc<Cluster>) -> Result<u64, Er
     Ok(total.errors + wrong.total())
 }
 
-/// The live view, once a second, with the switchover in the middle.
+/// The live view, once a second, with what happens to the primary in the middle.
 async fn show(
     args: &DemoArgs,
     cluster: &Arc<Cluster>,
@@ -146,23 +151,20 @@ async fn show(
     let mut view = View::new(cluster, front);
     let mut tick = tokio::time::interval_at(begin, Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let next = cluster.replicas()?.first().map(|server| server.name.clone()).unwrap_or_default();
-    let switchover = async {
+    let change = async {
         tokio::time::sleep_until(middle).await;
-        let old = cluster.primary().map(|server| server.name.clone())?;
-        say(&format!("--- an operator makes {next} the primary, by plain SQL on the servers"))?;
-        let started = Instant::now();
-        cluster.switchover(&next).await?;
-        let took = started.elapsed().as_millis();
-        say(&format!("--- done in {took} ms: {next} takes writes, {old} follows it"))
+        match front {
+            Some(_) => kill(cluster).await,
+            None => switch_over(cluster).await,
+        }
     };
-    tokio::pin!(switchover);
-    let mut switched = false;
+    tokio::pin!(change);
+    let mut changed = false;
     say(&view.header())?;
     loop {
         tokio::select! {
-            result = &mut switchover, if !switched => {
-                switched = true;
+            result = &mut change, if !changed => {
+                changed = true;
                 result?;
             }
             now = tick.tick() => {
@@ -170,7 +172,7 @@ async fn show(
                     let line = view.line((now - begin).as_secs(), workload).await;
                     say(&line)?;
                 }
-                if now >= end && switched {
+                if now >= end && changed {
                     return Ok(());
                 }
             }
@@ -180,6 +182,36 @@ async fn show(
             }
         }
     }
+}
+
+/// Kills the primary, and starts it again as soon as another server takes the writes.
+async fn kill(cluster: &Cluster) -> Result<(), Error> {
+    let old = cluster.primary()?;
+    let name = &old.name;
+    say(&format!("--- kill -9 of {name}, which takes the writes"))?;
+    let started = Instant::now();
+    cluster.kill(name).await?;
+    let new = cluster.wait_replaced().await?;
+    let took = started.elapsed().as_millis();
+    say(&format!("--- {} takes writes after {took} ms; {name} is started again", new.name))?;
+    cluster.start(name).await?;
+    if cluster.wait_following(old).await? {
+        return say(&format!("--- {name} follows {} and has all of it", new.name));
+    }
+    // It has committed what it had sent to nobody, and told nobody of: an operator's to decide.
+    say(&format!("--- {name} has transactions of its own: it is left out, and stopped"))?;
+    Ok(cluster.kill(name).await?)
+}
+
+/// Makes a replica the primary.
+async fn switch_over(cluster: &Cluster) -> Result<(), Error> {
+    let old = cluster.primary().map(|server| server.name.clone())?;
+    let next = cluster.replicas()?.first().map(|server| server.name.clone()).unwrap_or_default();
+    say(&format!("--- an operator makes {next} the primary, by plain SQL on the servers"))?;
+    let started = Instant::now();
+    cluster.switchover(&next).await?;
+    let took = started.elapsed().as_millis();
+    say(&format!("--- done in {took} ms: {next} takes writes, {old} follows it"))
 }
 
 /// A line on the terminal.

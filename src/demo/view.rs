@@ -87,7 +87,9 @@ pub fn summary(total: &Seen, wrong: &Wrong) -> Vec<String> {
         ),
         format!("acknowledged writes lost: {}", wrong.lost),
         format!("money that appeared or vanished: {}", wrong.imbalance),
-        format!("client-visible errors: {}", total.errors),
+        format!("longest time without an acknowledged write: {} ms", total.longest_gap.as_millis()),
+        format!("writes in flight whose outcome nobody can tell (08007): {}", total.unknown),
+        format!("other client-visible errors: {}", total.errors),
     ];
     lines.extend(total.texts.iter().map(|text| format!("  e.g. {text}")));
     lines

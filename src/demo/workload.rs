@@ -16,6 +16,7 @@ use crate::app::tasks;
 use crate::demo::Error;
 use crate::provider::local::Cluster;
 use crate::provider::replication::APP;
+use crate::provider::server::Condition;
 
 /// How many accounts money moves between.
 const ACCOUNTS: u64 = 1000;
@@ -46,7 +47,14 @@ pub struct Seen {
     pub writes: u64,
     /// Transactions that were acknowledged.
     pub transactions: u64,
-    /// Errors, lost connections and wrong answers.
+    /// Writes of which the client was told that their outcome is unknown (SQLSTATE 08007): sent,
+    /// and not answered when their server died.
+    pub unknown: u64,
+    /// The longest time without an acknowledged write.
+    pub longest_gap: Duration,
+    /// When a write was acknowledged last.
+    wrote_at: Option<Instant>,
+    /// All other errors, lost connections and wrong answers.
     pub errors: u64,
     /// The first few error texts.
     pub texts: Vec<String>,
@@ -150,6 +158,9 @@ impl Default for Seen {
             reads: 0,
             writes: 0,
             transactions: 0,
+            unknown: 0,
+            longest_gap: Duration::ZERO,
+            wrote_at: None,
             errors: 0,
             texts: Vec::new(),
             latency: empty.clone(),
@@ -164,8 +175,22 @@ impl Seen {
         self.latency_total.saturating_record(micros);
         match operation {
             Operation::Read | Operation::PreparedRead => self.reads += 1,
-            Operation::Write | Operation::Transfer => self.writes += 1,
-            Operation::ReadOnlyTransaction => self.transactions += 1,
+            Operation::Write => self.writes += 1,
+            Operation::ReadOnlyTransaction | Operation::Transfer => self.transactions += 1,
+        }
+        if matches!(operation, Operation::Write | Operation::Transfer) {
+            let now = Instant::now();
+            let gap = self.wrote_at.map_or(Duration::ZERO, |at| now.duration_since(at));
+            self.longest_gap = self.longest_gap.max(gap);
+            self.wrote_at = Some(now);
+        }
+    }
+
+    fn failure(&mut self, operation: Operation, error: &mysql_async::Error) {
+        if is_unknown(error) {
+            self.unknown += 1;
+        } else {
+            self.error(format!("{operation:?}: {error}"));
         }
     }
 
@@ -212,8 +237,8 @@ impl Client {
             match result {
                 Ok(()) => lock(&self.seen).success(operation, micros),
                 Err(error) => {
-                    lock(&self.seen).error(format!("{operation:?}: {error}"));
-                    if error.is_fatal() {
+                    lock(&self.seen).failure(operation, &error);
+                    if error.is_fatal() || is_unknown(&error) {
                         return;
                     }
                     // The transaction may be open still; an application would do the same.
@@ -271,11 +296,14 @@ impl Client {
             }
             Operation::Write => self.count(conn).await,
             Operation::Transfer => {
-                // One statement: a transaction that is open when its primary becomes read-only
-                // is refused its COMMIT (1290), as by the server itself.
-                let update = "UPDATE demo_accounts \
-                              SET balance = balance + IF(id = ?, 1, -1) WHERE id IN (?, ?)";
-                conn.exec_drop(update, (one, one, other)).await
+                // Always in the same order, so that no two transfers wait for each other.
+                let (low, high) = (one.min(other), one.max(other));
+                let amount = if low == one { 1 } else { -1 };
+                let update = "UPDATE demo_accounts SET balance = balance + ? WHERE id = ?";
+                let mut tx = conn.start_transaction(TxOpts::default()).await?;
+                tx.exec_drop(update, (amount, low)).await?;
+                tx.exec_drop(update, (-amount, high)).await?;
+                tx.commit().await
             }
         }
     }
@@ -315,14 +343,14 @@ pub async fn make_tables(cluster: &Cluster, clients: u16) -> Result<(), Error> {
     Ok(cluster.wait_caught_up().await?)
 }
 
-/// Compares what was acknowledged with what every server has.
+/// Compares what was acknowledged with what every server has that runs.
 ///
 /// # Errors
 /// When a server does not answer.
 pub async fn audit(cluster: &Cluster, acknowledged: &[u64]) -> Result<Wrong, Error> {
     let failed = |source| Error::Tables { what: "checking the demo's tables", source };
     let mut wrong = Wrong::default();
-    for server in cluster.servers() {
+    for server in cluster.servers().iter().filter(|at| at.condition() == Condition::Running) {
         let mut conn = server.connect(APP).await.map_err(failed)?;
         let query = "SELECT n FROM demo_counters ORDER BY client";
         let stored: Vec<u64> = conn.query(query).await.map_err(failed)?;
@@ -335,6 +363,11 @@ pub async fn audit(cluster: &Cluster, acknowledged: &[u64]) -> Result<Wrong, Err
         conn.disconnect().await.map_err(failed)?;
     }
     Ok(wrong)
+}
+
+/// Whether the client is told that it cannot be known what has become of its write.
+fn is_unknown(error: &mysql_async::Error) -> bool {
+    matches!(error, mysql_async::Error::Server(told) if told.state == "08007")
 }
 
 /// A row that exists must be found.

@@ -16,6 +16,8 @@ use crate::provider::server::{self, Condition, Server};
 use crate::provider::state::{Entry, State};
 use crate::provider::{Error, Flavour, Lifetime, Spec, process};
 
+/// How long a server that comes back may be nobody's replica.
+const FOLLOWING: Duration = Duration::from_secs(20);
 /// How long a server may take to come up, or to end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a state that is waited for is looked at.
@@ -210,9 +212,7 @@ impl Cluster {
         old.run(&[replication::step_down(self.flavour)]).await?;
         self.wait_applied(new, &old.ask(replication::position(self.flavour)).await?).await?;
         new.run(replication::become_primary(self.flavour)).await?;
-        let mut state = State::read(&self.dir)?;
-        state.primary.clone_from(&new.name);
-        state.write(&self.dir)?;
+        self.note_primary(&new.name)?;
         for server in self.servers.iter().filter(|server| server.name != new.name) {
             let before = replication::before_following(self.flavour).iter();
             let mut statements: Vec<String> = before.map(|text| (*text).to_owned()).collect();
@@ -224,6 +224,56 @@ impl Cluster {
             server.run(&statements).await?;
         }
         Ok(())
+    }
+
+    /// Waits until a server other than the noted primary takes writes, which somebody else has made
+    /// the primary, and notes it.
+    ///
+    /// # Errors
+    /// When none does in time.
+    pub async fn wait_replaced(&self) -> Result<&Server, Error> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            for replica in self.replicas()? {
+                let closed = replica.ask("SELECT @@global.read_only").await;
+                if closed.is_ok_and(|closed| closed == "0") {
+                    self.note_primary(&replica.name)?;
+                    return Ok(replica);
+                }
+            }
+            if Instant::now() > until {
+                let state = "another server that takes writes".to_owned();
+                return Err(Error::Timeout { seconds: PATIENCE.as_secs(), state });
+            }
+            sleep(GLANCE).await;
+        }
+    }
+
+    fn note_primary(&self, name: &str) -> Result<(), Error> {
+        let mut state = State::read(&self.dir)?;
+        name.clone_into(&mut state.primary);
+        state.write(&self.dir)
+    }
+
+    /// Waits until somebody has made a replica of a server, and it has applied what the primary has
+    /// executed by then; false when nobody has for a while.
+    ///
+    /// # Errors
+    /// When it does not get there in time.
+    pub async fn wait_following(&self, server: &Server) -> Result<bool, Error> {
+        let until = Instant::now() + FOLLOWING;
+        // To wait for a position before would be in the way: MariaDB's `SET GLOBAL gtid_slave_pos`
+        // does not return, nor does SHOW SLAVE STATUS, as long as a session is in MASTER_GTID_WAIT
+        // (10.11, measured).
+        while server.ask(replication::following(self.flavour)).await? != "1" {
+            if Instant::now() > until {
+                return Ok(false);
+            }
+            sleep(GLANCE).await;
+        }
+        let position = self.primary()?.ask(replication::position(self.flavour)).await?;
+        self.wait_applied(server, &position).await?;
+        Ok(true)
     }
 
     /// Waits until every replica that runs has applied what the primary has executed now.

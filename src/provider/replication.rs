@@ -262,6 +262,21 @@ pub fn wait_for(flavour: Flavour, position: &str, seconds: u64) -> String {
     }
 }
 
+/// The query that answers 1 when a server receives from another one and applies.
+#[must_use]
+pub fn following(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => {
+            "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
+             WHERE VARIABLE_NAME = 'SLAVES_RUNNING'"
+        }
+        Flavour::Mysql => {
+            "SELECT COUNT(*) FROM performance_schema.replication_connection_status \
+             WHERE SERVICE_STATE = 'ON'"
+        }
+    }
+}
+
 /// The query that answers how many replicas acknowledge semi-synchronously and have been sent all
 /// there is.
 #[must_use]
