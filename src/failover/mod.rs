@@ -8,8 +8,9 @@
 //!
 //! Where the operator wants the group kept, a [`keeper`] changes servers. What is right is decided
 //! by pure code from what the servers say: [`verdict`] whether a primary is dead, [`plan`] the next
-//! step of a failover or of a switchover, [`upkeep`] what is to be done while all is well. [`order`]
-//! has the statements, [`execute`] sends them, and [`journal`] keeps the [`record`] of what was begun.
+//! step of a failover or a switchover, [`upkeep`] what is to be done while all is well. [`order`]
+//! has the statements, [`execute`] sends them, and [`journal`] keeps the [`record`] of what was
+//! begun.
 
 pub mod assessment;
 pub mod candidate;

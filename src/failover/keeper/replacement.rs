@@ -23,6 +23,8 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 const REVOKE_MAX: Duration = Duration::from_secs(15);
 /// How long servers may take to be found after a start before what was begun goes on without them.
 const FIND_MAX: Duration = Duration::from_secs(5);
+/// How long health may take to publish a primary that takes writes.
+const PUBLISH_MAX: Duration = Duration::from_secs(2);
 /// How long a primary that is to be opened again may say nothing before it is given up.
 const REOPEN_MAX: Duration = Duration::from_secs(5);
 
@@ -126,7 +128,6 @@ impl Keeper {
             let under_way = operation.describe();
             return self.say(format!("{under_way}: {missing} has not been found yet"));
         }
-        self.say(operation.describe());
         // One that is dead is not asked.
         let asks_former = operation.kind == Kind::Switchover || operation.is_reopening();
         let patience =
@@ -137,6 +138,7 @@ impl Keeper {
         loop {
             match self.next(settings, topology, &operation, &reports).await {
                 Next::Act(orders) => {
+                    self.say(operation.describe());
                     self.perform(orders, settings, topology, &reports).await;
                     if operation.stage == Stage::Open {
                         // Everybody waits for it to be seen.
@@ -159,6 +161,14 @@ impl Keeper {
                     }
                     self.give_up(topology, &operation, &why).await;
                 }
+                Next::Done
+                    if operation.kind == Kind::Switchover
+                        && !self.is_published(&operation)
+                        && self.since.elapsed() < PUBLISH_MAX =>
+                {
+                    // Who ordered it may rely on it once there is an answer.
+                    self.health.probe_now();
+                }
                 Next::Done => self.done(topology, operation).await,
             }
             return;
@@ -174,6 +184,13 @@ impl Keeper {
         let named = [&operation.former].into_iter().chain(&operation.heir);
         let mut needed = named.chain(&self.record.members);
         needed.find(|name| !topology.nodes.iter().any(|node| *node.name == ***name))
+    }
+
+    /// Whether sessions are told that the heir is the primary.
+    fn is_published(&self, operation: &Operation) -> bool {
+        let topology = self.health.cell.load();
+        let primary = topology.primary_node().map(|node| &*node.name);
+        primary.is_some() && primary == operation.heir.as_deref()
     }
 
     /// Begins the next stage; `false` when it cannot be written down.
