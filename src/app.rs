@@ -25,6 +25,7 @@ use crate::control::{Control, GroupControl, ReloadRequest};
 use crate::failover::journal::Journal;
 use crate::failover::keeper::{self, Keeper};
 use crate::failover::record::Record;
+use crate::failover::surgeon::LiveSurgeon;
 use crate::health::assemble::Appointment;
 use crate::health::{self, Health};
 use crate::metrics::{Metrics, Outcome};
@@ -152,17 +153,19 @@ impl App {
         for group in &config.groups {
             let tls = GroupTls::read(group, &config.boot.state_dir);
             let tls = tls.map_err(|error| part("TLS", &error))?;
+            let state_dir = &config.boot.state_dir;
+            let journal = Journal::of(state_dir, &group.name);
             let record = match group.failover.mode {
                 FailoverMode::Follow => Default::default(),
                 FailoverMode::Manual | FailoverMode::Auto => {
-                    Journal::of(&config.boot.state_dir, &group.name)
-                        .read()
-                        .map_err(|error| part("the keeper's journal", &error))?
+                    journal.read().map_err(|error| part("the keeper's journal", &error))?
                 }
             };
             let appointed = keeper::appointment(group.failover.mode, &record, true);
             let handle = start_group(group, tls, config, (&rsa, &next_id), appointed, &stopped);
-            let started = start_keeper(group, &handle, config, record, &metrics, &stopped);
+            let surgeon = LiveSurgeon::new(handle.trust.clone(), journal, state_dir.clone());
+            let started =
+                start_keeper(group, &handle, config, (surgeon, record), &metrics, &stopped);
             controls.push(started.control);
             asking.push((group.name.clone(), started.questions));
             groups.push(handle);
@@ -346,18 +349,17 @@ fn start_keeper(
     group: &Arc<Group>,
     handle: &GroupHandle,
     config: &Config,
-    record: Record,
+    (surgeon, record): (LiveSurgeon, Record),
     metrics: &Metrics,
     stopped: &watch::Receiver<bool>,
 ) -> StartedKeeper {
     let settings = keeper::Settings { group: group.clone(), monitor: config.monitor.clone() };
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let (trust, health) = (handle.trust.clone(), handle.health.clone());
+    let health = handle.health.clone();
     let (commands, orders) = mpsc::channel(KEEPER_COMMANDS);
     let (unfinished, questions) = mpsc::channel(1);
     let ties = keeper::Ties { commands: orders, unfinished, kept: metrics.keeper(&group.name) };
-    let state_dir = &config.boot.state_dir;
-    let keeper = Keeper::new(settings.clone(), trust, health, record, state_dir, ties);
+    let keeper = Keeper::new(settings.clone(), surgeon, health, record, ties);
     let control = GroupControl {
         name: group.name.clone(),
         health: handle.health.clone(),

@@ -28,7 +28,7 @@ pub struct Assessment {
 /// Asks all servers of a group, with the monitor's account, and judges what they say. It takes as
 /// long as the slowest of them, at most a few seconds.
 pub async fn assess(topology: &Topology, monitor: &Monitor, trust: &Arc<Trust>) -> Assessment {
-    let reports = survey(topology, monitor, trust, |_| Some(PATIENCE)).await;
+    let reports = survey(topology, monitor, trust, &|_| Some(PATIENCE)).await;
     let checks = standing::check(&reports, topology.primary);
     Assessment {
         group: topology.group.clone(),

@@ -5,31 +5,28 @@
 //! One thing at a time. What is about to be done is written down first, so that a keeper that was
 //! ended in the middle goes on where it was.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::app::tasks;
 use crate::config::failover::{FailoverMode, MaxLoss, ReplicationAccount};
 use crate::config::{Group, Monitor};
-use crate::failover::execute::{Failed, perform};
-use crate::failover::journal::Journal;
+use crate::failover::execute::Failed;
 use crate::failover::order::{Order, What};
 use crate::failover::record::{Kind, Operation, Record, Stage};
-use crate::failover::report::{Report, told_by};
+use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing;
-use crate::failover::survey::{PATIENCE, survey};
+use crate::failover::surgeon::{LiveSurgeon, Surgeon};
+use crate::failover::survey::PATIENCE;
 use crate::failover::upkeep;
 use crate::failover::verdict::{self, Return};
 use crate::health::assemble::Appointment;
 use crate::health::{Health, Reply};
 use crate::metrics::Kept;
-use crate::secrets;
-use crate::tls::trust::Trust;
+use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Node, NodeId, Topology};
 
 mod replacement;
@@ -99,12 +96,11 @@ pub struct Keeping {
 }
 
 /// The keeper of one group.
-pub struct Keeper {
+pub struct Keeper<S = LiveSurgeon> {
     settings: Arc<ArcSwap<Settings>>,
-    trust: Arc<ArcSwap<Trust>>,
+    surgeon: S,
     health: Health,
     keeping: Arc<ArcSwap<Keeping>>,
-    journal: Journal,
     record: Record,
     ties: Ties,
     /// Its numbers, as they will be published next.
@@ -117,10 +113,15 @@ pub struct Keeper {
     held_since: Option<Instant>,
     /// How long that was before, all times together.
     held_before: Duration,
-    /// Where the password of the account is kept that is made where the operator states none.
-    state_dir: PathBuf,
-    /// The epoch on whose primary that account was made last.
+    /// The epoch on whose primary the account was made last that is made where the operator states
+    /// none.
     admitted: Option<u64>,
+    /// When that account is made again that somebody waits for.
+    admit_at: Instant,
+    /// What the primary had when its commits began to wait for replicas, until one has all of it.
+    unguarded: Option<GtidSet>,
+    /// What servers were told when all was well, the last time that it was anything.
+    tended: Vec<Order>,
     /// What servers have said no to, and when.
     denied: Vec<(Order, Instant)>,
     /// When this process began to keep the group.
@@ -164,28 +165,25 @@ pub fn appointment(mode: FailoverMode, record: &Record, in_doubt: bool) -> Appoi
     }
 }
 
-impl Keeper {
-    /// A keeper that goes on from `record`, which was read from the journal in `state_dir`.
+impl<S: Surgeon> Keeper<S> {
+    /// A keeper that goes on from `record`, which was read from the journal.
     #[must_use]
     pub fn new(
         settings: Arc<ArcSwap<Settings>>,
-        trust: Arc<ArcSwap<Trust>>,
+        surgeon: S,
         health: Health,
         record: Record,
-        state_dir: &Path,
         ties: Ties,
     ) -> Self {
-        let now = Instant::now();
+        let now = surgeon.now();
         let group = settings.load().group.clone();
-        let journal = Journal::of(state_dir, &group.name);
         // What health began with.
         let appointed = appointment(group.failover.mode, &record, true);
         Self {
             settings,
-            trust,
+            surgeon,
             health,
             keeping: Arc::default(),
-            journal,
             record,
             ties,
             kept: Kept::default(),
@@ -193,8 +191,10 @@ impl Keeper {
             consent: false,
             held_before: Duration::ZERO,
             held_since: matches!(appointed, Appointment::Nobody(_)).then_some(now),
-            state_dir: state_dir.to_path_buf(),
             admitted: None,
+            admit_at: now,
+            unguarded: None,
+            tended: Vec::new(),
             denied: Vec::new(),
             started: now,
             look_at: now,
@@ -236,7 +236,7 @@ impl Keeper {
     }
 
     /// Looks once, and does what is to be done; whether there is more to do at once.
-    async fn turn(&mut self) -> bool {
+    pub async fn turn(&mut self) -> bool {
         let before = self.record.clone();
         self.look().await;
         self.appoint().await;
@@ -266,7 +266,7 @@ impl Keeper {
         };
         let is_down = node.condition == Condition::Down;
         if std::mem::replace(&mut self.was_down, is_down) != is_down {
-            self.look_at = Instant::now();
+            self.look_at = self.surgeon.now();
         }
         if let Some(at) = node.observed_at
             && node.condition == Condition::Up
@@ -277,18 +277,18 @@ impl Keeper {
         }
         match node.condition {
             Condition::Up | Condition::Draining if self.in_doubt => {
-                if Instant::now() >= self.look_at {
+                if self.surgeon.now() >= self.look_at {
                     self.receive(&settings, &topology, &node).await;
                 }
             }
-            Condition::Up | Condition::Draining if Instant::now() >= self.look_at => {
+            Condition::Up | Condition::Draining if self.surgeon.now() >= self.look_at => {
                 self.look_after(&settings, &topology, &node).await;
             }
             Condition::Up | Condition::Draining => {}
             Condition::Suspect => self.health.probe_now(),
             // Started anew, it would take writes before anybody knew what it has lost.
             Condition::Down if !self.in_doubt => self.in_doubt = true,
-            Condition::Down if Instant::now() >= self.look_at => {
+            Condition::Down if self.surgeon.now() >= self.look_at => {
                 self.consider(&settings, &topology, &node).await;
             }
             Condition::Down => {}
@@ -308,7 +308,7 @@ impl Keeper {
             // At the start it was read before anybody could take writes.
             FailoverMode::Manual | FailoverMode::Auto
                 if self.mode != Some(FailoverMode::Follow) => {}
-            FailoverMode::Manual | FailoverMode::Auto => match self.journal.read() {
+            FailoverMode::Manual | FailoverMode::Auto => match self.surgeon.recorded() {
                 Ok(record) => {
                     // Somebody else may have been the primary since.
                     self.record =
@@ -326,7 +326,7 @@ impl Keeper {
 
     /// The primary answers again, or for the first time: has it all that it had?
     async fn receive(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
-        self.look_at = Instant::now() + THINK_AGAIN;
+        self.look_at = self.surgeon.now() + THINK_AGAIN;
         let reports = self.ask_all(settings, topology).await;
         let Some(head) = told_by(&reports, node.id) else { return };
         if !head.sources.is_empty() && !self.record.closed {
@@ -335,14 +335,21 @@ impl Keeper {
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
         let name = &node.name;
         match verdict::returned(head, &others, &self.record.members, self.since_well()) {
-            Return::Sound => {
-                self.in_doubt = false;
-                self.look_at = Instant::now();
-            }
             Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
                 self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
             }
-            Return::Unsure(_) => self.in_doubt = false,
+            Return::Sound | Return::Unsure(_) => {
+                // Its settings may be those of before they were mended: that is written down
+                // before it takes a write.
+                let lossless = self.loses_nothing(&reports, node, head);
+                let writes = !head.is_read_only();
+                if writes && !self.note_members(&reports, topology, node, lossless).await {
+                    return;
+                }
+                self.say(format!("{name} takes the writes"));
+                self.in_doubt = false;
+                self.look_at = self.surgeon.now();
+            }
             Return::Behind(servers) => {
                 let servers = servers.join(", ");
                 let why = format!("it came back without what {servers} has received from it");
@@ -379,7 +386,7 @@ impl Keeper {
 
     /// The primary is well: looks at everything else.
     async fn look_after(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
-        self.look_at = Instant::now() + LOOK_EVERY;
+        self.look_at = self.surgeon.now() + LOOK_EVERY;
         let reports = self.ask_all(settings, topology).await;
         let Some(head) = told_by(&reports, node.id) else { return };
         if !head.sources.is_empty() {
@@ -396,10 +403,17 @@ impl Keeper {
         let checks = standing::check(&reports, Some(node.id));
         let mode = standing::mode(&checks);
         self.kept.standings = standing::Mode::ALL.map(|at| (at.word(), at == mode)).to_vec();
-        if !self.note_members(&reports, topology, node, standing::is_lossless(&checks)).await {
+        let lossless = self.loses_nothing(&reports, node, head);
+        if !self.note_members(&reports, topology, node, lossless).await {
             return;
         }
+        let told_at = self.surgeon.now();
         let account = self.account(settings, topology, (node, &reports)).await;
+        if self.surgeon.now() - told_at > THINK_AGAIN {
+            // Servers may have come back and received since.
+            self.look_at = self.surgeon.now();
+            return;
+        }
         let facts = upkeep::Facts {
             topology,
             reports: &reports,
@@ -412,9 +426,11 @@ impl Keeper {
             self.say(format!("{name} stays out: {why}"));
         }
         if !found.orders.is_empty() {
-            if self.perform(found.orders, settings, topology, &reports).await {
+            let again = self.tended == found.orders;
+            self.tended.clone_from(&found.orders);
+            if self.perform(found.orders, settings, topology, &reports).await && !again {
                 // What was changed shows what is still missing.
-                self.look_at = Instant::now();
+                self.look_at = self.surgeon.now();
             }
         } else if found.left_out.is_empty() {
             self.say(format!("{} takes the writes", node.name));
@@ -443,14 +459,20 @@ impl Keeper {
             }
         };
         let is_admitted = self.admitted == Some(self.record.epoch);
-        if is_admitted || settings.group.failover.replication.is_some() {
+        let is_stated = settings.group.failover.replication.is_some();
+        if is_admitted || is_stated || self.surgeon.now() < self.admit_at {
             return Some(account);
         }
         let admit = Order { node: node.id, what: What::Admit(account.clone()) };
-        if !self.perform(vec![admit], settings, topology, reports).await {
+        if self.perform(vec![admit.clone()], settings, topology, reports).await {
+            self.admitted = Some(self.record.epoch);
+        } else if self.denied.iter().any(|(denied, _)| *denied == admit) {
             return None;
+        } else {
+            // Where nobody follows, it waits for an acknowledgement by one who needs it to follow.
+            // An earlier primary has made it, then, and all have it from there.
+            self.admit_at = self.surgeon.now() + DENIED_FOR;
         }
-        self.admitted = Some(self.record.epoch);
         Some(account)
     }
 
@@ -460,15 +482,28 @@ impl Keeper {
             return Ok(stated.clone());
         }
         let file = format!("replica-password-{}", settings.group.name);
-        let state_dir = self.state_dir.clone();
-        let password = tasks::blocking(move || secrets::load(&state_dir, &file)).await;
+        let password = self.surgeon.password(file).await;
         let password = password.map_err(|error| error.to_string())?;
         Ok(ReplicationAccount { user: OWN_ACCOUNT.to_owned(), password })
     }
 
     async fn ask_all(&self, settings: &Settings, topology: &Topology) -> Vec<Report> {
-        let trust = self.trust.load_full();
-        survey(topology, &settings.monitor, &trust, |_| Some(PATIENCE)).await
+        self.surgeon.survey(topology, &settings.monitor, &|_| Some(PATIENCE)).await
+    }
+
+    /// Whether a failover would lose nothing: no commit is acknowledged without a replica, and what
+    /// was acknowledged before that was so has reached one meanwhile.
+    fn loses_nothing(&mut self, reports: &[Report], node: &Node, head: &Told) -> bool {
+        if !standing::is_lossless(&standing::check(reports, Some(node.id))) {
+            self.unguarded = None;
+            return false;
+        }
+        if self.record.lossless {
+            return true;
+        }
+        let before = &*self.unguarded.get_or_insert_with(|| head.executed.clone());
+        let mut others = reports.iter().filter_map(Report::told);
+        others.any(|told| told.follows(head) && told.received.contains(before))
     }
 
     /// Notes who belongs to the group, and who may acknowledge: before anybody is let to.
@@ -481,8 +516,9 @@ impl Keeper {
     ) -> bool {
         // Whoever has opened it: it takes writes.
         let mut record = Record { lossless, closed: false, ..self.record.clone() };
-        if seconds_now().saturating_sub(record.well_at) > WELL_TO_THE {
-            record.well_at = seconds_now();
+        let now = self.surgeon.seconds();
+        if now.saturating_sub(record.well_at) > WELL_TO_THE {
+            record.well_at = now;
         }
         let listed = |name: &String| {
             let at = topology.nodes.iter().find(|node| *node.name == **name);
@@ -524,18 +560,18 @@ impl Keeper {
         topology: &Topology,
         reports: &[Report],
     ) -> bool {
-        self.denied.retain(|(_, at)| at.elapsed() < DENIED_FOR);
+        let now = self.surgeon.now();
+        self.denied.retain(|(_, at)| now - *at < DENIED_FOR);
         let mut orders = orders;
         orders.retain(|order| !self.denied.iter().any(|(denied, _)| denied == order));
         if orders.is_empty() {
             return false;
         }
-        let trust = self.trust.load_full();
-        let failed = perform(orders, topology, reports, &settings.monitor, &trust).await;
+        let failed = self.surgeon.perform(orders, topology, reports, &settings.monitor).await;
         for Failed { order, why, denied } in &failed {
             self.say(why.clone());
             if *denied {
-                self.denied.push((order.clone(), Instant::now()));
+                self.denied.push((order.clone(), self.surgeon.now()));
             }
         }
         failed.is_empty()
@@ -543,19 +579,15 @@ impl Keeper {
 
     /// Writes down what is about to be; `false` when that failed and it must not be done.
     async fn write_down(&mut self, record: Record) -> bool {
-        if let Err(error) = self.journal.write(&record).await {
+        if let Err(error) = self.surgeon.write_down(&record).await {
             self.say(format!("nothing is done, since it cannot be written down: {error}"));
             return false;
         }
         let stage = |record: &Record| record.operation.as_ref().map(|at| at.stage);
         if stage(&record) != stage(&self.record) {
-            self.since = Instant::now();
+            self.since = self.surgeon.now();
         }
         self.record = record;
         true
     }
-}
-
-fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

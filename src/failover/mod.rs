@@ -10,7 +10,7 @@
 //! by pure code from what the servers say: [`verdict`] whether a primary is dead, [`plan`] the next
 //! step of a failover or a switchover, [`upkeep`] what is to be done while all is well. [`order`]
 //! has the statements, [`execute`] sends them, and [`journal`] keeps the [`record`] of what was
-//! begun.
+//! begun; a [`surgeon`] stands between a keeper and all of these.
 
 pub mod assessment;
 pub mod candidate;
@@ -24,6 +24,7 @@ pub mod plan;
 pub mod record;
 pub mod report;
 pub mod standing;
+pub mod surgeon;
 pub mod survey;
 pub mod upkeep;
 pub mod verdict;

@@ -99,6 +99,12 @@ impl Told {
         self.is_on(READ_ONLY) || self.is_on(SUPER_READ_ONLY)
     }
 
+    /// Whether it replicates, or has replicated, from this server.
+    #[must_use]
+    pub fn follows(&self, source: &Self) -> bool {
+        self.sources.iter().any(|at| at.server_id == source.server_id())
+    }
+
     /// Its `server_id`; 0 when it did not say.
     #[must_use]
     pub fn server_id(&self) -> u32 {

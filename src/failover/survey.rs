@@ -21,6 +21,9 @@ use crate::topology::{Condition, Flavour, Node, Topology};
 /// How long a server may take to tell everything.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long each server may take; one without any is not asked.
+pub type Patience<'a> = &'a (dyn Fn(&Node) -> Option<Duration> + Sync);
+
 /// The counters that are asked for.
 const COUNTERS: &str = "SHOW GLOBAL STATUS WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%' \
      OR Variable_name = 'Uptime'";
@@ -31,7 +34,7 @@ pub async fn survey(
     topology: &Topology,
     monitor: &Monitor,
     trust: &Arc<Trust>,
-    patience: impl Fn(&Node) -> Option<Duration>,
+    patience: Patience<'_>,
 ) -> Vec<Report> {
     let mut asking = Vec::new();
     for node in topology.nodes.iter().filter(|node| node.condition != Condition::Excluded) {

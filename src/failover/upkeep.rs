@@ -78,18 +78,24 @@ fn replica(
     match told.sources.as_slice() {
         [] if !told.is_read_only() || asks => return order(What::Fence),
         [] => {}
-        [source] if is_at(source, node, head) => {
+        [source] if is_at(source, node, head) && !source.receiver_stopped && source.applying => {
+            // Received from a former primary that came back before it was turned away from it.
+            if let Some(errant) = own(told, head, Some(source)).filter(|_| source.receiving) {
+                let why = format!("it has transactions of its own: {errant}");
+                found.left_out.push((report.name.to_string(), why));
+            }
             let mends = standing::mends(told, false);
             if mends.is_empty() {
                 return;
             }
             let receiver = mends.iter().any(|mend| mend.name.ends_with("_enabled"));
             mends.into_iter().for_each(|mend| order(What::Settle(mend.statement)));
-            if receiver && source.applying && !source.receiver_stopped {
+            if receiver {
                 order(What::RestartReceiver);
             }
             return;
         }
+        [source] if is_at(source, node, head) => return start(report, told, head, found),
         // It follows one that follows: a chain is somebody's wish.
         [source] if is_live_replica(facts, source) => return,
         [_] => {}
@@ -106,7 +112,7 @@ fn replica(
         }
         return;
     }
-    match own(told, head) {
+    match own(told, head, None) {
         Some(errant) => {
             let why = format!("it has transactions of its own: {errant}");
             found.left_out.push((report.name.to_string(), why));
@@ -120,6 +126,34 @@ fn replica(
             }
         },
     }
+}
+
+/// A replica of the primary of which a thread does not run: it was started without them, has tried
+/// to connect in vain for too long, or was turned half-way.
+fn start(report: &Report, told: &Told, head: &Told, found: &mut Upkeep) {
+    let (receives, applies, failed) =
+        told.sources.iter().fold((true, true, None), |(receives, applies, failed), source| {
+            let failed = failed.or_else(|| source.applier_failed.then_some(&source.error));
+            (receives && !source.receiver_stopped, applies && source.applying, failed)
+        });
+    let rests = !receives && !applies;
+    // MariaDB then deletes what it has received, and gets it anew (V6).
+    let forgets = rests && told.flavour == Flavour::MariaDb;
+    let replaced = told.applied.contains(&told.received) || head.executed.contains(&told.received);
+    let why = if let Some(errant) = own(told, head, None).filter(|_| !receives) {
+        format!("it has transactions of its own: {errant}")
+    } else if let Some(error) = failed {
+        format!("it cannot apply what it receives: {error}")
+    } else if forgets && !replaced {
+        let received = told.received.subtract(&head.executed);
+        format!("it has received what the primary has not: {received}")
+    } else {
+        let orders = [(!applies, What::StartApplier), (!receives, What::StartReceiver)];
+        let orders = orders.into_iter().filter(|(missing, _)| *missing);
+        found.orders.extend(orders.map(|(_, what)| Order { node: report.node, what }));
+        return;
+    };
+    found.left_out.push((report.name.to_string(), why));
 }
 
 /// Whether a source is this server.
@@ -139,11 +173,16 @@ fn is_live_replica(facts: &Facts<'_>, source: &Source) -> bool {
 }
 
 /// What a server has that the primary has not; `None` for nothing. By originating server: numbers
-/// alone would take another server's transactions for its own (V10).
-fn own(told: &Told, head: &Told) -> Option<String> {
+/// alone would take another server's transactions for its own (V10). The primary may have gone on
+/// since it was asked: what the server has from its `source` does not count.
+fn own(told: &Told, head: &Told, source: Option<&Source>) -> Option<String> {
+    let (ids, uuid) = match source {
+        Some(source) => (vec![source.server_id], source.server_uuid.as_str()),
+        None => (Vec::new(), ""),
+    };
     let left = match told.flavour {
-        Flavour::MariaDb => told.history.beyond(&head.history, &[]).to_string(),
-        Flavour::MySql => told.executed.subtract(&head.executed).to_string(),
+        Flavour::MariaDb => told.history.beyond(&head.history, &ids).to_string(),
+        Flavour::MySql => told.executed.subtract(&head.executed).without_source(uuid).to_string(),
     };
     (!left.is_empty()).then_some(left)
 }
@@ -230,6 +269,44 @@ mod tests {
         lost.sources[0].applying = false;
         let (orders, left_out) = found(&primary, &[lost]);
         assert!(orders.is_empty() && left_out[0].1.contains("received what"), "{left_out:?}");
+    }
+
+    #[test]
+    fn a_replica_that_has_taken_from_a_former_primary_what_nobody_else_has_is_named() {
+        // What the primary has written since it was asked is none of that.
+        let ahead = Told { sources: vec![from(1)], ..told(2, "0-3-8,0-1-10", CLOSED) };
+        assert_eq!(found(&told(1, "0-3-8,0-1-9", &[]), &[ahead]).1, []);
+        let strange = Told { sources: vec![from(1)], ..told(2, "0-3-9,0-1-10", CLOSED) };
+        let left_out = found(&told(1, "0-3-8,0-1-9", &[]), &[strange]).1;
+        assert!(left_out[0].1.ends_with("of its own: 0-3-9"), "{left_out:?}");
+    }
+
+    #[test]
+    fn a_replica_that_has_stopped_follows_again() {
+        let primary = told(1, "0-1-9", &[]);
+        let stopped = Source { receiver_stopped: true, applying: false, ..from(1) };
+        let mut half = Told { sources: vec![stopped], ..told(2, "0-1-5", CLOSED) };
+        half.received = GtidSet::parse_mariadb("0-1-7").expect("a position");
+        let [apply, receive] = ["db2 apply what it has received", "db2 receive again"];
+        assert_eq!(found(&primary, &[half.clone()]).0, [apply, receive]);
+        half.sources[0].applying = true;
+        assert_eq!(found(&primary, &[half.clone()]).0, [receive]);
+        half.sources[0] = Source { applying: false, ..from(1) };
+        assert_eq!(found(&primary, &[half.clone()]).0, [apply]);
+        // MariaDB would delete what it has received, and the primary has not.
+        half.sources[0].receiver_stopped = true;
+        half.received = GtidSet::parse_mariadb("0-1-11").expect("a position");
+        let (orders, left_out) = found(&primary, &[half.clone()]);
+        assert!(orders.is_empty() && left_out[0].1.ends_with("has not: 0-1-11"), "{left_out:?}");
+        // Who cannot apply cannot after a start either.
+        half.sources[0] = Source { applying: false, applier_failed: true, ..from(1) };
+        "1062: duplicate".clone_into(&mut half.sources[0].error);
+        let (orders, left_out) = found(&primary, &[half]);
+        assert!(orders.is_empty() && left_out[0].1.ends_with("1062: duplicate"), "{left_out:?}");
+        let strange = Source { receiver_stopped: true, ..from(1) };
+        let strange = Told { sources: vec![strange], ..told(2, "0-1-9,0-2-10", CLOSED) };
+        let (orders, left_out) = found(&primary, &[strange]);
+        assert!(orders.is_empty() && left_out[0].1.ends_with("0-2-10"), "{left_out:?}");
     }
 
     #[test]

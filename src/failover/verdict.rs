@@ -50,6 +50,8 @@ pub fn returned(
     let mut behind = Vec::new();
     for report in others.iter().filter(|report| members.contains(&*report.name)) {
         match &report.told {
+            // What who follows nobody, or another, has more than it is that server's own.
+            Ok(told) if !told.follows(primary) => {}
             Ok(told) if primary.executed.contains(&told.received) => {}
             Ok(_) => behind.push(report.name.to_string()),
             Err(why) if primary.may_have_started_within(since_well) && behind.is_empty() => {
@@ -141,7 +143,10 @@ mod tests {
     #[test]
     fn a_primary_that_comes_back_with_less_than_it_gave_is_none() {
         let names = ["db2".to_owned(), "db3".to_owned()].into();
-        let has = |node, position| Report { told: Ok(told(60, position)), ..replica(node, true) };
+        let has = |node, position| {
+            let told = Told { sources: vec![Source::default()], ..told(60, position) };
+            Report { told: Ok(told), ..replica(node, true) }
+        };
         let back = |uptime, primary, others: &[Report]| {
             let others: Vec<&Report> = others.iter().collect();
             returned(&told(uptime, primary), &others, &names, Duration::from_secs(5))
@@ -149,6 +154,10 @@ mod tests {
         let both = [has(2, "0-1-8"), has(3, "0-1-9")];
         assert_eq!(back(1, "0-1-9", &both), Return::Sound);
         assert_eq!(back(1, "0-1-8", &both), Return::Behind(vec!["db3".to_owned()]));
+        // A former primary may have transactions of its own.
+        let mut former = has(3, "0-1-9");
+        former.told.iter_mut().for_each(|told| told.sources.clear());
+        assert_eq!(back(1, "0-1-8", &[has(2, "0-1-8"), former]), Return::Sound);
         // What another server has of its own is not asked here.
         assert_eq!(back(1, "0-1-8", &[has(2, "0-1-8"), has(4, "0-1-9")]), Return::Sound);
         let one = [silent(2, FailureKind::Timeout), has(3, "0-1-8")];

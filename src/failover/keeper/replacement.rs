@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::{Keeper, PATIENCE, Settings, THINK_AGAIN, seconds_now};
+use super::{Keeper, PATIENCE, Settings, THINK_AGAIN};
 use crate::config::Group;
 use crate::config::failover::{FailoverMode, MaxLoss};
 use crate::failover::candidate;
@@ -12,7 +10,7 @@ use crate::failover::order::Order;
 use crate::failover::plan::{self, Next};
 use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::Report;
-use crate::failover::survey::survey;
+use crate::failover::surgeon::Surgeon;
 use crate::failover::verdict::{self, Verdict};
 use crate::topology::{Node, Topology};
 
@@ -28,13 +26,12 @@ const PUBLISH_MAX: Duration = Duration::from_secs(2);
 /// How long a primary that is to be opened again may say nothing before it is given up.
 const REOPEN_MAX: Duration = Duration::from_secs(5);
 
-impl Keeper {
+impl<S: Surgeon> Keeper<S> {
     /// The primary does not answer: is it dead, and may it be replaced?
     pub(super) async fn consider(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
-        self.look_at = Instant::now() + THINK_AGAIN;
-        let trust = self.trust.load_full();
+        self.look_at = self.surgeon.now() + THINK_AGAIN;
         let patience = |at: &Node| Some(if at.id == node.id { LAST_WORD } else { PATIENCE });
-        let reports = survey(topology, &settings.monitor, &trust, patience).await;
+        let reports = self.surgeon.survey(topology, &settings.monitor, &patience).await;
         let name = &node.name;
         let why = match verdict::judge(node.id, &reports) {
             Verdict::Dead(why) => why,
@@ -93,8 +90,9 @@ impl Keeper {
     /// How long ago the primary was last seen to be well; from the journal where that was before
     /// this process began.
     pub(super) fn since_well(&self) -> Duration {
-        let recorded = || Duration::from_secs(seconds_now().saturating_sub(self.record.well_at));
-        self.well_at.map_or_else(recorded, |at| at.elapsed())
+        let recorded =
+            || Duration::from_secs(self.surgeon.seconds().saturating_sub(self.record.well_at));
+        self.well_at.map_or_else(recorded, |at| self.surgeon.now() - at)
     }
 
     /// What speaks against a failover before anybody is asked.
@@ -105,7 +103,7 @@ impl Keeper {
                         failover.max_loss is \"none\""
                 .to_owned());
         }
-        let since = self.record.failed_over_at.map(|at| seconds_now().saturating_sub(at));
+        let since = self.record.failed_over_at.map(|at| self.surgeon.seconds().saturating_sub(at));
         match since.map(Duration::from_secs) {
             Some(since) if since < settings.anti_flap && !self.consent => Err(format!(
                 "the last one was {} s ago, and failover.anti_flap is longer",
@@ -123,7 +121,7 @@ impl Keeper {
         operation: Operation,
     ) {
         if let Some(missing) = self.is_not_found(topology, &operation)
-            && self.started.elapsed() < FIND_MAX
+            && (self.surgeon.now() - self.started) < FIND_MAX
         {
             let under_way = operation.describe();
             return self.say(format!("{under_way}: {missing} has not been found yet"));
@@ -132,8 +130,7 @@ impl Keeper {
         let asks_former = operation.kind == Kind::Switchover || operation.is_reopening();
         let patience =
             |at: &Node| (asks_former || *at.name != *operation.former).then_some(PATIENCE);
-        let trust = self.trust.load_full();
-        let reports = survey(topology, &settings.monitor, &trust, patience).await;
+        let reports = self.surgeon.survey(topology, &settings.monitor, &patience).await;
         let mut operation = operation;
         loop {
             match self.next(settings, topology, &operation, &reports).await {
@@ -164,7 +161,7 @@ impl Keeper {
                 Next::Done
                     if operation.kind == Kind::Switchover
                         && !self.is_published(&operation)
-                        && self.since.elapsed() < PUBLISH_MAX =>
+                        && (self.surgeon.now() - self.since) < PUBLISH_MAX =>
                 {
                     // Who ordered it may rely on it once there is an answer.
                     self.health.probe_now();
@@ -228,12 +225,15 @@ impl Keeper {
         let facts = plan::Facts { account: account.as_ref(), unfinished, ..facts };
         match plan::next(operation, &facts) {
             Next::Act(_) | Next::Wait(_)
-                if operation.stage == Stage::Revoke && self.since.elapsed() > REVOKE_MAX =>
+                if operation.stage == Stage::Revoke
+                    && (self.surgeon.now() - self.since) > REVOKE_MAX =>
             {
                 Next::GiveUp("the replicas do not stop receiving".to_owned())
             }
             Next::Wait(why)
-                if !is_planned && operation.is_reopening() && self.since.elapsed() > REOPEN_MAX =>
+                if !is_planned
+                    && operation.is_reopening()
+                    && (self.surgeon.now() - self.since) > REOPEN_MAX =>
             {
                 Next::GiveUp(why)
             }
@@ -259,7 +259,7 @@ impl Keeper {
         let was_kept = operation.kind == Kind::Switchover && undoing.is_none();
         // It is looked at again, should it answer.
         self.in_doubt |= undoing.is_none() && !was_kept;
-        self.look_at = Instant::now() + THINK_AGAIN;
+        self.look_at = self.surgeon.now() + THINK_AGAIN;
         let record = Record { operation: undoing, ..self.record.clone() };
         self.write_down(record).await;
     }
@@ -282,7 +282,7 @@ impl Keeper {
             members: &self.record.members,
             lossy: settings.group.failover.max_loss == MaxLoss::Some,
             since_well: self.since_well(),
-            elapsed: self.since.elapsed(),
+            elapsed: (self.surgeon.now() - self.since),
             denied,
             account: None,
             unfinished: None,
@@ -293,7 +293,7 @@ impl Keeper {
         let Operation { kind, former, heir, .. } = operation;
         let heir = heir.unwrap_or_default();
         let failed_over_at = match kind {
-            Kind::Failover if heir != former => Some(seconds_now()),
+            Kind::Failover if heir != former => Some(self.surgeon.seconds()),
             Kind::Failover | Kind::Switchover => self.record.failed_over_at,
         };
         let record = Record {
@@ -311,10 +311,10 @@ impl Keeper {
             }
             self.in_doubt = false;
             self.health.probe_now();
-            let held = self.held_since.map_or(Duration::ZERO, |since| since.elapsed());
+            let held = self.held_since.map_or(Duration::ZERO, |since| self.surgeon.now() - since);
             let (group, held_ms) = (&*topology.group, held.as_millis());
             tracing::warn!(group, epoch, from = former, to = heir, held_ms, "writes go on");
-            (self.look_at, self.well_at) = (Instant::now(), Some(Instant::now()));
+            (self.look_at, self.well_at) = (self.surgeon.now(), Some(self.surgeon.now()));
             self.answer(Ok(format!(
                 "{heir} takes the writes in place of {former}; they waited for {:.3} s",
                 held.as_secs_f64()

@@ -9,11 +9,12 @@ use tokio::time::Instant;
 use super::{Keeper, Keeping, appointment};
 use crate::config::failover::FailoverMode;
 use crate::failover::record::Kind;
+use crate::failover::surgeon::Surgeon;
 use crate::health;
 use crate::health::assemble::Appointment;
 use crate::metrics::kept::Changes;
 
-impl Keeper {
+impl<S: Surgeon> Keeper<S> {
     /// Tells health who may take the writes, where that has changed.
     pub(super) async fn appoint(&mut self) {
         let mode = self.mode.unwrap_or_default();
@@ -26,7 +27,7 @@ impl Keeper {
         }
         let is_held =
             matches!(self.appointed, Appointment::Nobody(_)) || self.record.operation.is_some();
-        let held = self.held_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let held = self.held_since.map_or(Duration::ZERO, |since| self.surgeon.now() - since);
         self.kept.held = self.held_before + held;
         if !is_held {
             self.held_before = self.kept.held;

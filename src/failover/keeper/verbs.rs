@@ -1,16 +1,17 @@
 //! What operators tell a keeper to do: to have another primary, or to replace a dead one.
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::{Command, Keeper, PATIENCE, Settings, Unfinished};
 use crate::failover::order::Place;
 use crate::failover::plan::switchover;
 use crate::failover::record::{Operation, Record};
 use crate::failover::report::told_by;
+use crate::failover::surgeon::Surgeon;
 use crate::topology::{Condition, Node, Topology};
 
-impl Keeper {
+impl<S: Surgeon> Keeper<S> {
     pub(super) async fn obey(&mut self, command: Command) {
         let settings = self.settings.load_full();
         let topology = self.health.cell.load();
@@ -67,7 +68,7 @@ impl Keeper {
         if !self.write_down(record).await {
             return Err(self.keeping.load().doing.clone());
         }
-        self.since = Instant::now();
+        self.since = self.surgeon.now();
         Ok(())
     }
 

@@ -1,0 +1,152 @@
+//! What goes wrong, and how it ends: nothing stays broken for ever.
+
+use std::time::Duration;
+
+use crate::server::{Applier, Life};
+use crate::world::{Event, Heal, World, ms};
+
+impl World {
+    fn next_fault(&mut self) {
+        let delay = match self.random.permille(250) {
+            // Two things at once, or nearly.
+            true => ms(self.random.between(0, 600)),
+            false => ms(self.random.between(1_000, self.shape.quiet)),
+        };
+        self.after(delay, Event::Fault);
+    }
+
+    /// How long a fault lasts: a blink, or long enough for a verdict.
+    fn duration(&mut self) -> u64 {
+        match self.random.between(0, 3) {
+            0 => self.random.between(100, 2_000),
+            1 => self.random.between(2_000, 8_000),
+            _ => self.random.between(8_000, 25_000),
+        }
+    }
+
+    pub(crate) fn on_fault(&mut self) {
+        if !self.are_things_going_wrong() {
+            return;
+        }
+        self.next_fault();
+        let count = self.servers.len();
+        // Most things happen to whoever takes the writes.
+        let victim = match self.health.takes_writes() {
+            Some(primary) if self.random.permille(550) => primary,
+            _ => self.random.index(count),
+        };
+        // All of it is over soon after the last one.
+        let left = (self.shape.faults_until + ms(5_000)).saturating_sub(self.now);
+        let lasts = ms(self.duration()).min(left);
+        match self.random.between(0, 100) {
+            0..34 => self.strike(victim, lasts),
+            34..47 => self.freeze(victim, lasts),
+            47..70 => self.partition(victim, lasts),
+            70..76 => {
+                let apply = self.random.between(50, 1_500);
+                self.log(|| format!("FAULT db{} applies slowly: {apply} ms", victim + 1));
+                self.servers[victim].apply = ms(apply);
+                self.after(lasts, Event::Heal(Heal::Speed(victim)));
+            }
+            76..90 => {
+                let receive = self.random.between(50, 1_500);
+                self.log(|| format!("FAULT db{} receives slowly: {receive} ms", victim + 1));
+                self.servers[victim].receive = ms(receive);
+                self.after(lasts, Event::Heal(Heal::Width(victim)));
+            }
+            90..94 => self.stop_replication(victim),
+            _ => self.wake_keeper_anew(),
+        }
+    }
+
+    /// An operator's STOP REPLICA, or of its applier alone.
+    fn stop_replication(&mut self, victim: usize) {
+        if self.servers[victim].life != Life::Running || self.servers[victim].following.is_none() {
+            return;
+        }
+        let receives = self.random.permille(500);
+        self.log(|| format!("FAULT db{} is told to stop (receives: {receives})", victim + 1));
+        if !receives {
+            self.stop_receiver(victim);
+        }
+        if let Some(at) = &mut self.servers[victim].following {
+            at.applier = Applier::Stopped;
+        }
+    }
+
+    fn strike(&mut self, victim: usize, lasts: Duration) {
+        if self.servers[victim].life == Life::Dead {
+            return;
+        }
+        self.log(|| format!("FAULT db{} is killed", victim + 1));
+        self.kill(victim);
+        // A server needs a moment to start.
+        self.after(lasts + ms(500), Event::Heal(Heal::Start(victim)));
+    }
+
+    fn freeze(&mut self, victim: usize, lasts: Duration) {
+        if self.servers[victim].life != Life::Running {
+            return;
+        }
+        self.log(|| format!("FAULT db{} is frozen", victim + 1));
+        self.servers[victim].life = Life::Frozen;
+        self.after(lasts, Event::Heal(Heal::Thaw(victim)));
+    }
+
+    fn partition(&mut self, victim: usize, lasts: Duration) {
+        let proxy = self.proxy_at();
+        let servers: Vec<usize> = (0..proxy).filter(|at| *at != victim).collect();
+        let other = servers[self.random.index(servers.len())];
+        let both = |with: &[usize]| -> Vec<(usize, usize)> {
+            with.iter().flat_map(|at| [(victim, *at), (*at, victim)]).collect()
+        };
+        let (word, ways) = match self.random.between(0, 7) {
+            0 => ("from all", both(&[servers.as_slice(), &[proxy]].concat())),
+            1 => ("from the proxy", both(&[proxy])),
+            2 => ("from the other servers", both(&servers)),
+            3 => ("towards the proxy", vec![(victim, proxy)]),
+            4 => ("from hearing the proxy", vec![(proxy, victim)]),
+            5 => ("towards another server", vec![(victim, other)]),
+            _ => ("from hearing another server", vec![(other, victim)]),
+        };
+        self.log(|| format!("FAULT db{} is cut off {word}: {ways:?}", victim + 1));
+        self.blocked.extend(&ways);
+        self.after(lasts, Event::Heal(Heal::Open(ways)));
+    }
+
+    /// The proxy dies, and the keeper with it; it comes back soon.
+    fn wake_keeper_anew(&mut self) {
+        if self.is_proxy_down {
+            return;
+        }
+        self.log(|| "FAULT the keeper is killed".to_owned());
+        self.is_proxy_down = true;
+        self.proxy += 1;
+        self.abandon_tasks();
+        self.lose_clients();
+        let delay = ms(self.random.between(50, 6_000));
+        self.after(delay, Event::Heal(Heal::Keeper));
+    }
+
+    /// One fault is over.
+    pub(crate) fn on_heal(&mut self, heal: Heal) {
+        self.log(|| format!("healed: {heal:?}"));
+        match heal {
+            Heal::Start(index) if self.servers[index].life == Life::Dead => self.start(index),
+            Heal::Start(_) => {}
+            Heal::Thaw(index) => self.thaw(index),
+            Heal::Open(ways) => ways.iter().for_each(|way| {
+                self.blocked.remove(way);
+            }),
+            Heal::Speed(index) => self.servers[index].apply = ms(2),
+            Heal::Width(index) => self.servers[index].receive = Duration::ZERO,
+            Heal::Keeper => self.is_proxy_down = false,
+        }
+    }
+
+    /// Begins the bad times.
+    pub(crate) fn begin_faults(&mut self) {
+        let quiet = ms(self.random.between(1_500, 10_000));
+        self.after(quiet, Event::Fault);
+    }
+}
