@@ -122,7 +122,13 @@ impl Session {
         if warnings == 0 || !has_text(&pending.ask) {
             match self.fate() {
                 Fate::Emptied => {}
-                Fate::Unknown if self.list_is_asked_for_on() != Some(slot) => {}
+                Fate::Unknown if self.list_is_asked_for_on() != Some(slot) => {
+                    if warnings == 0 && has_text(&pending.ask) {
+                        // What stands here is of an earlier statement, if it does still.
+                        self.listed = Listed::default();
+                        return;
+                    }
+                }
                 Fate::Kept | Fate::Unknown => {
                     if has_text(&pending.ask) && !matches!(pending.ask, Ask::Prepare { .. }) {
                         self.repeat_no_count();
