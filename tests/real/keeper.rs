@@ -156,6 +156,17 @@ impl Ledger {
         }
     }
 
+    /// Waits until a server has applied what was told of by now: on a machine that is busy what has
+    /// come back may be far behind, and a change to it would last as long.
+    async fn reaches(&self, server: &Server) {
+        let wanted = self.count();
+        wait::until("a server to catch up", || async {
+            let rows = server.ask("SELECT COUNT(*) FROM app.ledger").await.ok()?;
+            (rows.parse::<usize>().ok()? >= wanted).then_some(())
+        })
+        .await;
+    }
+
     /// What was told of is there once, on every server.
     async fn check(&self, servers: &[&Server]) {
         let mut acknowledged = self.acknowledged.lock().expect("a list").clone();
@@ -244,6 +255,7 @@ async fn a_killed_primary_is_replaced_and_follows_when_it_comes_back() {
                 break;
             }
             wait_safe(&cluster, &proxy).await;
+            ledger.reaches(dead).await;
             dead = head;
         }
         ledger.close(writers).await;
@@ -343,6 +355,7 @@ async fn a_switchover_there_and_back_is_noticed_by_no_client() {
         let first = cluster.primary().expect("a primary");
         let second = cluster.replicas().expect("two replicas")[0];
         for to in [second, first] {
+            ledger.reaches(to).await;
             ledger.take_gap();
             let order = format!("SWITCHOVER main TO '{}'", to.address());
             let told = console(&proxy, &order).await;
