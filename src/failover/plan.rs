@@ -178,15 +178,19 @@ fn drain(operation: &Operation, facts: &Facts<'_>) -> Next {
     }
     // Turned to another source, a replica forgets what it has not applied; it is the heir's too,
     // and would be there alone.
-    let behind = answers(facts.reports).find(|(_, told)| {
-        !told.applied.contains(&told.received) && told.sources.iter().all(|at| at.applying)
-    });
-    if let Some((report, _)) = behind
-        && facts.is_patient()
-    {
-        return Next::Wait(format!("{} applies what it has received", report.name));
+    if let Some(next) = wait_for_appliers(facts) {
+        return next;
     }
     Next::Enter(Operation { stage: Stage::Establish, ..operation.clone() })
+}
+
+/// Waits for a while for replicas that apply what they have received.
+fn wait_for_appliers(facts: &Facts<'_>) -> Option<Next> {
+    let (report, _) = answers(facts.reports).find(|(_, told)| {
+        !told.applied.contains(&told.received) && told.sources.iter().all(|at| at.applying)
+    })?;
+    let why = || Next::Wait(format!("{} applies what it has received", report.name));
+    facts.is_patient().then(why)
 }
 
 fn establish(operation: &Operation, facts: &Facts<'_>) -> Next {

@@ -15,8 +15,9 @@ use crate::session::action::{Outbox, Replay, Request, Retry, Trouble, World, ind
 use crate::session::diagnostics::Listed;
 use crate::session::failure::Failure;
 use crate::session::pending::Ask;
+use crate::session::pin::Pin;
 use crate::session::release::Carried;
-use crate::session::retry::{is_plain_rollback, may_have_rolled_back};
+use crate::session::retry::{is_plain_rollback, may_have_rolled_back, stays_inside};
 use crate::session::step::Step;
 use crate::session::transcript::{Command, Next, Transcript};
 use crate::session::{Exchange, Own, Phase, Session};
@@ -74,7 +75,12 @@ impl Session {
             return false;
         }
         if begins || !within {
-            self.transcript.get_or_insert_default().begin();
+            let transcript = self.transcript.get_or_insert_default();
+            transcript.begin();
+            if self.pins.has(Pin::NextTransaction) {
+                // It has characteristics that were set for it alone.
+                transcript.seal();
+            }
         }
         let limit = world.group.transaction_replay_limit;
         let Some(transcript) = self.transcript.as_deref() else { return false };
@@ -124,23 +130,7 @@ impl Session {
     fn is_repeatable(&self, class: &Class, transcript: &Transcript) -> bool {
         // What the link had before the transaction, no other link has.
         let numbers = class.effects.any(Effects::LAST_INSERT_ID) && !transcript.has_numbered();
-        let known = matches!(
-            class.verb,
-            Verb::Begin
-                | Verb::Select
-                | Verb::Insert
-                | Verb::Update
-                | Verb::Delete
-                | Verb::Replace
-                | Verb::With
-                | Verb::Values
-                | Verb::Table
-                | Verb::Show
-                | Verb::Describe
-                | Verb::Explain
-                | Verb::Savepoint
-                | Verb::Do
-        );
+        let known = class.verb == Verb::Begin || stays_inside(class.verb);
         let streamed = self.pending.as_ref().is_some_and(|pending| pending.way.body.is_some());
         // A function may write where no transaction reaches.
         let function = class.reason == Reason::Function;

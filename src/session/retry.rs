@@ -64,25 +64,29 @@ fn sent_in_transaction(class: &Class) -> Verdict {
     match class.verb {
         Verb::Rollback if is_plain_rollback(class) => Verdict::DoneByItself,
         Verb::Rollback if !class.multi => Verdict::TransactionLost,
-        Verb::Select
-        | Verb::Insert
-        | Verb::Update
-        | Verb::Delete
-        | Verb::Replace
-        | Verb::With
-        | Verb::Values
-        | Verb::Table
-        | Verb::Show
-        | Verb::Describe
-        | Verb::Explain
-        | Verb::Savepoint
-        | Verb::Do
-            if !may_commit =>
-        {
-            Verdict::TransactionLost
-        }
+        verb if stays_inside(verb) && !may_commit => Verdict::TransactionLost,
         _ => Verdict::OutcomeUnknown,
     }
+}
+
+/// Whether a statement with this verb leaves the transaction around it open, by the verb alone.
+pub(super) fn stays_inside(verb: Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Select
+            | Verb::Insert
+            | Verb::Update
+            | Verb::Delete
+            | Verb::Replace
+            | Verb::With
+            | Verb::Values
+            | Verb::Table
+            | Verb::Show
+            | Verb::Describe
+            | Verb::Explain
+            | Verb::Savepoint
+            | Verb::Do
+    )
 }
 
 /// Whether it only ends the transaction: another one that it begins would be missing.

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::{Facts, Next, answers, follows, heir, readied, turned};
+use super::{Facts, Next, answers, follows, heir, readied, turned, wait_for_appliers};
 use crate::failover::candidate;
 use crate::failover::order::{Order, Place, What};
 use crate::failover::record::{Operation, Stage};
@@ -209,13 +209,8 @@ fn catch_up(operation: &Operation, facts: &Facts<'_>) -> Next {
         return Next::Act(vec![Order { node: heir.node, what }]);
     }
     // Turned to another source, a replica fetches anew what it has not applied.
-    let behind = answers(facts.reports).find(|(_, told)| {
-        !told.applied.contains(&told.received) && told.sources.iter().all(|at| at.applying)
-    });
-    if let Some((report, _)) = behind
-        && facts.is_patient()
-    {
-        return Next::Wait(format!("{} applies what it has received", report.name));
+    if let Some(next) = wait_for_appliers(facts) {
+        return next;
     }
     Next::Enter(Operation { stage: Stage::Establish, ..operation.clone() })
 }

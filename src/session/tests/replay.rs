@@ -192,6 +192,16 @@ fn what_cannot_be_done_again_ends_with_its_server() {
         let (code, ..) = rig.told_error();
         assert!(matches!(code, 1213 | 1105), "{sql}: {code}");
     }
+    // Another transaction would have other characteristics.
+    let mut rig = Rig::new();
+    let sql = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE";
+    let told =
+        [Change::TransactionCharacteristics(b"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;")];
+    rig.ask(Primary, sql, &ok_with(1, AUTO, &told));
+    rig.ask(Primary, "BEGIN", &ok_with(1, OPEN, &[Change::TransactionCharacteristics(b"")]));
+    rig.event(Event::LinkClosed(Primary));
+    rig.client(&query("DELETE FROM t"));
+    told_of_loss(&mut rig);
     // A table without transactions keeps what was written.
     let mut rig = Rig::new();
     rig.ask(Primary, "BEGIN", &ok(1, OPEN));
