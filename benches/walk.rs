@@ -31,8 +31,16 @@ const CAPS: Capabilities = Capabilities(
 );
 const MARIADB: MariadbCapabilities = MariadbCapabilities(0);
 
+/// Status flags outside of a transaction, and in one.
+const AUTOCOMMIT: u8 = 2;
+const OPEN: u8 = 3;
+
 /// A result of one column with `rows` rows of 120 bytes, as both protocols send it.
 fn result(rows: usize, binary: bool) -> Vec<u8> {
+    result_with(rows, binary, AUTOCOMMIT)
+}
+
+fn result_with(rows: usize, binary: bool, status: u8) -> Vec<u8> {
     let mut wire = Vec::new();
     let mut seq = packet::write(&mut wire, 1, &[1]);
     let mut definition = b"\x03def\x03app\x05bench\x05bench\x01c\x01c\x0c".to_vec();
@@ -44,7 +52,7 @@ fn result(rows: usize, binary: bool) -> Vec<u8> {
     for _ in 0..rows {
         seq = packet::write(&mut wire, seq, &row);
     }
-    packet::write(&mut wire, seq, &[0xFE, 0, 0, 2, 0, 0, 0]);
+    packet::write(&mut wire, seq, &[0xFE, 0, 0, status, 0, 0, 0]);
     wire
 }
 
@@ -220,6 +228,24 @@ fn session_cases() -> Vec<Case> {
     let request = packet_of(b"\x16SELECT c FROM bench WHERE id=?");
     stage.exchange(&request, &prepared);
     let execute = packet_of(&[0x17, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 0, 101, 0, 0, 0]);
+    let mut transaction = Stage::new();
+    let answer = |status| {
+        let mut wire = Vec::new();
+        packet::write(&mut wire, 1, &[0, 0, 0, status, 0, 0, 0]);
+        wire
+    };
+    let [begin, read, commit] =
+        [&b"\x03BEGIN"[..], b"\x03SELECT c FROM bench WHERE id=50021", b"\x03COMMIT"]
+            .map(packet_of);
+    let (opened, rows, ended) = (answer(OPEN), result_with(1, false, OPEN), answer(AUTOCOMMIT));
+    let transaction = move || {
+        transaction.exchange(black_box(&begin), &opened);
+        for _ in 0..8 {
+            transaction.exchange(black_box(&read), &rows);
+        }
+        transaction.exchange(black_box(&commit), &ended);
+    };
+    cases.push(("session_ten", Box::new(transaction)));
     cases
         .push(("session_prepared", Box::new(move || stage.exchange(black_box(&execute), &binary))));
     cases

@@ -75,10 +75,13 @@ impl Session {
             return false;
         }
         if begins || !within {
+            // A server with a query cache does not tell of transactions while that is used.
+            let untold = self.server_facts(world, slot).is_some_and(|facts| facts.query_cache);
+            // It has characteristics that were set for it alone.
+            let special = self.pins.has(Pin::NextTransaction);
             let transcript = self.transcript.get_or_insert_default();
             transcript.begin();
-            if self.pins.has(Pin::NextTransaction) {
-                // It has characteristics that were set for it alone.
+            if untold || special {
                 transcript.seal();
             }
         }

@@ -1,10 +1,12 @@
 //! Open transactions whose server is lost: done again on the next one, or told.
 
+use std::sync::Arc;
+
 use super::fixture::*;
 use crate::protocol::reply;
 use crate::protocol::session_track::Change;
 use crate::session::action::{Event, Replay, Request};
-use crate::topology::NodeId;
+use crate::topology::{NodeId, ServerFacts};
 
 fn count(rig: &Rig, outcome: Replay) -> usize {
     let is_it = |request: &&Request| matches!(request, Request::Replayed(o) if *o == outcome);
@@ -199,6 +201,17 @@ fn what_cannot_be_done_again_ends_with_its_server() {
         [Change::TransactionCharacteristics(b"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;")];
     rig.ask(Primary, sql, &ok_with(1, AUTO, &told));
     rig.ask(Primary, "BEGIN", &ok_with(1, OPEN, &[Change::TransactionCharacteristics(b"")]));
+    rig.event(Event::LinkClosed(Primary));
+    rig.client(&query("DELETE FROM t"));
+    told_of_loss(&mut rig);
+    // Where the query cache is used, servers do not tell what a transaction does.
+    let mut rig = Rig::new();
+    rig.topology(|topology| {
+        for node in &mut topology.nodes {
+            node.facts = Some(Arc::new(ServerFacts { query_cache: true, ..facts() }));
+        }
+    });
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
     rig.event(Event::LinkClosed(Primary));
     rig.client(&query("DELETE FROM t"));
     told_of_loss(&mut rig);
