@@ -15,6 +15,7 @@ use crate::session::action::{Outbox, Replay, Request, Retry, Trouble, World, ind
 use crate::session::diagnostics::Listed;
 use crate::session::failure::Failure;
 use crate::session::pending::Ask;
+use crate::session::phrase::QUERY_CACHE;
 use crate::session::pin::Pin;
 use crate::session::release::Carried;
 use crate::session::retry::{is_plain_rollback, may_have_rolled_back, stays_inside};
@@ -75,8 +76,8 @@ impl Session {
             return false;
         }
         if begins || !within {
-            // A server with a query cache does not tell of transactions while that is used.
-            let untold = self.server_facts(world, slot).is_some_and(|facts| facts.query_cache);
+            // While a session uses MariaDB's query cache it is not told of transactions.
+            let untold = self.state.variable(QUERY_CACHE).is_some();
             // It has characteristics that were set for it alone.
             let special = self.pins.has(Pin::NextTransaction);
             let transcript = self.transcript.get_or_insert_default();
