@@ -18,7 +18,7 @@ use crate::failover::execute::Failed;
 use crate::failover::order::{Order, What};
 use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::{Report, Told, told_by};
-use crate::failover::standing;
+use crate::failover::standing::{self, Check};
 use crate::failover::surgeon::{LiveSurgeon, Surgeon};
 use crate::failover::survey::PATIENCE;
 use crate::failover::upkeep;
@@ -341,7 +341,8 @@ impl<S: Surgeon> Keeper<S> {
             Return::Sound | Return::Unsure(_) => {
                 // Its settings may be those of before they were mended: that is written down
                 // before it takes a write.
-                let lossless = self.loses_nothing(&reports, node, head);
+                let checks = standing::check(&reports, Some(node.id));
+                let lossless = self.loses_nothing(&checks, &reports, head);
                 let writes = !head.is_read_only();
                 if writes && !self.note_members(&reports, topology, node, lossless).await {
                     return;
@@ -403,7 +404,7 @@ impl<S: Surgeon> Keeper<S> {
         let checks = standing::check(&reports, Some(node.id));
         let mode = standing::mode(&checks);
         self.kept.standings = standing::Mode::ALL.map(|at| (at.word(), at == mode)).to_vec();
-        let lossless = self.loses_nothing(&reports, node, head);
+        let lossless = self.loses_nothing(&checks, &reports, head);
         if !self.note_members(&reports, topology, node, lossless).await {
             return;
         }
@@ -493,8 +494,8 @@ impl<S: Surgeon> Keeper<S> {
 
     /// Whether a failover would lose nothing: no commit is acknowledged without a replica, and what
     /// was acknowledged before that was so has reached one meanwhile.
-    fn loses_nothing(&mut self, reports: &[Report], node: &Node, head: &Told) -> bool {
-        if !standing::is_lossless(&standing::check(reports, Some(node.id))) {
+    fn loses_nothing(&mut self, checks: &[Check], reports: &[Report], head: &Told) -> bool {
+        if !standing::is_lossless(checks) {
             self.unguarded = None;
             return false;
         }

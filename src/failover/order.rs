@@ -3,6 +3,7 @@
 use crate::config::address;
 use crate::config::failover::ReplicationAccount;
 use crate::failover::report::Told;
+use crate::failover::standing;
 use crate::topology::{Flavour, NodeId};
 
 /// Something that one server is to do.
@@ -77,7 +78,7 @@ impl What {
     #[must_use]
     pub fn statements(&self, told: &Told) -> Vec<String> {
         let words = Words::of(told);
-        let Words { replica, source } = words;
+        let replica = words.replica;
         match self {
             Self::StartApplier => vec![format!("START {replica} SQL_THREAD")],
             Self::StopReceiver => vec![format!("STOP {replica} IO_THREAD")],
@@ -103,15 +104,11 @@ impl What {
                 all.push(format!("START {replica}"));
                 all
             }
-            Self::Fence => fencing(told, source),
+            Self::Fence => fencing(told),
             Self::Close => {
                 // Who holds tables locked, or has a long statement, is not waited for.
                 let bounded = "SET SESSION lock_wait_timeout = 2".to_owned();
-                let closed = match told.flavour {
-                    Flavour::MariaDb => "SET GLOBAL read_only = 1",
-                    Flavour::MySql => "SET GLOBAL super_read_only = 1",
-                };
-                vec![bounded, closed.to_owned()]
+                vec![bounded, closing(told.flavour)]
             }
             Self::CatchUp(position) => vec![match told.flavour {
                 Flavour::MariaDb => format!("SELECT MASTER_GTID_WAIT({}, 1)", quoted(position)),
@@ -204,21 +201,20 @@ impl Words {
 }
 
 /// What closes a server whose clients are gone, and ends its asking for acknowledgements.
-fn fencing(told: &Told, source: &str) -> Vec<String> {
-    let new = format!("rpl_semi_sync_{}_enabled", source.to_lowercase());
-    let names = [new.as_str(), "rpl_semi_sync_master_enabled"];
-    let asks = names.into_iter().find(|name| told.is_on(name));
-    let asks = asks.map(|name| format!("SET GLOBAL {name} = 0"));
+fn fencing(told: &Told) -> Vec<String> {
+    let asks = standing::asking(told).map(|name| format!("SET GLOBAL {name} = 0"));
+    let closed = [closing(told.flavour)];
     match told.flavour {
-        Flavour::MariaDb => {
-            let closed = "SET GLOBAL read_only = 1".to_owned();
-            [closed].into_iter().chain(asks).collect()
-        }
+        Flavour::MariaDb => closed.into_iter().chain(asks).collect(),
         // Commits whose clients were cut off wait on, and this would wait for them.
-        Flavour::MySql => {
-            let closed = "SET GLOBAL super_read_only = 1".to_owned();
-            asks.into_iter().chain([closed]).collect()
-        }
+        Flavour::MySql => asks.into_iter().chain(closed).collect(),
+    }
+}
+
+fn closing(flavour: Flavour) -> String {
+    match flavour {
+        Flavour::MariaDb => "SET GLOBAL read_only = 1".to_owned(),
+        Flavour::MySql => "SET GLOBAL super_read_only = 1".to_owned(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::health::observation::{Failure, Source};
 use crate::topology::gtid::{GtidSet, MariaDbState};
-use crate::topology::{Flavour, NodeId};
+use crate::topology::{Flavour, Node, NodeId};
 
 /// The variable that tells servers apart.
 pub const SERVER_ID: &str = "server_id";
@@ -56,6 +56,13 @@ pub struct Told {
 #[must_use]
 pub fn told_by(reports: &[Report], node: NodeId) -> Option<&Told> {
     reports.iter().find(|report| report.node == node).and_then(Report::told)
+}
+
+/// Whether a source is this server: by its address, or by the id that the server has told.
+#[must_use]
+pub fn is_at(source: &Source, node: &Node, told: Option<&Told>) -> bool {
+    let same_id = told.is_some_and(|told| told.server_id() == source.server_id);
+    source.address() == *node.address || source.server_id != 0 && same_id
 }
 
 impl Report {

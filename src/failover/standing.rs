@@ -264,10 +264,10 @@ pub fn acknowledging(told: &Told) -> bool {
     told.counter(&CLIENTS).is_some_and(|clients| clients >= acknowledgements(told))
 }
 
-/// Whether commits wait for acknowledgements there.
+/// The setting by which commits wait for acknowledgements there; `None` where they do not.
 #[must_use]
-pub fn asks_for_acknowledgements(told: &Told) -> bool {
-    ASKS.iter().any(|name| told.is_on(name))
+pub fn asking(told: &Told) -> Option<&'static str> {
+    ASKS.into_iter().find(|name| told.is_on(name))
 }
 
 fn acknowledgements(told: &Told) -> u64 {

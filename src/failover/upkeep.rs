@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::config::failover::ReplicationAccount;
 use crate::failover::order::{Order, Place, What};
-use crate::failover::report::{Report, Told, told_by};
+use crate::failover::report::{Report, Told, is_at, told_by};
 use crate::failover::standing;
 use crate::health::observation::Source;
 use crate::topology::{Flavour, Node, NodeId, Topology};
@@ -53,7 +53,7 @@ pub fn look(facts: &Facts<'_>) -> Upkeep {
     }
     let acknowledges = |told: &Told| {
         standing::mends(told, false).is_empty()
-            && told.sources.iter().any(|source| source.receiving && is_at(source, node, head))
+            && told.sources.iter().any(|source| source.receiving && is_at(source, node, Some(head)))
     };
     let mends = standing::mends(head, true);
     // Waiting for replicas begins when there is one that can be waited for.
@@ -74,11 +74,13 @@ fn replica(
     found: &mut Upkeep,
 ) {
     let mut order = |what| found.orders.push(Order { node: report.node, what });
-    let asks = standing::asks_for_acknowledgements(told);
+    let asks = standing::asking(told).is_some();
     match told.sources.as_slice() {
         [] if !told.is_read_only() || asks => return order(What::Fence),
         [] => {}
-        [source] if is_at(source, node, head) && !source.receiver_stopped && source.applying => {
+        [source]
+            if is_at(source, node, Some(head)) && !source.receiver_stopped && source.applying =>
+        {
             // Received from a former primary that came back before it was turned away from it.
             if let Some(errant) = own(told, head, Some(source)).filter(|_| source.receiving) {
                 let why = format!("it has transactions of its own: {errant}");
@@ -95,7 +97,7 @@ fn replica(
             }
             return;
         }
-        [source] if is_at(source, node, head) => return start(report, told, head, found),
+        [source] if is_at(source, node, Some(head)) => return start(report, told, head, found),
         // It follows one that follows: a chain is somebody's wish.
         [source] if is_live_replica(facts, source) => return,
         [_] => {}
@@ -156,17 +158,11 @@ fn start(report: &Report, told: &Told, head: &Told, found: &mut Upkeep) {
     found.left_out.push((report.name.to_string(), why));
 }
 
-/// Whether a source is this server.
-fn is_at(source: &Source, node: &Node, told: &Told) -> bool {
-    source.address() == *node.address
-        || source.server_id != 0 && source.server_id == told.server_id()
-}
-
 fn is_live_replica(facts: &Facts<'_>, source: &Source) -> bool {
     facts.reports.iter().any(|report| {
         let node = facts.topology.node(report.node);
         report.told().is_some_and(|told| {
-            let it = node.is_some_and(|node| is_at(source, node, told));
+            let it = node.is_some_and(|node| is_at(source, node, Some(told)));
             it && !told.sources.is_empty()
         })
     })

@@ -203,6 +203,18 @@ fn role(
     if primary.is_none() && was_primary && out_of_use { Role::Primary } else { Role::Unknown }
 }
 
+/// Notes in the trail where the primary of the topology that was assembled is.
+pub fn note_position(trail: &mut Trail, topology: &Topology, members: &[Member]) {
+    let Some(primary) = topology.primary else { return };
+    trail.follow(primary);
+    if let Some(member) = members.get(usize::from(primary.0))
+        && let Some(seen) = member.judgement.seen()
+        && let Some(at) = member.judgement.seen_until()
+    {
+        trail.push(at, seen.executed.clone());
+    }
+}
+
 fn lag(trail: &Trail, member: &Member, applied: &GtidSet) -> Option<Duration> {
     let by_position = member.judgement.seen_at().and_then(|at| trail.lag(applied, at));
     by_position.or_else(|| {

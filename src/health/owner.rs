@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::config::{Group, Monitor, RoleHint, resolve};
-use crate::health::assemble::{Appointment, Input, Member, Overrides, assemble};
+use crate::health::assemble::{Appointment, Input, Member, Overrides, assemble, note_position};
 use crate::health::cell::Publisher;
 use crate::health::judge::{Hysteresis, Judgement, SignalKind};
 use crate::health::observation::Observation;
@@ -39,8 +39,6 @@ where
     watchers: Vec<Option<Watcher>>,
     overrides: Overrides,
     trail: Trail,
-    /// Whose positions the trail holds.
-    trail_of: Option<NodeId>,
     topology: Topology,
     publisher: Publisher,
     probe: F,
@@ -83,7 +81,6 @@ where
             watchers: Vec::new(),
             overrides: Overrides { appointment, ..Overrides::default() },
             trail: Trail::default(),
-            trail_of: None,
             publisher,
             probe,
             observing,
@@ -150,16 +147,7 @@ where
             now: Instant::now().into_std(),
         };
         let next = assemble(&self.topology, &input);
-        if next.primary.is_some() && next.primary != self.trail_of {
-            self.trail.clear();
-            self.trail_of = next.primary;
-        }
-        if let Some(primary) = next.primary.and_then(|id| self.members.get(usize::from(id.0)))
-            && let Some(seen) = primary.judgement.seen()
-            && let Some(at) = primary.judgement.seen_until()
-        {
-            self.trail.push(at, seen.executed.clone());
-        }
+        note_position(&mut self.trail, &next, &self.members);
         let changed = next.generation != self.topology.generation;
         if changed {
             self.log(&next);

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::topology::NodeId;
 use crate::topology::gtid::GtidSet;
 
 /// Steps kept. When full, the older half is thinned, so the trail reaches back further and
@@ -12,9 +13,19 @@ const STEPS_MAX: usize = 128;
 #[derive(Debug, Default)]
 pub struct Trail {
     steps: Vec<(Instant, GtidSet)>,
+    /// Whose positions they are.
+    of: Option<NodeId>,
 }
 
 impl Trail {
+    /// From now on these are the positions of this server.
+    pub fn follow(&mut self, primary: NodeId) {
+        if self.of != Some(primary) {
+            self.clear();
+            self.of = Some(primary);
+        }
+    }
+
     /// Notes that the primary was at `position` at `at`. Standing still adds nothing.
     pub fn push(&mut self, at: Instant, position: GtidSet) {
         if self.steps.last().is_some_and(|(_, last)| *last == position) {

@@ -220,10 +220,7 @@ impl Session {
     fn bound_to_former_primary(&mut self, world: &mut World<'_>, node: NodeId, out: &mut Outbox) {
         let server = self.name_of(world, node);
         let pins = self.binding_pins();
-        if self.can_be_repeated(Held::Primary) {
-            let asked = self.asked_of_link();
-            self.drop_link(Held::Primary, out);
-            self.suspend(asked);
+        if self.leave_primary(out) {
             return self.proceed(world, out);
         }
         self.drop_link(Held::Primary, out);

@@ -18,7 +18,7 @@ use crate::session::pending::Ask;
 use crate::session::phrase::QUERY_CACHE;
 use crate::session::pin::Pin;
 use crate::session::release::Carried;
-use crate::session::retry::{is_plain_rollback, may_have_rolled_back, stays_inside};
+use crate::session::retry::{MAY_COMMIT, is_plain_rollback, may_have_rolled_back, stays_inside};
 use crate::session::step::Step;
 use crate::session::transcript::{Command, Next, Transcript};
 use crate::session::{Exchange, Own, Phase, Session};
@@ -33,12 +33,8 @@ pub(super) struct Asked {
 }
 
 /// What a statement may do that cannot be done again, or not be told from the text.
-const UNREPEATABLE: Effects = Effects::OPAQUE
-    .with(Effects::DDL)
-    .with(Effects::ACCOUNTS)
-    .with(Effects::LOCK)
+const UNREPEATABLE: Effects = MAY_COMMIT
     .with(Effects::UNLOCK)
-    .with(Effects::XA)
     .with(Effects::TEMP_TABLE)
     .with(Effects::TEXT_PREPARE)
     .with(Effects::HANDLER_OPEN)
@@ -49,7 +45,6 @@ const UNREPEATABLE: Effects = Effects::OPAQUE
     .with(Effects::KILL)
     .with(Effects::TOPOLOGY)
     .with(Effects::COUNTERS)
-    .with(Effects::SET)
     .with(Effects::SET_STATEMENT)
     .with(Effects::ROLE)
     .with(Effects::USER_VAR_WRITE)
@@ -80,8 +75,7 @@ impl Session {
             let untold = self.state.variable(QUERY_CACHE).is_some();
             // It has characteristics that were set for it alone.
             let special = self.pins.has(Pin::NextTransaction);
-            let transcript = self.transcript.get_or_insert_default();
-            transcript.begin();
+            let transcript = self.transcript.insert(Box::default());
             if untold || special {
                 transcript.seal();
             }
@@ -119,15 +113,19 @@ impl Session {
         let Some(statement) = self.statements.get(id) else { return false };
         let plain = statement.long_data.is_empty() && expect == Expect::Execute;
         let payload = packet::payload(&pending.wire, pending.wire.len());
-        let types = statement.types.as_deref();
-        let caps = self.login.capabilities;
-        let rebound = execute::rebind(&payload, id, statement.parameters, types, caps);
-        let (true, Ok(rebound)) = (plain, rebound) else {
+        let (parameters, caps) = (statement.parameters, self.login.capabilities);
+        let payload = match execute::types(&payload, parameters, caps) {
+            Ok(Some(_)) => Ok(payload),
+            // They may be those of an execution before.
+            Ok(None) => execute::rebind(&payload, id, parameters, statement.types.as_deref(), caps)
+                .map(|rebound| rebound.payload.into()),
+            Err(malformed) => Err(malformed),
+        };
+        let (true, Ok(payload)) = (plain, payload) else {
             transcript.seal();
             return false;
         };
-        let text = &statement.text;
-        let command = Command::Execution { id, text, payload: &rebound.payload };
+        let command = Command::Execution { id, text: &statement.text, payload: &payload };
         transcript.note(&command, expect, watching, limit)
     }
 
@@ -198,6 +196,18 @@ impl Session {
             && !self.doubtful
     }
 
+    /// Leaves the primary's link for another one: the transaction that is open there is done again,
+    /// if that is possible.
+    pub(super) fn leave_primary(&mut self, out: &mut Outbox) -> bool {
+        if !self.can_be_repeated(Held::Primary) {
+            return false;
+        }
+        let asked = self.asked_of_link();
+        self.drop_link(Held::Primary, out);
+        self.suspend(asked);
+        true
+    }
+
     /// What the client may ask of its previous statement: taken before the link is forgotten.
     pub(super) fn asked_of_link(&mut self) -> Asked {
         Asked {
@@ -236,12 +246,9 @@ impl Session {
     ) -> bool {
         // A primary that is known to be read-only is so by a client's wish.
         let known = world.topology.primary_node().is_some_and(|at| at.id == node && at.read_only);
-        if known || !self.can_be_repeated(Held::Primary) {
+        if known || !self.leave_primary(out) {
             return false;
         }
-        let asked = self.asked_of_link();
-        self.drop_link(Held::Primary, out);
-        self.suspend(asked);
         if let Some(pending) = self.pending.as_mut() {
             pending.way.refusal = Some((refusal.to_vec(), world.topology.generation));
             pending.way.decision = None;
@@ -394,7 +401,8 @@ impl Session {
                     transcript.was_prepared(number, ok.id);
                 }
             }
-            _ => transcript.was_numbered(),
+            Step::ReplayNumber(_) => transcript.was_numbered(),
+            _ => {}
         }
     }
 

@@ -28,6 +28,14 @@ pub enum Verdict {
     AnswerCut,
 }
 
+/// What may commit the open transaction, other than the beginning of another one.
+pub(super) const MAY_COMMIT: Effects = Effects::OPAQUE
+    .with(Effects::DDL)
+    .with(Effects::ACCOUNTS)
+    .with(Effects::LOCK)
+    .with(Effects::XA)
+    .with(Effects::SET);
+
 /// Decides for one request. `in_transaction` is the state before the request; `repeated` says
 /// that it has been repeated once already.
 #[must_use]
@@ -50,17 +58,8 @@ pub fn after_link_loss(
 
 /// The transaction died with its connection unless the statement itself may have committed it.
 fn sent_in_transaction(class: &Class) -> Verdict {
-    let may_commit = class.multi
-        || class.effects.any(
-            Effects::OPAQUE
-                .with(Effects::DDL)
-                .with(Effects::ACCOUNTS)
-                .with(Effects::BEGIN)
-                .with(Effects::BEGIN_READ_ONLY)
-                .with(Effects::LOCK)
-                .with(Effects::XA)
-                .with(Effects::SET),
-        );
+    let begins = Effects::BEGIN.with(Effects::BEGIN_READ_ONLY);
+    let may_commit = class.multi || class.effects.any(MAY_COMMIT.with(begins));
     match class.verb {
         Verb::Rollback if is_plain_rollback(class) => Verdict::DoneByItself,
         Verb::Rollback if !class.multi => Verdict::TransactionLost,

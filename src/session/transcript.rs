@@ -106,12 +106,6 @@ pub(super) enum Next {
 }
 
 impl Transcript {
-    /// Forgets everything: another transaction begins.
-    pub(super) fn begin(&mut self) {
-        *self = Self { bytes: std::mem::take(&mut self.bytes), ..Self::default() };
-        self.bytes.clear();
-    }
-
     /// Something happened that cannot be done again; what was kept is given back.
     pub(super) fn seal(&mut self) {
         *self = Self { sealed: true, ..Self::default() };

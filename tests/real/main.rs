@@ -5,6 +5,8 @@
 //! (`CI=true`) a missing family fails them.
 
 mod administration;
+#[path = "../chance/mod.rs"]
+mod chance;
 mod clients;
 mod compression;
 mod daemon;

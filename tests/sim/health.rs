@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman::config::RoleHint;
-use pointsman::health::assemble::{Appointment, Input, Member, Overrides, assemble};
+use pointsman::health::assemble::{Appointment, Input, Member, Overrides, assemble, note_position};
 use pointsman::health::cell::{Publisher, TopologyCell, cell};
 use pointsman::health::judge::{Hysteresis, Judgement};
 use pointsman::health::observation::{Failure, FailureKind, Observation};
 use pointsman::health::trail::Trail;
 use pointsman::health::{Command, Health as Handle};
-use pointsman::topology::{Condition, NodeId, Topology};
+use pointsman::topology::{Condition, Topology};
 use tokio::sync::mpsc;
 
 use crate::server::{Life, Server};
@@ -29,7 +29,6 @@ pub(crate) struct Health {
     members: Vec<Member>,
     overrides: Overrides,
     trail: Trail,
-    trail_of: Option<NodeId>,
     topology: Topology,
     publisher: Publisher,
     cell: Arc<TopologyCell>,
@@ -57,7 +56,6 @@ impl Health {
             members: servers.iter().map(member).collect(),
             overrides: Overrides::default(),
             trail: Trail::default(),
-            trail_of: None,
             topology: Topology::empty("main"),
             publisher,
             cell,
@@ -86,16 +84,7 @@ impl Health {
         let input =
             Input { members: &self.members, overrides: &self.overrides, trail: &self.trail, now };
         let next = assemble(&self.topology, &input);
-        if next.primary.is_some() && next.primary != self.trail_of {
-            self.trail.clear();
-            self.trail_of = next.primary;
-        }
-        if let Some(primary) = next.primary.and_then(|id| self.members.get(usize::from(id.0)))
-            && let Some(seen) = primary.judgement.seen()
-            && let Some(at) = primary.judgement.seen_until()
-        {
-            self.trail.push(at, seen.executed.clone());
-        }
+        note_position(&mut self.trail, &next, &self.members);
         let changed = next.generation != self.topology.generation;
         self.topology = next;
         self.publisher.publish(self.topology.clone());

@@ -28,6 +28,8 @@ use crate::server::{Applier, Txn};
 use crate::surgeon::Modelled;
 use crate::world::{Event, Heal, Shape, World, ms};
 
+#[path = "../chance/mod.rs"]
+mod chance;
 mod checks;
 mod clients;
 mod faults;

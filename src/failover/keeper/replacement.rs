@@ -95,6 +95,11 @@ impl<S: Surgeon> Keeper<S> {
         self.well_at.map_or_else(recorded, |at| self.surgeon.now() - at)
     }
 
+    /// How long the present stage of a change of the primary has taken.
+    fn elapsed(&self) -> Duration {
+        self.surgeon.now() - self.since
+    }
+
     /// What speaks against a failover before anybody is asked.
     fn may_fail_over(&self, group: &Group) -> Result<(), String> {
         let settings = &group.failover;
@@ -121,7 +126,7 @@ impl<S: Surgeon> Keeper<S> {
         operation: Operation,
     ) {
         if let Some(missing) = self.is_not_found(topology, &operation)
-            && (self.surgeon.now() - self.started) < FIND_MAX
+            && self.surgeon.now() - self.started < FIND_MAX
         {
             let under_way = operation.describe();
             return self.say(format!("{under_way}: {missing} has not been found yet"));
@@ -161,7 +166,7 @@ impl<S: Surgeon> Keeper<S> {
                 Next::Done
                     if operation.kind == Kind::Switchover
                         && !self.is_published(&operation)
-                        && (self.surgeon.now() - self.since) < PUBLISH_MAX =>
+                        && self.elapsed() < PUBLISH_MAX =>
                 {
                     // Who ordered it may rely on it once there is an answer.
                     self.health.probe_now();
@@ -225,15 +230,12 @@ impl<S: Surgeon> Keeper<S> {
         let facts = plan::Facts { account: account.as_ref(), unfinished, ..facts };
         match plan::next(operation, &facts) {
             Next::Act(_) | Next::Wait(_)
-                if operation.stage == Stage::Revoke
-                    && (self.surgeon.now() - self.since) > REVOKE_MAX =>
+                if operation.stage == Stage::Revoke && self.elapsed() > REVOKE_MAX =>
             {
                 Next::GiveUp("the replicas do not stop receiving".to_owned())
             }
             Next::Wait(why)
-                if !is_planned
-                    && operation.is_reopening()
-                    && (self.surgeon.now() - self.since) > REOPEN_MAX =>
+                if !is_planned && operation.is_reopening() && self.elapsed() > REOPEN_MAX =>
             {
                 Next::GiveUp(why)
             }
@@ -282,7 +284,7 @@ impl<S: Surgeon> Keeper<S> {
             members: &self.record.members,
             lossy: settings.group.failover.max_loss == MaxLoss::Some,
             since_well: self.since_well(),
-            elapsed: (self.surgeon.now() - self.since),
+            elapsed: self.elapsed(),
             denied,
             account: None,
             unfinished: None,
@@ -311,7 +313,7 @@ impl<S: Surgeon> Keeper<S> {
             }
             self.in_doubt = false;
             self.health.probe_now();
-            let held = self.held_since.map_or(Duration::ZERO, |since| self.surgeon.now() - since);
+            let held = self.held();
             let (group, held_ms) = (&*topology.group, held.as_millis());
             tracing::warn!(group, epoch, from = former, to = heir, held_ms, "writes go on");
             (self.look_at, self.well_at) = (self.surgeon.now(), Some(self.surgeon.now()));

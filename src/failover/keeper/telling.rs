@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{Keeper, Keeping, appointment};
 use crate::config::failover::FailoverMode;
 use crate::failover::record::Kind;
@@ -27,13 +25,17 @@ impl<S: Surgeon> Keeper<S> {
         }
         let is_held =
             matches!(self.appointed, Appointment::Nobody(_)) || self.record.operation.is_some();
-        let held = self.held_since.map_or(Duration::ZERO, |since| self.surgeon.now() - since);
-        self.kept.held = self.held_before + held;
+        self.kept.held = self.held_before + self.held();
         if !is_held {
             self.held_before = self.kept.held;
         }
-        self.held_since = is_held.then(|| self.held_since.unwrap_or_else(Instant::now));
+        self.held_since = is_held.then(|| self.held_since.unwrap_or_else(|| self.surgeon.now()));
         self.publish();
+    }
+
+    /// How long nobody has taken the writes, this time.
+    pub(super) fn held(&self) -> Duration {
+        self.held_since.map_or(Duration::ZERO, |since| self.surgeon.now() - since)
     }
 
     /// Publishes its numbers.

@@ -7,7 +7,7 @@ use super::{Command, Keeper, PATIENCE, Settings, Unfinished};
 use crate::failover::order::Place;
 use crate::failover::plan::switchover;
 use crate::failover::record::{Operation, Record};
-use crate::failover::report::told_by;
+use crate::failover::report::{Report, told_by};
 use crate::failover::surgeon::Surgeon;
 use crate::topology::{Condition, Node, Topology};
 
@@ -18,7 +18,7 @@ impl<S: Surgeon> Keeper<S> {
         match command {
             Command::ExplainSwitchOver(to, reply) => {
                 let found = self.prepare(&settings, &topology, to.as_deref()).await;
-                let _ = reply.send(found.map(|operation| explain(&operation, &topology)));
+                let _ = reply.send(found.map(|(operation, _)| explain(&operation, &topology)));
             }
             Command::SwitchOver(to, reply) => {
                 match self.switch_over(&settings, &topology, to.as_deref()).await {
@@ -54,9 +54,8 @@ impl<S: Surgeon> Keeper<S> {
         topology: &Topology,
         to: Option<&str>,
     ) -> Result<(), String> {
-        let operation = self.prepare(settings, topology, to).await?;
+        let (operation, reports) = self.prepare(settings, topology, to).await?;
         let node = self.primary(topology)?;
-        let reports = self.ask_all(settings, topology).await;
         if self.account(settings, topology, (node, &reports)).await.is_none() {
             let why = &self.keeping.load().doing;
             let name = &node.name;
@@ -68,17 +67,16 @@ impl<S: Surgeon> Keeper<S> {
         if !self.write_down(record).await {
             return Err(self.keeping.load().doing.clone());
         }
-        self.since = self.surgeon.now();
         Ok(())
     }
 
-    /// The switchover that there may be; nothing is changed yet.
+    /// The switchover that there may be, and what servers said of it; nothing is changed yet.
     async fn prepare(
         &mut self,
         settings: &Settings,
         topology: &Topology,
         to: Option<&str>,
-    ) -> Result<Operation, String> {
+    ) -> Result<(Operation, Vec<Report>), String> {
         let node = self.primary(topology)?;
         let name = &node.name;
         if self.in_doubt {
@@ -101,7 +99,7 @@ impl<S: Surgeon> Keeper<S> {
         if address.and_then(Place::of).is_none() {
             return Err(format!("{}: others cannot follow it by a unix socket", heir.name));
         }
-        Ok(Operation::switchover(name, &heir.name))
+        Ok((Operation::switchover(name, &heir.name), reports))
     }
 
     /// Begins a failover, if there may be one.

@@ -12,7 +12,7 @@ use super::{Facts, Next, answers, follows, heir, readied, turned, wait_for_appli
 use crate::failover::candidate;
 use crate::failover::order::{Order, Place, What};
 use crate::failover::record::{Operation, Stage};
-use crate::failover::report::{Report, SUPER_READ_ONLY, Told, told_by};
+use crate::failover::report::{Report, SUPER_READ_ONLY, Told, is_at, told_by};
 use crate::failover::standing;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Flavour, Node, NodeId, Topology};
@@ -106,11 +106,7 @@ fn may_hand_over(
         Condition::Excluded => return Err("it is excluded: INCLUDE it first".to_owned()),
     }
     let head = told_by(reports, primary.id);
-    let from_primary = |source: &&crate::health::observation::Source| {
-        let same_id = head.is_some_and(|head| head.server_id() == source.server_id);
-        source.address() == *primary.address || source.server_id != 0 && same_id
-    };
-    let Some(source) = told.sources.iter().find(from_primary) else {
+    let Some(source) = told.sources.iter().find(|source| is_at(source, primary, head)) else {
         return Err(format!("it does not replicate from {}", primary.name));
     };
     if !source.receiving {
@@ -242,7 +238,7 @@ fn hand_over(operation: &Operation, facts: &Facts<'_>) -> Next {
         Ok(more) => orders.extend(more),
         Err(why) => return Next::GiveUp(why),
     }
-    let lacks = standing::asks_for_acknowledgements(told) && !standing::acknowledging(told);
+    let lacks = standing::asking(told).is_some() && !standing::acknowledging(told);
     // Followed it is only when it follows nobody itself.
     if told.sources.is_empty() {
         orders.extend(turned((heir, told), facts));

@@ -4,6 +4,7 @@
 use pointsman::provider::Flavour;
 
 use super::script::{Case, Place, Step};
+use crate::chance::SplitMix;
 
 /// What a statement may do, known because it was made that way: the judge's word, not the
 /// classifier's.
@@ -17,25 +18,17 @@ pub(super) enum Effect {
     Either,
 }
 
-/// A stream of numbers (splitmix64).
+/// A stream of numbers, and what is made of them.
 #[derive(Debug, Clone)]
-pub(super) struct Chance(u64);
+pub(super) struct Chance(SplitMix);
 
 impl Chance {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5DEE_CE66)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        Self(SplitMix::new(seed))
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).expect("small")
+        usize::try_from(self.0.next() % bound as u64).expect("small")
     }
 
     fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
