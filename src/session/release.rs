@@ -8,7 +8,7 @@
 use crate::protocol::command;
 use crate::protocol::flags::Status;
 use crate::router::policy::Held;
-use crate::router::{Class, Effects, Kind, Verb, rewrite};
+use crate::router::{Class, Effects, Kind, Verb, found, rewrite};
 use crate::session::action::{Outbox, Request, World, index};
 use crate::session::pending::Ask;
 use crate::session::phrase::rows_statement;
@@ -363,7 +363,7 @@ impl Session {
                 // It counts when all is over.
                 Flavour::MySql => false,
                 Flavour::MariaDb => {
-                    exchange.rows || was_executed(exchange.error) && self.executes_subquery()
+                    exchange.rows || was_executed(exchange.error) && self.runs_query(class)
                 }
             };
         }
@@ -371,16 +371,21 @@ impl Session {
             return true;
         }
         if class.multi {
-            return exchange.rows || self.executes_subquery();
+            return exchange.rows || self.runs_query(class);
         }
         match (flavour, class.verb) {
             (_, Verb::Select | Verb::Values | Verb::Table | Verb::With | Verb::Describe) => true,
             (_, Verb::Show) => exchange.rows && !self.shows_without_query(),
             (Flavour::MySql, Verb::Do | Verb::Update) => true,
-            (_, verb) if verb.changes_rows() => self.executes_subquery(),
+            (_, verb) if verb.changes_rows() => self.runs_query(class),
             (Flavour::MySql, _) => false,
-            (Flavour::MariaDb, _) => !exchange.rows && self.executes_subquery(),
+            (Flavour::MariaDb, _) => !exchange.rows && self.runs_query(class),
         }
+    }
+
+    fn runs_query(&self, class: &Class) -> bool {
+        let verb = if class.multi { Verb::Other } else { class.verb };
+        found::runs_query(self.pending_text(), verb, &self.state.dialect)
     }
 
     /// Whether the pending request wants FOUND_ROWS, which the session's other link has.
