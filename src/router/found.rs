@@ -73,7 +73,7 @@ fn changes_several_tables(sql: &[u8], verb: Verb, dialect: &Dialect) -> bool {
         }
         if token.is_word(kw::FROM) {
             names_first = false;
-        } else if names_first && !is_modifier(&is) && token.is_identifier() {
+        } else if names_first && !is_modifier(is) && token.is_identifier() {
             // DELETE t FROM ...
             return true;
         }
