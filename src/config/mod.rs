@@ -141,6 +141,8 @@ pub struct Group {
     /// How much of an open transaction is kept so that it can be done again on another primary,
     /// bytes; 0 keeps nothing.
     pub transaction_replay_limit: usize,
+    /// Whether a write whose answer was lost is told its outcome.
+    pub commit_outcome: CommitOutcome,
     /// TLS towards clients.
     pub tls: ClientTls,
     /// TLS towards servers.
@@ -177,6 +179,7 @@ impl Default for Group {
             links: Links::default(),
             inspect_limit: 1 << 20,
             transaction_replay_limit: 1 << 20,
+            commit_outcome: CommitOutcome::default(),
             tls: ClientTls::default(),
             server_tls: ServerTls::default(),
             server_compression: ServerCompression::default(),
@@ -184,6 +187,30 @@ impl Default for Group {
             proxy_protocol_to_servers: false,
             users: Vec::new(),
             failover: Failover::default(),
+        }
+    }
+}
+
+/// What is known of a commit whose answer was lost with its server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// Nothing: the client is told so (08007).
+    #[default]
+    Unknown,
+    /// A row that is written with it tells.
+    Known,
+}
+
+impl CommitOutcome {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Unknown, Self::Known];
+
+    /// The word of the configuration file.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Known => "known",
         }
     }
 }

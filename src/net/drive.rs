@@ -488,6 +488,7 @@ impl Drive {
             Request::Waited(outcome) => metrics.replica_wait(outcome.into()),
             Request::Retried(retry) => metrics.retried(retry.into()),
             Request::Replayed(outcome) => metrics.replayed(outcome.into()),
+            Request::Resolved(outcome) => metrics.resolved(outcome.into()),
             Request::HeldFor(waited) => self.worker.held(self.seat.group(), waited),
             Request::Dial { .. }
             | Request::ChangeUser(_)

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::control::{GroupDigests, LinkRow, SessionRow, WorkerRequest};
-use crate::metrics::{ReplicaWait, Retry, TransactionReplay};
+use crate::metrics::{LostCommit, ReplicaWait, Retry, TransactionReplay};
 use crate::net::group::GroupHandle;
 use crate::net::seat::{Ring, Seat};
 use crate::net::worker::{Served, Worker};
-use crate::session::action::{Replay, WaitOutcome};
+use crate::session::action::{Replay, Resolved, WaitOutcome};
 use crate::session::pin::Pin;
 use crate::session::{self, Session};
 use crate::topology::NodeId;
@@ -134,6 +134,16 @@ impl From<Replay> for TransactionReplay {
         match outcome {
             Replay::Alike => Self::Alike,
             Replay::Differed => Self::Differed,
+        }
+    }
+}
+
+impl From<Resolved> for LostCommit {
+    fn from(outcome: Resolved) -> Self {
+        match outcome {
+            Resolved::Committed => Self::Committed,
+            Resolved::RolledBack => Self::RolledBack,
+            Resolved::Unknown => Self::Unknown,
         }
     }
 }

@@ -35,7 +35,11 @@ impl Session {
         let bounded = self.bounds_idle_transactions();
         let survives = self.can_be_repeated(slot) && !bounded;
         let asked = survives.then(|| self.asked_of_link());
+        let witnessed = self.commit_under_way(slot);
         self.link_forgotten(slot, &link);
+        if let Some(witnessed) = witnessed {
+            self.commit_lost(witnessed);
+        }
         if let Some(asked) = asked {
             self.suspend(asked);
         }
@@ -170,7 +174,13 @@ impl Session {
         let Some(pending) = self.pending.as_ref() else { return };
         let streamed = pending.way.body.is_some() || matches!(self.phase, Phase::Uploading(..));
         let progress = if forwarded { Progress::Answering } else { Progress::Sent };
-        let verdict = verdict_on(pending, progress, was_in_transaction);
+        // A write in a transaction of ours, of which the end was not sent.
+        let undone = self.exchange().is_some_and(|exchange| exchange.wrapped);
+        let verdict = match verdict_on(pending, progress, was_in_transaction) {
+            Verdict::OutcomeUnknown if undone && pending.way.repeated => Verdict::TransactionLost,
+            Verdict::OutcomeUnknown if undone => Verdict::Again,
+            verdict => verdict,
+        };
         match self.amended(verdict, streamed, pins) {
             Verdict::Again => {
                 if let Some(pending) = self.pending.as_mut() {
@@ -197,6 +207,9 @@ impl Session {
                 self.transaction_gone();
                 self.say_ok(out);
                 self.finished_here(world, 0, out);
+            }
+            Verdict::OutcomeUnknown if self.asks_for_outcome() && !streamed => {
+                self.again(world, node, out);
             }
             Verdict::OutcomeUnknown => {
                 self.fail(world, &Failure::OutcomeUnknown { server }, 1, out);
@@ -262,6 +275,7 @@ impl Session {
             return self.again(world, node, out);
         }
         match refusal {
+            Some(_) if self.asks_for_outcome() && !overload => self.outcome_unknown(world, out),
             Some(error) if !overload => {
                 // The server's own verdict on this account: as on a direct connection.
                 packet::write(&mut out.client, 1, &error);
@@ -309,6 +323,9 @@ impl Session {
         let Some(pending) = self.pending.as_mut() else { return };
         let until = *pending.way.hold_until.get_or_insert(world.now + world.group.hold);
         if world.now >= until {
+            if self.asks_for_outcome() {
+                return self.outcome_unknown(world, out);
+            }
             if let Some(error) = refusal {
                 packet::write(&mut out.client, 1, &error);
                 return self.finished_here(world, 1040, out);

@@ -90,6 +90,11 @@ impl Carried {
         }
     }
 
+    /// The previous statement's ROW_COUNT is what its answer told: its link has another one.
+    pub(super) fn rows_are_as_told(&mut self) {
+        self.rows = self.told;
+    }
+
     /// The previous statement's ROW_COUNT is a server's to tell.
     pub(super) fn forget_rows(&mut self) {
         self.rows = None;
@@ -287,7 +292,7 @@ impl Session {
         }
         if self.last == Some(slot) {
             self.last = None;
-            self.carried.rows = i64::try_from(rows).ok();
+            self.carried.rows = self.carried.rows.or(i64::try_from(rows).ok());
             if self.carried.found_on.is_none() {
                 self.carried.found = self.carried.found.or(found);
             }

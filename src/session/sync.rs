@@ -44,6 +44,9 @@ impl Session {
         if link.bare {
             return Some(Step::SetUp);
         }
+        if let Some(step) = self.first_witness_step(slot) {
+            return Some(step);
+        }
         if self.must_ask_for_mark(slot) {
             return Some(Step::AskMark);
         }
@@ -103,7 +106,7 @@ impl Session {
         if let Some(step) = self.prepared_step(slot) {
             return Some(step);
         }
-        self.listing_step(slot)
+        self.listing_step(slot).or_else(|| self.witness_step(slot))
     }
 
     /// The statement mentions user variables, and what they are is known on the primary's link
@@ -249,6 +252,7 @@ impl Session {
             Step::EndReplicaTransaction => b"COMMIT AND NO CHAIN NO RELEASE".to_vec(),
             Step::ReopenOnPrimary => b"START TRANSACTION READ ONLY".to_vec(),
             Step::ReplayNumber(number) => format!("SET insert_id={number}").into_bytes(),
+            Step::Witness(step) => self.witness_text(*step),
             Step::Reset
             | Step::Option(_)
             | Step::Schema(_)
@@ -385,6 +389,7 @@ impl Session {
             Step::Ping => self.pinged = false,
             Step::ReplayPrepare(_) | Step::ReplayNumber(_) | Step::Replay => self.replay_made(&own),
             Step::Whom(_) => return self.whom_known(world, &own.reply, out),
+            Step::Witness(step) => return self.witness_step_done(world, step, &own.reply, out),
             Step::ReopenOnPrimary => {
                 self.transaction = Some(Held::Primary);
                 if let Some(pending) = self.pending.as_mut() {
