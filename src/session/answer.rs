@@ -50,6 +50,11 @@ impl Session {
         }
     }
 
+    /// The name of a server, for messages.
+    pub(super) fn name_of(&self, world: &World<'_>, node: NodeId) -> String {
+        world.topology.node(node).map_or_else(|| format!("#{node}"), |node| node.name.to_string())
+    }
+
     pub(super) fn close(&mut self, now: Instant, out: &mut Outbox) {
         if matches!(self.phase, Phase::Closed) {
             return;

@@ -568,11 +568,6 @@ impl Session {
         to.extend_from_slice(&pending.wire);
         overwrite(to, at, &on_link.id.to_le_bytes())
     }
-
-    /// The name of a server, for messages.
-    pub(super) fn name_of(&self, world: &World<'_>, node: NodeId) -> String {
-        world.topology.node(node).map_or_else(|| format!("#{node}"), |node| node.name.to_string())
-    }
 }
 
 /// A plain read of unqualified names in a host-local schema (performance_schema, sys, mysql)

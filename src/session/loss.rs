@@ -174,22 +174,16 @@ impl Session {
         let Some(pending) = self.pending.as_ref() else { return };
         let streamed = pending.way.body.is_some() || matches!(self.phase, Phase::Uploading(..));
         let progress = if forwarded { Progress::Answering } else { Progress::Sent };
-        // A write in a transaction of ours, of which the end was not sent.
-        let undone = self.exchange().is_some_and(|exchange| exchange.wrapped);
-        let verdict = match verdict_on(pending, progress, was_in_transaction) {
-            Verdict::OutcomeUnknown if undone && pending.way.repeated => Verdict::TransactionLost,
-            Verdict::OutcomeUnknown if undone => Verdict::Again,
-            verdict => verdict,
-        };
+        let verdict = verdict_on(pending, progress, was_in_transaction);
         match self.amended(verdict, streamed, pins) {
+            verdict if !streamed && self.can_be_found_out(verdict) => {
+                self.again(world, node, out);
+            }
             Verdict::Again => {
                 if let Some(pending) = self.pending.as_mut() {
                     pending.way.repeated = true;
                 }
                 out.requests.push(Request::Retried(Retry::LinkLost));
-                self.again(world, node, out);
-            }
-            Verdict::TransactionLost if self.is_suspended() && !streamed => {
                 self.again(world, node, out);
             }
             Verdict::TransactionLost => {
@@ -207,9 +201,6 @@ impl Session {
                 self.transaction_gone();
                 self.say_ok(out);
                 self.finished_here(world, 0, out);
-            }
-            Verdict::OutcomeUnknown if self.asks_for_outcome() && !streamed => {
-                self.again(world, node, out);
             }
             Verdict::OutcomeUnknown => {
                 self.fail(world, &Failure::OutcomeUnknown { server }, 1, out);
@@ -238,13 +229,28 @@ impl Session {
     /// What the class of a request does not tell of its being lost.
     fn amended(&self, verdict: Verdict, streamed: bool, pins: Pins) -> Verdict {
         let reads = self.pending.as_ref().is_some_and(|pending| pending.class.kind == Kind::Read);
+        let repeated = self.pending.as_ref().is_some_and(|pending| pending.way.repeated);
+        // A write in a transaction of ours, of which the end was not sent.
+        let undone = self.exchange().is_some_and(|exchange| exchange.wrapped);
         match verdict {
+            Verdict::OutcomeUnknown if undone && repeated => Verdict::TransactionLost,
+            Verdict::OutcomeUnknown if undone => Verdict::Again,
             // The transaction may have been rolled back before, and this have run by itself.
             Verdict::TransactionLost if self.doubtful && !reads => Verdict::OutcomeUnknown,
             Verdict::Again if !pins.is_empty() => Verdict::AnswerCut,
             Verdict::Again if streamed => Verdict::OutcomeUnknown,
             Verdict::DoneByItself if self.chains_transactions() => Verdict::TransactionLost,
             verdict => verdict,
+        }
+    }
+
+    /// Whether the next primary tells what becomes of the request: the transaction around it is
+    /// done again there, or it is asked whether it was committed.
+    fn can_be_found_out(&self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::TransactionLost => self.is_suspended(),
+            Verdict::OutcomeUnknown => self.asks_for_outcome(),
+            Verdict::Again | Verdict::DoneByItself | Verdict::AnswerCut => false,
         }
     }
 

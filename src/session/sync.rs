@@ -63,15 +63,8 @@ impl Session {
             let kept = |step: &Step| matches!(step, Step::Role(_) | Step::Schema(_));
             return self.state_step(slot).filter(kept);
         }
-        match pending.way.trackers {
-            Trackers::Wanted => return Some(Step::ShowTrackers),
-            // A SET would be the previous statement.
-            Trackers::Ours if link.untracked && !self.needs_the_last() => {
-                return Some(Step::Track);
-            }
-            // Shown on another link, which was lost since.
-            Trackers::Shown if !link.untracked => return Some(Step::ShowTrackers),
-            Trackers::Ours | Trackers::Shown => {}
+        if let Some(step) = self.trackers_step(link, pending.way.trackers) {
+            return Some(step);
         }
         if let Some(option) = self.option
             && link.option != self.option
@@ -107,6 +100,17 @@ impl Session {
             return Some(step);
         }
         self.listing_step(slot).or_else(|| self.witness_step(slot))
+    }
+
+    fn trackers_step(&self, link: &Link, trackers: Trackers) -> Option<Step> {
+        match trackers {
+            Trackers::Wanted => Some(Step::ShowTrackers),
+            // A SET would be the previous statement.
+            Trackers::Ours if link.untracked && !self.needs_the_last() => Some(Step::Track),
+            // Shown on another link, which was lost since.
+            Trackers::Shown if !link.untracked => Some(Step::ShowTrackers),
+            Trackers::Ours | Trackers::Shown => None,
+        }
     }
 
     /// The statement mentions user variables, and what they are is known on the primary's link

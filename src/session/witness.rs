@@ -25,8 +25,15 @@ use crate::session::step::Step;
 use crate::session::{Exchange, Phase, Session};
 use crate::topology::{Flavour, NodeId};
 
-/// The table; docs/session.md says how it is made.
 const TABLE: &str = "pointsman.commit_witness";
+
+/// The statements that make the table; accounts that write need SELECT, INSERT and UPDATE on it.
+pub const WITNESS_TABLE: [&str; 2] = [
+    "CREATE DATABASE IF NOT EXISTS pointsman",
+    "CREATE TABLE IF NOT EXISTS pointsman.commit_witness (link BINARY(16) NOT NULL PRIMARY KEY, \
+     number BIGINT UNSIGNED NOT NULL, \
+     written TIMESTAMP DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP) ENGINE=InnoDB",
+];
 
 /// Numbers of rows that were asked have this bit: nobody writes them on.
 const ASKED: u64 = 1 << 63;

@@ -46,8 +46,12 @@ fn asks_row(rig: &mut Rig, affected: u64, number: u64) {
     assert!(sql.starts_with("UPDATE pointsman.commit_witness"), "{sql}");
     assert!(sql.ends_with("WHERE link = x'00000000000000000000000000000000'"), "{sql}");
     let mut answer = Vec::new();
-    reply::Ok { status: AUTO, affected, insert_id: number, ..reply::Ok::default() }
-        .encode(&mut answer, 1, 0x00, CAPS);
+    reply::Ok { status: AUTO, affected, insert_id: number, ..reply::Ok::default() }.encode(
+        &mut answer,
+        1,
+        0x00,
+        CAPS,
+    );
     rig.server(Primary, &answer);
 }
 
