@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::failover::Failover;
+use crate::config::outcome::CommitOutcome;
 use crate::config::tls::{ClientTls, ServerTls};
 use crate::config::units::Secret;
 
 pub mod address;
 pub mod failover;
+pub mod outcome;
 pub mod raw;
 pub mod resolve;
 pub mod show;
@@ -187,30 +189,6 @@ impl Default for Group {
             proxy_protocol_to_servers: false,
             users: Vec::new(),
             failover: Failover::default(),
-        }
-    }
-}
-
-/// What is known of a commit whose answer was lost with its server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum CommitOutcome {
-    /// Nothing: the client is told so (08007).
-    #[default]
-    Unknown,
-    /// A row that is written with it tells.
-    Known,
-}
-
-impl CommitOutcome {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Unknown, Self::Known];
-
-    /// The word of the configuration file.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Known => "known",
         }
     }
 }

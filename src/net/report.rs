@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::outcome::CommitOutcome;
 use crate::control::{GroupDigests, LinkRow, SessionRow, WorkerRequest};
 use crate::metrics::{LostCommit, ReplicaWait, Retry, TransactionReplay};
 use crate::net::group::GroupHandle;
@@ -136,6 +137,21 @@ impl From<Replay> for TransactionReplay {
             Replay::Differed => Self::Differed,
         }
     }
+}
+
+/// Says why commits of a user are not witnessed. Once by link: links are few, and live long.
+pub(super) fn unwitnessed(seat: &Seat, node: NodeId, code: u16) {
+    let identity = seat.identity.borrow();
+    let user = identity.as_ref().map_or(&b""[..], |identity| &identity.hello.user);
+    tracing::warn!(
+        group = %seat.group().name,
+        node = %node,
+        user = %user.escape_ascii(),
+        code,
+        "commit_outcome: the user cannot write to {}; make it (docs/session.md says how), and \
+         grant SELECT, INSERT and UPDATE on it",
+        CommitOutcome::TABLE,
+    );
 }
 
 impl From<Resolved> for LostCommit {

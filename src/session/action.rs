@@ -127,6 +127,8 @@ pub enum Request {
     Retried(Retry),
     /// A transaction was done again.
     Replayed(Replay),
+    /// Commits on a link have no witness: the server has refused to make its row, by this code.
+    Unwitnessed(NodeId, u16),
     /// A commit whose answer was lost has been asked after.
     Resolved(Resolved),
     /// A request waited this long for a primary.

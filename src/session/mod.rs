@@ -60,7 +60,6 @@ mod user_variables;
 mod witness;
 
 pub use phrase::setup_statement;
-pub use witness::WITNESS_TABLE;
 
 #[cfg(test)]
 mod tests;

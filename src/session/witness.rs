@@ -9,7 +9,7 @@
 //! The question writes, too: it waits for whoever still has the row, and where a replica must
 //! acknowledge what is committed, its own answer proves that what it has found was acknowledged.
 
-use crate::config::CommitOutcome;
+use crate::config::outcome::CommitOutcome;
 use crate::protocol::flags::Status;
 use crate::protocol::packet;
 use crate::protocol::reply;
@@ -25,15 +25,7 @@ use crate::session::step::Step;
 use crate::session::{Exchange, Phase, Session};
 use crate::topology::{Flavour, NodeId};
 
-const TABLE: &str = "pointsman.commit_witness";
-
-/// The statements that make the table; accounts that write need SELECT, INSERT and UPDATE on it.
-pub const WITNESS_TABLE: [&str; 2] = [
-    "CREATE DATABASE IF NOT EXISTS pointsman",
-    "CREATE TABLE IF NOT EXISTS pointsman.commit_witness (link BINARY(16) NOT NULL PRIMARY KEY, \
-     number BIGINT UNSIGNED NOT NULL, \
-     written TIMESTAMP DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP) ENGINE=InnoDB",
-];
+const TABLE: &str = CommitOutcome::TABLE;
 
 /// Numbers of rows that were asked have this bit: nobody writes them on.
 const ASKED: u64 = 1 << 63;
@@ -370,9 +362,13 @@ impl Session {
         let code = reply::Err::code_of(error);
         let closed = primary_is_read_only(code, reply::Err::message_of(error));
         match step {
-            WitnessStep::Enrol => self.on_link(Held::Primary, |link| {
+            WitnessStep::Enrol => {
+                let Some(link) = self.link_mut(Held::Primary) else { return };
                 link.witness = if closed { Witness::Later } else { Witness::Refused };
-            }),
+                if !closed {
+                    out.requests.push(Request::Unwitnessed(link.facts.node, code));
+                }
+            }
             WitnessStep::Begin => self.set_guard(Guard::Impossible),
             WitnessStep::Write => return self.row_refused(world, error, out),
             WitnessStep::Commit if closed => {

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable as _;
 use pointsman::app::tasks;
+use pointsman::config::outcome::CommitOutcome;
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{self, APP, KEEPER, ROOT};
 use pointsman::provider::server::Server;
-use pointsman::session::WITNESS_TABLE;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -294,7 +294,7 @@ async fn where_outcomes_are_known_no_client_notices_that_the_primary_is_killed()
     for flavour in servers::flavours() {
         let cluster = prepared(flavour).await;
         let primary = cluster.primary().expect("a primary");
-        primary.run(&WITNESS_TABLE).await.expect("the table of witnesses");
+        primary.run(&CommitOutcome::MAKE_TABLE).await.expect("the table of witnesses");
         let keeps = "[groups.main.failover]\nmode = \"auto\"\nanti_flap = \"0\"";
         let group = format!("commit_outcome = \"known\"\n{keeps}");
         let proxy = in_front_of(&cluster, &group).await;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{DAY, Reader, SECOND};
+use crate::config::outcome::CommitOutcome;
 use crate::config::raw::{self, Scalar};
-use crate::config::{CommitOutcome, Links, ServerCompression};
+use crate::config::{Links, ServerCompression};
 
 impl Reader<'_> {
     /// How links to the group's servers are compressed.

@@ -1,8 +1,8 @@
 //! Commits whose answer is lost, where a row tells their outcome.
 
 use super::fixture::*;
-use crate::config::CommitOutcome;
 use crate::config::failover::FailoverMode;
+use crate::config::outcome::CommitOutcome;
 use crate::protocol::reply;
 use crate::protocol::session_track::Change;
 use crate::session::action::{Event, Request, Resolved};
