@@ -3,8 +3,8 @@
 use crate::protocol::flags::Status;
 use crate::protocol::packet;
 use crate::protocol::reply;
-use crate::router::Kind;
 use crate::router::policy::Held;
+use crate::router::{Effects, Kind, Verb};
 use crate::session::action::{NoLink, Outbox, Request, Retry, Trouble, World, index};
 use crate::session::failure::Failure;
 use crate::session::links::Link;
@@ -168,14 +168,15 @@ impl Session {
         let was_in_transaction =
             self.exchange().map_or(in_transaction, |exchange| exchange.in_transaction);
         let server = self.name_of(world, node);
-        if in_transaction {
-            self.transaction_gone();
-        }
         let Some(pending) = self.pending.as_ref() else { return };
         let streamed = pending.way.body.is_some() || matches!(self.phase, Phase::Uploading(..));
         let progress = if forwarded { Progress::Answering } else { Progress::Sent };
         let verdict = verdict_on(pending, progress, was_in_transaction);
-        match self.amended(verdict, streamed, pins) {
+        let verdict = self.amended(verdict, streamed, pins);
+        if in_transaction {
+            self.transaction_gone();
+        }
+        match verdict {
             verdict if !streamed && self.can_be_found_out(verdict) => {
                 self.again(world, node, out);
             }
@@ -233,6 +234,9 @@ impl Session {
         // A write in a transaction of ours, of which the end was not sent.
         let undone = self.exchange().is_some_and(|exchange| exchange.wrapped);
         match verdict {
+            Verdict::OutcomeUnknown if pins.is_empty() && self.commits_nothing() => {
+                Verdict::DoneByItself
+            }
             Verdict::OutcomeUnknown if undone && repeated => Verdict::TransactionLost,
             Verdict::OutcomeUnknown if undone => Verdict::Again,
             // The transaction may have been rolled back before, and this have run by itself.
@@ -242,6 +246,16 @@ impl Session {
             Verdict::DoneByItself if self.chains_transactions() => Verdict::TransactionLost,
             verdict => verdict,
         }
+    }
+
+    /// The end of a read-only transaction: there is nothing of which it could be unknown.
+    fn commits_nothing(&self) -> bool {
+        let Some(class) = self.pending.as_ref().map(|pending| pending.class) else { return false };
+        self.state.status.has(Status::IN_TRANS_READONLY)
+            && class.verb == Verb::Commit
+            && !class.multi
+            && !class.effects.any(Effects::CHAIN)
+            && !self.chains_transactions()
     }
 
     /// Whether the next primary tells what becomes of the request: the transaction around it is
