@@ -241,6 +241,8 @@ impl Session {
             Verdict::OutcomeUnknown if undone => Verdict::Again,
             // The transaction may have been rolled back before, and this have run by itself.
             Verdict::TransactionLost if self.doubtful && !reads => Verdict::OutcomeUnknown,
+            // Or be open still.
+            Verdict::Again if self.doubtful && !reads => Verdict::OutcomeUnknown,
             Verdict::Again if !pins.is_empty() => Verdict::AnswerCut,
             Verdict::Again if streamed => Verdict::OutcomeUnknown,
             Verdict::DoneByItself if self.chains_transactions() => Verdict::TransactionLost,
