@@ -190,12 +190,8 @@ impl Session {
             Verdict::TransactionLost => {
                 self.phase = Phase::Idle;
                 self.transaction_gone();
-                let failure = if pins.is_empty() {
-                    Failure::TransactionLost { server }
-                } else {
-                    Failure::StateLost { server, pins }
-                };
-                self.fail(world, &failure, 1, out);
+                let failure = Failure::TransactionLost { server: server.clone() };
+                self.fail(world, &or_state_lost(failure, server, pins), 1, out);
             }
             Verdict::DoneByItself => {
                 self.phase = Phase::Idle;
@@ -213,12 +209,8 @@ impl Session {
                 None => self.close(world.now, out),
             },
             Verdict::AnswerCut => {
-                let failure = if pins.is_empty() {
-                    Failure::AnswerCut { server }
-                } else {
-                    Failure::StateLost { server, pins }
-                };
-                self.fail(world, &failure, 1, out);
+                let failure = Failure::AnswerCut { server: server.clone() };
+                self.fail(world, &or_state_lost(failure, server, pins), 1, out);
             }
         }
         if streamed {
@@ -361,6 +353,11 @@ impl Session {
         self.redial_at = Some((world.now + REDIAL).min(until));
         self.enter(Phase::Holding, world.now);
     }
+}
+
+/// What went down with the link is worse than what became of the request.
+fn or_state_lost(failure: Failure, server: String, pins: Pins) -> Failure {
+    if pins.is_empty() { failure } else { Failure::StateLost { server, pins } }
 }
 
 /// What becomes of a request whose link broke. Commands without text that change nothing but
