@@ -21,7 +21,7 @@ impl CommitOutcome {
     pub const MAKE_TABLE: [&str; 2] = [
         "CREATE DATABASE IF NOT EXISTS pointsman",
         "CREATE TABLE IF NOT EXISTS pointsman.commit_witness (link BINARY(16) PRIMARY KEY, \
-         number BIGINT UNSIGNED NOT NULL, \
+         number BIGINT UNSIGNED NOT NULL, asked INT UNSIGNED NOT NULL DEFAULT 0, \
          written TIMESTAMP DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP) ENGINE=InnoDB",
     ];
 

@@ -27,9 +27,6 @@ use crate::topology::{Flavour, NodeId};
 
 const TABLE: &str = CommitOutcome::TABLE;
 
-/// Numbers of rows that were asked have this bit: nobody writes them on.
-const ASKED: u64 = 1 << 63;
-
 /// No right to the table, or no table (1044, 1049, 1054, 1142, 1143, 1146): nothing was written.
 const NOT_OURS: [u16; 6] = [1044, 1049, 1054, 1142, 1143, 1146];
 
@@ -218,7 +215,7 @@ impl Session {
             WitnessStep::Rollback => "ROLLBACK AND NO CHAIN NO RELEASE".to_owned(),
             WitnessStep::Ask => match self.guard() {
                 Guard::Lost(Written { name, .. }) => format!(
-                    "UPDATE {TABLE} SET number = LAST_INSERT_ID(number) | {ASKED} \
+                    "UPDATE {TABLE} SET number = LAST_INSERT_ID(number), asked = asked + 1 \
                      WHERE link = x'{name:032x}'"
                 ),
                 _ => String::new(),

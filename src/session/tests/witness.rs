@@ -145,7 +145,7 @@ fn a_commit_that_was_not_made_is_made_on_the_next_primary() {
 
 #[test]
 fn a_row_that_is_missing_or_has_another_number_proves_nothing() {
-    for (affected, number) in [(0, 0), (1, 2), (1, 1 << 63)] {
+    for (affected, number) in [(0, 0), (1, 2), (1, 7)] {
         let mut rig = committing();
         fails_over(&mut rig);
         asks_row(&mut rig, affected, number);
@@ -177,6 +177,16 @@ fn where_nobody_can_be_asked_the_outcome_is_unknown() {
     rig.event(Event::LinkClosed(Primary));
     rig.dial_failed(Primary, Some(err_payload(1045, "denied")));
     assert_eq!(rig.told_error().1, "08007");
+}
+
+#[test]
+fn a_question_that_is_lost_is_asked_again() {
+    let mut rig = committing();
+    fails_over(&mut rig);
+    assert!(rig.sent_sql(Primary).starts_with("UPDATE"));
+    fails_over(&mut rig);
+    asks_row(&mut rig, 1, 1);
+    assert_eq!(rig.told(), ok(1, AUTO));
 }
 
 #[test]
