@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use pointsman::cli::{self, CheckArgs, Cli, Command, EXIT_USAGE, Format, ServeArgs};
+use pointsman::cli::{self, CheckArgs, Cli, Command, EXIT_USAGE, Format, ServeArgs, verbs};
 use pointsman::failover::standing::Mode;
 use pointsman::{app, demo, provider, tools};
 
@@ -27,6 +27,10 @@ fn main() -> ExitCode {
             Err(error) => failed(error, EXIT_USAGE),
         },
         Command::Check(args) => check(&args),
+        Command::Verb(verb) => match block_on(verbs::run(verb)) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => failed(error, 1),
+        },
         Command::Sandbox(args) => match block_on(provider::cli::run(args)) {
             Ok(Ok(())) => ExitCode::SUCCESS,
             Ok(Err(error)) => failed(error, 1),

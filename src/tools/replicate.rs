@@ -1,0 +1,189 @@
+//! `pointsman replicate` and `pointsman clone`: a server becomes a replica from nothing.
+
+use crate::config::Monitor;
+use crate::failover::order::{Order, Place, What};
+use crate::failover::report::is_at;
+use crate::failover::upkeep;
+use crate::health::observation::Failure;
+use crate::tools::choose::{self, Choice};
+pub use crate::tools::choose::{Method, Overwrite, Wanted};
+use crate::tools::inspect::inspect;
+use crate::tools::plan::{Act, Plan, VerbError};
+use crate::tools::preflight::{self, Inspection, Pair, Side};
+use crate::tools::scene::{Member, Scene};
+use crate::tools::seed::Seeding;
+use crate::topology::{Flavour, Role};
+
+/// From where the data comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Donor {
+    /// From the server that will be followed.
+    Source,
+    /// From the replica with the least to do, where there is one.
+    LeastLoaded,
+}
+
+/// Plans how `target` becomes a replica of the group's primary, or of the server `from`.
+///
+/// # Errors
+/// When it must not: a check fails, or it has data of its own that nobody said may be given up.
+pub async fn plan(
+    scene: &Scene,
+    verb: &'static str,
+    (from, target): (Option<&str>, &str),
+    wanted: Wanted,
+    donor: Donor,
+) -> Result<Plan, VerbError> {
+    let source = scene.source(from)?;
+    let replica = scene.member(target)?;
+    let mut plan = Plan::new(verb, &scene.group.name);
+    if source.node.id == replica.node.id {
+        let name = &source.node.name;
+        return Err(VerbError::Refused(format!("{name} is the server that others are to follow")));
+    }
+    if follows(source, replica) && wanted.overwrite == Overwrite::Refuse {
+        let (to, name) = (&source.node.name, &replica.node.name);
+        plan.notes.push(format!("{name} replicates from {to} already"));
+        return Ok(plan);
+    }
+    let account = scene.replication_account()?;
+    let (at_source, at_replica) = (
+        looked_into(scene, source, &account.user).await?,
+        looked_into(scene, replica, &account.user).await?,
+    );
+    let pair = Pair {
+        source: Side { node: source.node, told: source.told, more: &at_source },
+        replica: Side { node: replica.node, told: replica.told, more: &at_replica },
+        max_lag: scene.group.max_lag,
+    };
+    plan.findings = preflight::before(&pair);
+    plan.refuse_failed()?;
+    let own = upkeep::own(replica.told, source.told, None);
+    let choice = choose::choose(&pair, wanted, own.as_deref())?;
+    plan.notes.push(choice.why.clone());
+    if choice.copy {
+        may_copy(scene, &pair)?;
+    }
+    let place = Place::of(&source.node.address).ok_or_else(|| {
+        let name = &source.node.name;
+        VerbError::Refused(format!("{name}: others cannot follow it by a unix socket"))
+    })?;
+    if scene.group.failover.replication.is_none() {
+        let admit = Order { node: source.node.id, what: What::Admit(account.clone()) };
+        plan.tell(&source.node.name, admit, "the replica logs in by it");
+    }
+    if choice.copy {
+        let donor = donor_of(scene, source, donor);
+        copy(&mut plan, scene, (donor, replica, &at_replica), &choice);
+    }
+    let close = Order { node: replica.node.id, what: What::Close };
+    plan.tell(&replica.node.name, close, "what is written to a replica is lost to the others");
+    let goes_on = !choice.copy && !replica.told.executed.is_empty();
+    let what = match goes_on && replica.told.sources.is_empty() {
+        // It may have been a primary: its own writes count.
+        true => What::Follow(place, account),
+        false => What::Join(place, account),
+    };
+    let follow = Order { node: replica.node.id, what };
+    plan.tell(&replica.node.name, follow, "from there it gets everything new, by GTID");
+    await_following(&mut plan, source, replica);
+    Ok(plan)
+}
+
+/// Adds the wait until a server follows.
+pub(super) fn await_following(plan: &mut Plan, source: Member<'_>, replica: Member<'_>) {
+    let what = format!("is waited for until it has all that {} has now", source.node.name);
+    let act = Act::Await { replica: replica.node.id, source: source.node.id };
+    plan.push(&replica.node.name, what, "a replica that is behind is of no use", act);
+}
+
+/// Whether it replicates from the source, and both threads are at it.
+pub(super) fn follows(source: Member<'_>, replica: Member<'_>) -> bool {
+    let link = replica.told.sources.iter().find(|at| is_at(at, source.node, Some(source.told)));
+    link.is_some_and(|link| link.receiving && link.applying)
+}
+
+async fn looked_into(
+    scene: &Scene,
+    member: Member<'_>,
+    user: &str,
+) -> Result<Inspection, VerbError> {
+    let looking = inspect(&member.node.address, &scene.account, &scene.trust, user);
+    looking.await.map_err(|failure: Failure| {
+        VerbError::Refused(format!("{} was asked for its settings: {failure}", member.node.name))
+    })
+}
+
+/// Whether our account may copy everything; one that sees little would take a full server for an
+/// empty one.
+fn may_copy(scene: &Scene, pair: &Pair<'_>) -> Result<(), VerbError> {
+    let blind = [pair.source, pair.replica].into_iter().find(|side| !side.more.sees_everything);
+    match blind {
+        None => Ok(()),
+        Some(side) => {
+            let Monitor { user, .. } = &scene.account;
+            let name = &side.node.name;
+            Err(VerbError::Refused(format!(
+                "{user} may not see and change everything on {name}, which copying needs: name an \
+                 account that may, by --user and --password-file"
+            )))
+        }
+    }
+}
+
+/// The server that data is copied from.
+fn donor_of<'a>(scene: &'a Scene, source: Member<'a>, donor: Donor) -> Member<'a> {
+    if donor == Donor::Source {
+        return source;
+    }
+    let fit = scene
+        .topology
+        .nodes
+        .iter()
+        .filter(|node| node.role == Role::Replica && node.applying && node.condition.usable());
+    // Who takes the fewest reads has the least to do.
+    let best = fit.min_by_key(|node| (node.weight, node.lag));
+    best.and_then(|node| scene.member(&node.address).ok()).unwrap_or(source)
+}
+
+/// Adds the steps that bring the donor's data to the replica.
+fn copy(
+    plan: &mut Plan,
+    scene: &Scene,
+    (donor, replica, more): (Member<'_>, Member<'_>, &Inspection),
+    choice: &Choice,
+) {
+    let (node, told) = (replica.node, replica.told);
+    let settle = |statement: String| Order { node: node.id, what: What::Settle(statement) };
+    let why = "the operator gives up what it has";
+    if !told.sources.is_empty() {
+        plan.tell(&node.name, Order { node: node.id, what: What::Detach }, why);
+    }
+    if told.is_read_only() {
+        let why = "its data comes by statements";
+        plan.tell(&node.name, Order { node: node.id, what: What::Open }, why);
+    }
+    if choice.overwrite {
+        for (schema, _) in &more.tables {
+            let schema = schema.replace('`', "``");
+            plan.tell(&node.name, settle(format!("DROP DATABASE `{schema}`")), why);
+        }
+        let forget = match told.flavour {
+            Flavour::MySql if told.version >= 80_400 => "RESET BINARY LOGS AND GTIDS",
+            Flavour::MySql | Flavour::MariaDb => "RESET MASTER",
+        };
+        plan.tell(&node.name, settle(forget.to_owned()), why);
+        if told.flavour == Flavour::MariaDb {
+            plan.tell(&node.name, settle("SET GLOBAL gtid_slave_pos = ''".to_owned()), why);
+        }
+    }
+    let seeding = Seeding {
+        flavour: told.flavour,
+        from: donor.node.address.to_string(),
+        to: node.address.to_string(),
+        account: scene.account.clone(),
+        tls: scene.group.server_tls.clone(),
+    };
+    let what = format!("get all data and accounts of {}, as a dump that is piped", donor.node.name);
+    plan.push(&node.name, what, "it goes on from there", Act::Seed(Box::new(seeding)));
+}
