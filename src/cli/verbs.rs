@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::{ConfigArgs, Format, load, load_text, read_bounded, read_secret};
 use crate::config::failover::{FailoverMode, ReplicationAccount};
@@ -255,6 +255,7 @@ type Outcome = Result<u8, VerbError>;
 
 /// Carries a verb out, and prints what is worth telling; the exit code.
 pub async fn run(verb: Verb) -> u8 {
+    let format = verb.format();
     let outcome = match verb {
         Verb::Topology(TopologyVerb::Show { at }) => show(&at).await,
         Verb::Replicate(args) => replicate(&args, "replicate", Donor::Source).await,
@@ -266,9 +267,34 @@ pub async fn run(verb: Verb) -> u8 {
         Verb::Group(verb) => group(verb).await,
     };
     outcome.unwrap_or_else(|error| {
+        if format == Format::Json {
+            let why = json!({"outcome": error.word(), "why": error.to_string()});
+            print(format, String::new, || why);
+        }
         let _ = writeln!(io::stderr(), "pointsman: {error}");
         error.exit_code()
     })
+}
+
+impl Verb {
+    /// How it prints.
+    fn format(&self) -> Format {
+        match self {
+            Self::Topology(TopologyVerb::Show { at }) => at.format,
+            Self::Replicate(args) | Self::Clone(args) => args.at.format,
+            Self::Promote(args) | Self::Switchover(args) | Self::Failover(args) => args.at.format,
+            Self::Rejoin(args) => args.at.format,
+            Self::Group(
+                GroupVerb::Create { file, .. }
+                | GroupVerb::Add { file, .. }
+                | GroupVerb::Remove { file, .. }
+                | GroupVerb::SetWeight { file, .. }
+                | GroupVerb::Activate { file, .. }
+                | GroupVerb::Deactivate { file, .. },
+            ) => file.format,
+            Self::Group(GroupVerb::Health(args) | GroupVerb::Lookup(args)) => args.format,
+        }
+    }
 }
 
 fn config(args: &ConfigArgs) -> Result<Config, VerbError> {
@@ -302,12 +328,14 @@ async fn rejoin(args: &RejoinArgs) -> Outcome {
     let group = args.at.group.as_deref();
     let look = Look { group, account, guest: Some(&args.target) };
     let scene = Scene::look(&config, &look).await?;
-    let plan = if args.rebuild {
-        let wanted = Wanted { method: Method::Auto, overwrite: Overwrite::Allow };
-        let servers = (None, args.target.as_str());
-        replicate::plan(&scene, "rejoin", servers, wanted, Donor::LeastLoaded).await?
-    } else {
-        rejoin::plan(&scene, &args.target).await?
+    let plan = match rejoin::plan(&scene, &args.target).await {
+        // What it has is given up only where it cannot follow with it.
+        Err(VerbError::Refused(_)) if args.rebuild => {
+            let wanted = Wanted { method: Method::Auto, overwrite: Overwrite::Allow };
+            let servers = (None, args.target.as_str());
+            replicate::plan(&scene, "rejoin", servers, wanted, Donor::LeastLoaded).await?
+        }
+        plan => plan?,
     };
     carry_out(&plan, &scene, args.at.format, args.rehearsal).await
 }
@@ -466,13 +494,13 @@ async fn carry_out(
             }
         }
     }
-    let outcome = match (&failure, plan.steps.is_empty()) {
-        (Some(_), _) => "failed",
-        (None, true) => "nothing to do",
-        (None, false) if rehearsal.dry_run => "planned",
-        (None, false) => "done",
+    let outcome = match plan.steps.as_slice() {
+        [] => "nothing to do",
+        _ if rehearsal.dry_run => "planned",
+        _ => "done",
     };
-    if format == Format::Json {
+    // What failed is told by whoever shows errors.
+    if format == Format::Json && failure.is_none() {
         print(format, String::new, || plan.to_json(outcome, &told));
     }
     match failure {

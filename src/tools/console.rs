@@ -29,6 +29,21 @@ pub struct Console {
     password: Result<Secret, String>,
 }
 
+/// How a server stands, as the running proxy shows it.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// Its name.
+    pub(super) server: String,
+    /// Where it listens.
+    pub(super) address: String,
+    /// `primary`, `replica` or `unknown`.
+    pub(super) role: String,
+    /// `up`, `down` and others.
+    pub(super) condition: String,
+}
+
+// === impls ===
+
 impl Console {
     /// The console of this configuration. A password that was not made yet is not made now: then no
     /// proxy has been started by it.
@@ -76,6 +91,25 @@ impl Console {
                 None => VerbError::Failed(said),
             }
         })
+    }
+
+    /// The servers of a group as the running proxy sees them.
+    ///
+    /// # Errors
+    /// When no proxy answers.
+    pub(super) async fn servers(&self, group: &str) -> Result<Vec<Shown>, VerbError> {
+        let answer = self.ask("SHOW SERVERS").await?;
+        let of_group = answer.rows().filter(|row| row.named(&["group"]).as_deref() == Some(group));
+        let read = of_group.map(|row| {
+            let text = |name| row.named(&[name]).unwrap_or_default();
+            Shown {
+                server: text("server"),
+                address: text("address"),
+                role: text("role"),
+                condition: text("condition"),
+            }
+        });
+        Ok(read.collect())
     }
 
     async fn log_in(&self) -> Result<Connection, String> {

@@ -83,6 +83,7 @@ async fn ask(server: &mut Connection, replicas_log_in_as: &str) -> Result<Inspec
     };
     found.replicas_may = replicas_may(server, replicas_log_in_as).await?;
     found.tables = tables(server).await?;
+    found.followers = followers(server).await?;
     found.sees_everything = sees_everything(server).await?;
     Ok(found)
 }
@@ -103,8 +104,8 @@ fn log_status(server: &Connection) -> &'static str {
     }
 }
 
-/// What came before the oldest binary log that is kept, from the list at its beginning; `None` where
-/// that is not told.
+/// What came before the oldest binary log that is kept, from the list at its beginning; `None`
+/// where that is not told.
 async fn before_oldest(server: &mut Connection) -> Result<Option<GtidSet>, Failure> {
     let Some(logs) = allowed(server.ask("SHOW BINARY LOGS").await)? else { return Ok(None) };
     let Some(name) = logs.first().and_then(|row| row.text(0)) else { return Ok(None) };
@@ -124,6 +125,13 @@ async fn replicas_may(server: &mut Connection, user: &str) -> Result<Option<bool
     );
     let Some(answer) = allowed(server.ask(&question).await)? else { return Ok(None) };
     Ok(answer.first().and_then(|row| row.text(0)).map(|count| count != "0"))
+}
+
+/// How many replicas are connected, as far as the account sees them.
+async fn followers(server: &mut Connection) -> Result<usize, Failure> {
+    let list = server.ask("SHOW PROCESSLIST").await?;
+    let commands = list.rows().filter_map(|row| row.named(&["Command"]));
+    Ok(commands.filter(|command| command.starts_with("Binlog Dump")).count())
 }
 
 /// Schemas with tables of their own, as far as the account sees them.

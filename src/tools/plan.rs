@@ -90,6 +90,16 @@ impl VerbError {
             Self::Usage(_) | Self::Tls(_) => 64,
         }
     }
+
+    /// What became of the verb, for programs.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Failed(_) => "failed",
+            Self::Refused(_) => "refused",
+            Self::Usage(_) | Self::Tls(_) => "wrong",
+        }
+    }
 }
 
 impl Plan {

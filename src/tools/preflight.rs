@@ -30,6 +30,8 @@ pub struct Inspection {
     pub replicas_may: Option<bool>,
     /// Schemas with tables, the system's own aside, and how many.
     pub tables: Vec<(String, u64)>,
+    /// Replicas that are connected to it.
+    pub followers: usize,
     /// The account that asked sees and may change whatever there is.
     pub sees_everything: bool,
 }

@@ -1,7 +1,7 @@
 //! `pointsman promote`, `switchover` and `failover`: the keeper of the running proxy is asked.
 
 use crate::config::Config;
-use crate::tools::console::Console;
+use crate::tools::console::{Console, Shown};
 use crate::tools::plan::{Act, Plan, VerbError};
 use crate::tools::scene::one_group;
 
@@ -14,15 +14,6 @@ pub enum Change {
     Switchover,
     /// A dead one is replaced.
     Failover,
-}
-
-/// How a server stands, as the running proxy shows it.
-#[derive(Debug)]
-struct Shown {
-    server: String,
-    address: String,
-    role: String,
-    condition: String,
 }
 
 // === impls ===
@@ -51,7 +42,7 @@ pub async fn plan(
 ) -> Result<Plan, VerbError> {
     let group = one_group(config, group)?;
     let console = Console::of(&config.boot);
-    let shown = shown(&console, &group.name).await?;
+    let shown = console.servers(&group.name).await?;
     let mut plan = Plan::new(change.word(), &group.name);
     let head = shown.iter().find(|server| server.role == "primary");
     let named = to.map(|to| {
@@ -89,19 +80,4 @@ pub async fn plan(
     let place = head.map_or_else(|| group.name.clone(), |head| head.server.as_str().into());
     plan.push(&place, command.clone(), why, Act::Console(command));
     Ok(plan)
-}
-
-async fn shown(console: &Console, group: &str) -> Result<Vec<Shown>, VerbError> {
-    let answer = console.ask("SHOW SERVERS").await?;
-    let of_group = answer.rows().filter(|row| row.named(&["group"]).as_deref() == Some(group));
-    let read = of_group.map(|row| {
-        let text = |name| row.named(&[name]).unwrap_or_default();
-        Shown {
-            server: text("server"),
-            address: text("address"),
-            role: text("role"),
-            condition: text("condition"),
-        }
-    });
-    Ok(read.collect())
 }

@@ -1,10 +1,11 @@
 //! `pointsman replicate` and `pointsman clone`: a server becomes a replica from nothing.
 
 use crate::config::Monitor;
+use crate::config::failover::ReplicationAccount;
 use crate::failover::order::{Order, Place, What};
-use crate::failover::report::is_at;
+use crate::failover::report::{Report, Told, is_at, told_by};
 use crate::failover::upkeep;
-use crate::health::observation::Failure;
+use crate::health::observation::{Failure, Source};
 use crate::tools::choose::{self, Choice};
 pub use crate::tools::choose::{Method, Overwrite, Wanted};
 use crate::tools::inspect::inspect;
@@ -37,20 +38,21 @@ pub async fn plan(
     let source = scene.source(from)?;
     let replica = scene.member(target)?;
     let mut plan = Plan::new(verb, &scene.group.name);
+    let (to, name) = (&source.node.name, &replica.node.name);
     if source.node.id == replica.node.id {
-        let name = &source.node.name;
         return Err(VerbError::Refused(format!("{name} is the server that others are to follow")));
     }
-    if follows(source, replica) && wanted.overwrite == Overwrite::Refuse {
-        let (to, name) = (&source.node.name, &replica.node.name);
+    let link = link(source, replica).filter(|_| follows(source, replica));
+    let own = upkeep::own(replica.told, source.told, link);
+    // Who wants the data of a replica that is well copied again says how.
+    let again = wanted.overwrite == Overwrite::Allow && wanted.method == Method::Logical;
+    if link.is_some() && own.is_none() && !again {
         plan.notes.push(format!("{name} replicates from {to} already"));
         return Ok(plan);
     }
     let account = scene.replication_account()?;
-    let (at_source, at_replica) = (
-        looked_into(scene, source, &account.user).await?,
-        looked_into(scene, replica, &account.user).await?,
-    );
+    let at_source = looked_into(scene, source, &account.user).await?;
+    let at_replica = looked_into(scene, replica, &account.user).await?;
     let pair = Pair {
         source: Side { node: source.node, told: source.told, more: &at_source },
         replica: Side { node: replica.node, told: replica.told, more: &at_replica },
@@ -58,36 +60,87 @@ pub async fn plan(
     };
     plan.findings = preflight::before(&pair);
     plan.refuse_failed()?;
-    let own = upkeep::own(replica.told, source.told, None);
+    leads_nobody(&pair, wanted)?;
     let choice = choose::choose(&pair, wanted, own.as_deref())?;
     plan.notes.push(choice.why.clone());
     if choice.copy {
         may_copy(scene, &pair)?;
     }
     let place = Place::of(&source.node.address).ok_or_else(|| {
-        let name = &source.node.name;
-        VerbError::Refused(format!("{name}: others cannot follow it by a unix socket"))
+        VerbError::Refused(format!("{to}: others cannot follow it by a unix socket"))
     })?;
-    if scene.group.failover.replication.is_none() {
+    let known = left_alone(&mut plan, scene, replica).await;
+    if !is_admitted(scene, &account) {
         let admit = Order { node: source.node.id, what: What::Admit(account.clone()) };
-        plan.tell(&source.node.name, admit, "the replica logs in by it");
+        plan.tell(to, admit, "the replica logs in by it");
     }
     if choice.copy {
         let donor = donor_of(scene, source, donor);
         copy(&mut plan, scene, (donor, replica, &at_replica), &choice);
     }
-    let close = Order { node: replica.node.id, what: What::Close };
-    plan.tell(&replica.node.name, close, "what is written to a replica is lost to the others");
-    let goes_on = !choice.copy && !replica.told.executed.is_empty();
-    let what = match goes_on && replica.told.sources.is_empty() {
+    attach(&mut plan, (source, replica), (place, account), &choice);
+    if let Some(known) = known {
+        let command = format!("INCLUDE {known}");
+        let why = "it may be read from, and kept, from now on";
+        plan.push(name, command.clone(), why, Act::Console(command));
+    }
+    Ok(plan)
+}
+
+/// Whether the account by which replicas log in is there: the operator has stated it, or a replica
+/// uses it.
+fn is_admitted(scene: &Scene, account: &ReplicationAccount) -> bool {
+    let by_it = |at: &Source| at.receiving && at.user == account.user;
+    let mut sources = scene.reports.iter().filter_map(Report::told).flat_map(|told| &told.sources);
+    scene.group.failover.replication.is_some() || sources.any(by_it)
+}
+
+/// Adds the steps by which a server that has its data follows.
+fn attach(
+    plan: &mut Plan,
+    (source, replica): (Member<'_>, Member<'_>),
+    (place, account): (Place, ReplicationAccount),
+    choice: &Choice,
+) {
+    let Member { node, told } = replica;
+    let close = Order { node: node.id, what: What::Close };
+    plan.tell(&node.name, close, "what is written to a replica is lost to the others");
+    let goes_on = !choice.copy && !told.executed.is_empty() && told.sources.is_empty();
+    let what = match goes_on {
         // It may have been a primary: its own writes count.
         true => What::Follow(place, account),
         false => What::Join(place, account),
     };
-    let follow = Order { node: replica.node.id, what };
-    plan.tell(&replica.node.name, follow, "from there it gets everything new, by GTID");
-    await_following(&mut plan, source, replica);
-    Ok(plan)
+    let follow = Order { node: node.id, what };
+    plan.tell(&node.name, follow, "from there it gets everything new, by GTID");
+    await_following(plan, source, replica);
+}
+
+/// A proxy that runs must neither read from the server nor have it follow meanwhile; its name
+/// there, if it knows the server.
+async fn left_alone(plan: &mut Plan, scene: &Scene, replica: Member<'_>) -> Option<String> {
+    let shown = scene.console.servers(&scene.group.name).await.ok()?;
+    let known = shown.into_iter().find(|at| at.address == *replica.node.address)?;
+    let name = format!("{}.{}", scene.group.name, known.server);
+    let command = format!("EXCLUDE {name}");
+    let why = "the running pointsman must not use it or change it meanwhile";
+    plan.push(&replica.node.name, command.clone(), why, Act::Console(command));
+    Some(name)
+}
+
+/// Refuses a server that others follow: they would get what is done to it, or lose their source.
+fn leads_nobody(pair: &Pair<'_>, wanted: Wanted) -> Result<(), VerbError> {
+    let Side { node, told, more } = pair.replica;
+    let gives_up = wanted.overwrite == Overwrite::Allow || told.sources.is_empty();
+    match more.followers {
+        0 => Ok(()),
+        _ if !gives_up => Ok(()),
+        followers => Err(VerbError::Refused(format!(
+            "{followers} servers replicate from {}: turn them to another source first, or promote \
+             one of them",
+            node.name
+        ))),
+    }
 }
 
 /// Adds the wait until a server follows.
@@ -99,8 +152,12 @@ pub(super) fn await_following(plan: &mut Plan, source: Member<'_>, replica: Memb
 
 /// Whether it replicates from the source, and both threads are at it.
 pub(super) fn follows(source: Member<'_>, replica: Member<'_>) -> bool {
-    let link = replica.told.sources.iter().find(|at| is_at(at, source.node, Some(source.told)));
-    link.is_some_and(|link| link.receiving && link.applying)
+    link(source, replica).is_some_and(|link| link.receiving && link.applying)
+}
+
+/// Its link to the source, whatever state that is in.
+fn link<'a>(source: Member<'_>, replica: Member<'a>) -> Option<&'a Source> {
+    replica.told.sources.iter().find(|at| is_at(at, source.node, Some(source.told)))
 }
 
 async fn looked_into(
@@ -136,14 +193,23 @@ fn donor_of<'a>(scene: &'a Scene, source: Member<'a>, donor: Donor) -> Member<'a
     if donor == Donor::Source {
         return source;
     }
-    let fit = scene
-        .topology
-        .nodes
-        .iter()
-        .filter(|node| node.role == Role::Replica && node.applying && node.condition.usable());
+    let fit = scene.topology.nodes.iter().filter(|node| {
+        let told = told_by(&scene.reports, node.id);
+        let is_well = node.role == Role::Replica && node.applying && node.condition.usable();
+        is_well && told.is_some_and(knows_its_position)
+    });
     // Who takes the fewest reads has the least to do.
     let best = fit.min_by_key(|node| (node.weight, node.lag));
     best.and_then(|node| scene.member(&node.address).ok()).unwrap_or(source)
+}
+
+/// Whether a dump of this replica says where in the group's history it was made: on MariaDB that is
+/// read from its binary log, which must have all domains.
+fn knows_its_position(told: &Told) -> bool {
+    match told.flavour {
+        Flavour::MySql => true,
+        Flavour::MariaDb => told.is_on("log_slave_updates") && told.history.contains(&told.applied),
+    }
 }
 
 /// Adds the steps that bring the donor's data to the replica.

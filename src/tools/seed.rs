@@ -175,6 +175,7 @@ impl OptionFile {
     /// Writes it for its owner's eyes only.
     fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<Self> {
         let path = state_dir.join(format!("seed-{name}-{}.cnf", std::process::id()));
+        fs::create_dir_all(state_dir)?;
         let _ = fs::remove_file(&path);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let written = Self { path };
