@@ -107,3 +107,71 @@ pub(super) fn choose(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::fixture;
+    use crate::failover::report::Told;
+    use crate::tools::preflight::{Inspection, Side};
+    use crate::topology::Flavour;
+    use crate::topology::fixture::node;
+    use crate::topology::gtid::GtidSet;
+    use std::time::Duration;
+
+    const OVERWRITE: Wanted = Wanted { method: Method::Auto, overwrite: Overwrite::Allow };
+
+    /// The choice for a replica that has executed this and has so many tables, of a source that has
+    /// purged up to `purged`.
+    fn chosen(
+        executed: &str,
+        tables: u64,
+        purged: &str,
+        wanted: Wanted,
+        own: Option<&str>,
+    ) -> Result<Choice, String> {
+        let set = |text| GtidSet::parse_mariadb(text).expect("a position");
+        let told = fixture::told(Flavour::MariaDb);
+        let source = Told { executed: set("0-1-9"), ..told.clone() };
+        let replica = Told { executed: set(executed), ..told };
+        let there = Inspection { before_oldest: Some(set(purged)), ..Inspection::default() };
+        let tables = if tables == 0 { Vec::new() } else { vec![("app".to_owned(), tables)] };
+        let here = Inspection { tables, ..Inspection::default() };
+        let (one, two) = (node(0, "db1"), node(1, "db2"));
+        let pair = Pair {
+            source: Side { node: &one, told: &source, more: &there },
+            replica: Side { node: &two, told: &replica, more: &here },
+            max_lag: Duration::from_secs(10),
+        };
+        choose(&pair, wanted, own).map_err(|error| error.to_string())
+    }
+
+    fn does(copy: bool, overwrite: bool) -> impl Fn(Result<Choice, String>) -> bool {
+        move |choice| choice.is_ok_and(|at| at.copy == copy && at.overwrite == overwrite)
+    }
+
+    #[test]
+    fn only_an_empty_server_gets_data_unasked() {
+        let usual = Wanted::default();
+        assert!(does(true, false)(chosen("", 0, "0-1-5", usual, None)));
+        // It has a part of the history, and the logs for the rest are there.
+        assert!(does(false, false)(chosen("0-1-7", 3, "0-1-5", usual, None)));
+        let purged = chosen("0-1-4", 3, "0-1-5", usual, None).expect_err("purged");
+        assert!(purged.contains("up to 0-1-5") && purged.contains("--overwrite"), "{purged}");
+        let strange = chosen("", 3, "", usual, None).expect_err("tables from nowhere");
+        assert!(strange.contains("3 tables"), "{strange}");
+        let logical = Wanted { method: Method::Logical, ..usual };
+        assert!(chosen("0-1-7", 3, "", logical, None).is_err());
+        let none = Wanted { method: Method::None, ..usual };
+        assert!(does(false, false)(chosen("", 0, "", none, None)));
+    }
+
+    #[test]
+    fn what_a_server_has_of_its_own_is_given_up_only_by_order() {
+        let own = Some("0-2-8");
+        let refused = chosen("0-2-8", 1, "", Wanted::default(), own).expect_err("its own");
+        assert!(refused.contains("0-2-8") && refused.contains("--overwrite"), "{refused}");
+        assert!(does(true, true)(chosen("0-2-8", 1, "", OVERWRITE, own)));
+        assert!(does(true, true)(chosen("", 3, "", OVERWRITE, None)));
+    }
+}

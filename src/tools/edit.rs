@@ -157,9 +157,8 @@ fn add(table: &mut Table, group: &str, server: &str, weight: Option<u32>) -> Res
 
 fn remove(table: &mut Table, group: &str, server: &str) -> Result<(), VerbError> {
     let list = listed(table, group)?;
-    match index_of(list, server)? {
-        Some(at) => drop(list.remove(at)),
-        None => {}
+    if let Some(at) = index_of(list, server)? {
+        list.remove(at);
     }
     Ok(())
 }

@@ -328,3 +328,98 @@ fn delay(pair: &Pair<'_>) -> Finding {
     let what = format!("it is {} s behind", behind.unwrap_or_default());
     unless("delay", pair.replica, !late, (Level::Warn, what))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::fixture;
+    use crate::health::observation::Source;
+    use crate::topology::fixture::node;
+
+    /// What differs between two servers that are as they must be: told and inspected.
+    type Change = fn(&mut (Told, Inspection), &mut (Told, Inspection));
+
+    fn server(id: u32) -> (Told, Inspection) {
+        let mut told = fixture::told(Flavour::MySql);
+        told.version = 90_704;
+        told.variables.insert("server_id".to_owned(), id.to_string());
+        let on = ["log_bin", "log_replica_updates", "gtid_mode", "enforce_gtid_consistency"];
+        let mut more = Inspection {
+            engines: ["InnoDB".to_owned()].into(),
+            before_oldest: Some(GtidSet::default()),
+            replicas_may: Some(true),
+            ..Inspection::default()
+        };
+        more.variables = on.map(|name| (name.to_owned(), "ON".to_owned())).into();
+        more.variables.insert("server_uuid".to_owned(), format!("uuid-{id}"));
+        (told, more)
+    }
+
+    /// Checks that are not passed, after this change, each with its level.
+    fn missed(change: Change) -> Vec<String> {
+        let (mut one, mut two) = (server(1), server(2));
+        two.0.sources = vec![Source {
+            host: "db1".to_owned(),
+            port: 3306,
+            receiving: true,
+            applying: true,
+            ..Source::default()
+        }];
+        change(&mut one, &mut two);
+        let (first, second) = (node(0, "db1"), node(1, "db2"));
+        let found = after(&Pair {
+            source: Side { node: &first, told: &one.0, more: &one.1 },
+            replica: Side { node: &second, told: &two.0, more: &two.1 },
+            max_lag: Duration::from_secs(10),
+        });
+        let missed = found.iter().filter(|finding| finding.level != Level::Pass);
+        missed.map(|at| format!("{} {} {}", at.level, at.id, at.server)).collect()
+    }
+
+    fn set(side: &mut (Told, Inspection), name: &str, value: &str) {
+        side.1.variables.insert(name.to_owned(), value.to_owned());
+    }
+
+    #[test]
+    fn each_check_misses_what_it_is_for_and_nothing_else() {
+        let table: [(Change, &str); 16] = [
+            (|one, _| set(one, "log_bin", "OFF"), "FAIL source-binlog db1"),
+            (|one, _| one.0.version = 90_800, "FAIL versions db2"),
+            (|_, two| two.0.version = 90_800, "WARN versions db2"),
+            (|_, two| drop(two.0.variables.clear()), "FAIL server-ids db2"),
+            (|_, two| set(two, "server_uuid", "uuid-1"), "FAIL server-uuids db2"),
+            (|_, two| set(two, "gtid_mode", "OFF"), "FAIL gtid db2"),
+            (|_, two| set(two, "log_replica_updates", "OFF"), "WARN replica-binlog db2"),
+            (|one, _| set(one, "binlog_format", "MIXED"), "WARN row-format db1"),
+            (|one, _| one.1.filters.push("binlog_do_db = a".to_owned()), "WARN filters db1"),
+            (|_, two| two.1.engines.clear(), "FAIL engines db2"),
+            (|_, two| set(two, "lower_case_table_names", "1"), "WARN lower-case-table-names db2"),
+            (|one, _| one.1.replicas_may = Some(false), "FAIL replication-account db1"),
+            (|one, _| one.1.before_oldest = None, "WARN needed-logs db1"),
+            (|_, two| two.0.sources[0].receiving = false, "WARN connected db2"),
+            (|_, two| two.0.sources[0].seconds_behind = Some(11), "WARN delay db2"),
+            (|_, two| set(two, "collation_server", "x"), "WARN collation-server db2"),
+        ];
+        assert_eq!(missed(|_, _| {}), Vec::<String>::new());
+        for (change, expected) in table {
+            assert_eq!(missed(change), [expected]);
+        }
+    }
+
+    #[test]
+    fn transactions_that_are_gone_or_its_own_speak_against_a_replica() {
+        let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5";
+        let parsed = || GtidSet::parse_mysql("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5");
+        assert!(parsed().is_some_and(|set| set.to_string() == uuid));
+        let purged: Change = |one, _| {
+            let gone = GtidSet::parse_mysql("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5");
+            one.1.before_oldest = gone;
+        };
+        assert_eq!(missed(purged), ["FAIL needed-logs db1"]);
+        let errant: Change = |_, two| {
+            let own = GtidSet::parse_mysql("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5");
+            two.0.executed = own.expect("a set");
+        };
+        assert_eq!(missed(errant), ["FAIL errant db2"]);
+    }
+}

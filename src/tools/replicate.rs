@@ -245,6 +245,7 @@ fn copy(
     }
     let seeding = Seeding {
         flavour: told.flavour,
+        replica: node.id,
         from: donor.node.address.to_string(),
         to: node.address.to_string(),
         account: scene.account.clone(),

@@ -19,6 +19,7 @@ use crate::tls::trust::Trust;
 use crate::tools::console::Console;
 use crate::tools::discover::discover;
 use crate::tools::plan::{Act, VerbError};
+use crate::tools::seed::Seeding;
 use crate::tools::{edit, seed};
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Node, NodeId, Role, Topology};
@@ -206,7 +207,7 @@ impl Scene {
     pub async fn act(&self, act: &Act) -> Result<String, VerbError> {
         match act {
             Act::Tell(order) => self.tell(order.clone()).await,
-            Act::Seed(seeding) => seed::seed(seeding, &self.state_dir).await,
+            Act::Seed(seeding) => self.seed(seeding).await,
             Act::Await { replica, source } => self.wait_following(*replica, *source).await,
             Act::Console(command) => self.console.run(command).await,
             Act::Write(path, text) => edit::write(path, text).await,
@@ -221,6 +222,33 @@ impl Scene {
             Some(failed) => Err(VerbError::Failed(failed.why)),
             None => Ok("done".to_owned()),
         }
+    }
+
+    /// Copies data to a server that has none and follows nobody, and looks whether that is still so
+    /// afterwards: what it would have received from somewhere else is no part of the copy.
+    async fn seed(&self, seeding: &Seeding) -> Result<String, VerbError> {
+        let only = |node: &Node| (node.id == seeding.replica).then_some(PATIENCE);
+        let told = async || {
+            let reports = survey(&self.topology, &self.account, &self.trust, &only).await;
+            told_by(&reports, seeding.replica).cloned().ok_or_else(|| {
+                VerbError::Failed(format!("{} does not answer any more", seeding.to))
+            })
+        };
+        let before = told().await?;
+        if !before.executed.is_empty() || !before.sources.is_empty() {
+            let (to, has) = (&seeding.to, &before.executed);
+            let why = format!("{to} is not empty any more: it has {has}; nothing was copied");
+            return Err(VerbError::Failed(why));
+        }
+        let done = seed::seed(seeding, &self.state_dir).await?;
+        if !told().await?.sources.is_empty() {
+            let to = &seeding.to;
+            return Err(VerbError::Failed(format!(
+                "somebody else has made {to} replicate while it was given its data: run this \
+                 again with --overwrite"
+            )));
+        }
+        Ok(done)
     }
 
     /// Waits until a server follows another one and has applied what that had at first.
@@ -262,7 +290,6 @@ impl Scene {
 }
 
 /// Keeps the guest from being taken for the primary; its name, and its address where it is known.
-#[expect(clippy::type_complexity, reason = "a name and an address")]
 fn guest(group: &mut Group, text: &str) -> Result<(Arc<str>, Option<Arc<str>>), VerbError> {
     let (name, address) = name_and_address(text)?;
     let is_it = |server: &&mut Server| match address {

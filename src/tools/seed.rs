@@ -15,7 +15,7 @@ use crate::config::tls::{ServerTls, ServerTlsMode};
 use crate::provider::Flavour as Family;
 use crate::provider::programs::Clients;
 use crate::tools::plan::VerbError;
-use crate::topology::Flavour;
+use crate::topology::{Flavour, NodeId};
 
 /// The end of what programs say that is repeated, bytes.
 const SAID_MAX: usize = 2000;
@@ -25,9 +25,11 @@ const SAID_MAX: usize = 2000;
 pub struct Seeding {
     /// The family of both.
     pub flavour: Flavour,
+    /// The server that gets the data.
+    pub replica: NodeId,
     /// Address of the server that has the data.
     pub from: String,
-    /// Address of the server that gets it.
+    /// Address of the one that gets it.
     pub to: String,
     /// Who may read all of it there, and write all of it here.
     pub account: Monitor,
@@ -199,6 +201,7 @@ mod tests {
         let password = Secret::new(r#"a"\b #c"#.to_owned());
         Seeding {
             flavour: Flavour::MySql,
+            replica: NodeId(1),
             from: "10.0.0.1:3306".to_owned(),
             to: "127.0.0.1:3307".to_owned(),
             account: Monitor { user: "root".to_owned(), password, ..Monitor::default() },

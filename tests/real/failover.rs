@@ -94,8 +94,8 @@ async fn a_group_becomes_safe_by_doing_what_show_cluster_says() {
         let preflight: Vec<_> = rows.iter().filter(is_preflight).collect();
         assert_eq!(rows.len() - preflight.len(), asked, "{found}");
         assert!(preflight.iter().all(|row| row["state"] == "pass"), "{preflight:?}");
-        let checks_logs = |row: &&serde_json::Value| row["subject"] == "preflight needed-logs";
-        assert!(preflight.iter().any(|row| checks_logs(&row)), "{preflight:?}");
+        let checks_logs = |row: &serde_json::Value| row["subject"] == "preflight needed-logs";
+        assert!(preflight.iter().any(|row| checks_logs(row)), "{preflight:?}");
         assert_eq!(checked(&proxy, &["--group", "other"]).0, Some(64));
         for replica in cluster.replicas().expect("two replicas") {
             assert!(candidate(&after, replica).found.contains("applied all"), "{after:?}");

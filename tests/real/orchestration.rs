@@ -235,7 +235,38 @@ async fn quick_start(flavour: Flavour) {
     assert!(again.ends_with("nothing to do\n"), "{again}");
     all_have(&cluster, "3").await;
     assert_eq!(operator.who_is("SECONDARY").len(), 2, "{:?}", operator.lookup());
+    rebuild(flavour, &cluster, &operator).await;
     cluster.down().await.expect("the end");
+}
+
+/// A replica that was written to is given its data anew, while a proxy runs that keeps the group.
+async fn rebuild(flavour: Flavour, cluster: &Cluster, operator: &Operator) {
+    let diverged = operator.who_is("SECONDARY").pop().expect("a replica");
+    let server = cluster.server(&diverged).expect("it is ours");
+    let open = match flavour {
+        Flavour::Mariadb => "DO 0",
+        Flavour::Mysql => "SET GLOBAL super_read_only = 0",
+    };
+    server.run(&[open, "CREATE DATABASE stray"]).await.expect("a write of its own");
+    let rejoin = format!("pointsman rejoin {diverged} -c pointsman.toml");
+    let refused = operator.run(&format!("{rejoin} --format json"));
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    let said: serde_json::Value = serde_json::from_str(&refused.out).expect("JSON");
+    assert_eq!(said["outcome"], "refused");
+    assert!(said["why"].as_str().is_some_and(|why| why.contains("has diverged")), "{said}");
+    let said = operator.must(&format!("{rejoin} --rebuild"));
+    println!("{flavour:?}: {said}");
+    assert!(said.contains("EXCLUDE main.") && said.contains("INCLUDE main."), "{said}");
+    let again = operator.must(&format!("{rejoin} --rebuild"));
+    assert!(again.ends_with("nothing to do\n"), "{again}");
+    write(operator, 4).await;
+    all_have(cluster, "4").await;
+    let health = wait::until("all servers to be well", || async {
+        let said = operator.run("pointsman group health main -c pointsman.toml");
+        (said.code == Some(0)).then_some(said.out)
+    })
+    .await;
+    println!("{flavour:?}: {health}");
 }
 
 /// A group of db1 and db2 by the verbs, without a proxy, and db3, which has something of its own.
@@ -293,6 +324,10 @@ async fn a_server_with_something_of_its_own_is_not_overwritten_unless_that_is_sa
             .collect();
         assert!(!left.iter().any(|name| name.contains("seed-")), "{left:?}");
         assert_eq!(mode_of(&operator.dir.join("replica-password-main")), 0o600);
+        let turn = "pointsman replicate db1 --from db2 --overwrite -c pointsman.toml";
+        let refused = operator.run(turn);
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.error.contains("2 servers replicate from db1"), "{refused:?}");
         cluster.down().await.expect("the end");
     }
 }
