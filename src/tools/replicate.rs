@@ -3,7 +3,7 @@
 use crate::config::Monitor;
 use crate::config::failover::ReplicationAccount;
 use crate::failover::order::{Order, Place, What};
-use crate::failover::report::{Report, Told, is_at, told_by};
+use crate::failover::report::{Report, Told, is_at};
 use crate::failover::upkeep;
 use crate::health::observation::{Failure, Source};
 use crate::tools::choose::{self, Choice};
@@ -13,7 +13,7 @@ use crate::tools::plan::{Act, Plan, VerbError};
 use crate::tools::preflight::{self, Inspection, Pair, Side};
 use crate::tools::scene::{Member, Scene};
 use crate::tools::seed::Seeding;
-use crate::topology::{Flavour, Role};
+use crate::topology::Flavour;
 
 /// From where the data comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub async fn plan(
         plan.tell(to, admit, "the replica logs in by it");
     }
     if choice.copy {
-        let donor = donor_of(scene, source, donor);
+        let donor = donor_of(scene, (source, replica), donor);
         copy(&mut plan, scene, (donor, replica, &at_replica), &choice);
     }
     attach(&mut plan, (source, replica), (place, account), &choice);
@@ -188,19 +188,25 @@ fn may_copy(scene: &Scene, pair: &Pair<'_>) -> Result<(), VerbError> {
     }
 }
 
-/// The server that data is copied from.
-fn donor_of<'a>(scene: &'a Scene, source: Member<'a>, donor: Donor) -> Member<'a> {
+/// The server that data is copied from: never the one that gets it, and none that has anything of
+/// its own.
+fn donor_of<'a>(
+    scene: &'a Scene,
+    (source, replica): (Member<'a>, Member<'a>),
+    donor: Donor,
+) -> Member<'a> {
     if donor == Donor::Source {
         return source;
     }
-    let fit = scene.topology.nodes.iter().filter(|node| {
-        let told = told_by(&scene.reports, node.id);
-        let is_well = node.role == Role::Replica && node.applying && node.condition.usable();
-        is_well && told.is_some_and(knows_its_position)
+    let others = scene.topology.nodes.iter().filter(|node| node.id != replica.node.id);
+    let members = others.filter_map(|node| scene.member(&node.address).ok());
+    let fit = members.filter(|at| {
+        let is_well = at.node.condition.usable() && follows(source, *at);
+        let own = || upkeep::own(at.told, source.told, link(source, *at));
+        is_well && knows_its_position(at.told) && own().is_none()
     });
     // Who takes the fewest reads has the least to do.
-    let best = fit.min_by_key(|node| (node.weight, node.lag));
-    best.and_then(|node| scene.member(&node.address).ok()).unwrap_or(source)
+    fit.min_by_key(|at| (at.node.weight, at.node.lag)).unwrap_or(source)
 }
 
 /// Whether a dump of this replica says where in the group's history it was made: on MariaDB that is
