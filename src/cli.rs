@@ -16,6 +16,8 @@ use crate::config::units::Secret;
 use crate::config::{Config, LogFormat, raw};
 use crate::{demo, provider};
 
+pub mod verbs;
+
 /// The exit code for a wrong command line or configuration (EX_USAGE).
 pub const EXIT_USAGE: u8 = 64;
 
@@ -40,6 +42,9 @@ pub enum Command {
     CheckConfig(ConfigArgs),
     /// Say what a failover of each group would lose, and what is missing; 0 when nothing is
     Check(CheckArgs),
+    /// One of the verbs that put a cluster together and change it.
+    #[command(flatten)]
+    Verb(verbs::Verb),
     /// Bring up real servers and the proxy, run a workload, and switch the primary under it
     Demo(demo::DemoArgs),
     /// Start, stop, kill and freeze a local primary and its replicas
@@ -131,10 +136,18 @@ pub enum LoadError {
 /// # Errors
 /// When it cannot be read, is not TOML, or has wrong values; the text says what to change.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
-    let at = || path.to_path_buf();
     let text = read_bounded(path)
-        .map_err(|error| LoadError::Read { path: at(), why: error.to_string() })?;
-    let file = raw::parse(&text).map_err(|source| LoadError::Syntax { path: at(), source })?;
+        .map_err(|error| LoadError::Read { path: path.to_path_buf(), why: error.to_string() })?;
+    load_text(path, &text)
+}
+
+/// Resolves what the file at `path` would say with this text.
+///
+/// # Errors
+/// As [`load`].
+fn load_text(path: &Path, text: &str) -> Result<Config, LoadError> {
+    let at = || path.to_path_buf();
+    let file = raw::parse(text).map_err(|source| LoadError::Syntax { path: at(), source })?;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     // Relative paths count from the configuration file, so that its directory can be moved.
     let base = path.parent().unwrap_or_else(|| Path::new("."));

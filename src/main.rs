@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use pointsman::cli::{self, CheckArgs, Cli, Command, EXIT_USAGE, Format, ServeArgs};
+use pointsman::cli::{self, CheckArgs, Cli, Command, EXIT_USAGE, Format, ServeArgs, verbs};
 use pointsman::failover::standing::Mode;
+use pointsman::tools::preflight::Level;
 use pointsman::{app, demo, provider, tools};
 
 fn main() -> ExitCode {
@@ -27,6 +28,10 @@ fn main() -> ExitCode {
             Err(error) => failed(error, EXIT_USAGE),
         },
         Command::Check(args) => check(&args),
+        Command::Verb(verb) => match block_on(verbs::run(verb)) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => failed(error, 1),
+        },
         Command::Sandbox(args) => match block_on(provider::cli::run(args)) {
             Ok(Ok(())) => ExitCode::SUCCESS,
             Ok(Err(error)) => failed(error, 1),
@@ -67,7 +72,7 @@ fn serve(args: ServeArgs) -> ExitCode {
     }
 }
 
-/// Prints what was found: 0 where nothing would be lost, 1 where something might be.
+/// Prints what was found: 0 where nothing would be lost and every replica can replicate, else 1.
 fn check(args: &CheckArgs) -> ExitCode {
     let config = match cli::load(&args.config.config) {
         Ok(config) => config,
@@ -75,7 +80,7 @@ fn check(args: &CheckArgs) -> ExitCode {
     };
     let findings = match block_on(tools::check::run(&config, args.group.as_deref())) {
         Ok(Ok(findings)) => findings,
-        Ok(Err(error)) => return failed(error, EXIT_USAGE),
+        Ok(Err(error)) => return failed(&error, error.exit_code()),
         Err(error) => return failed(error, 1),
     };
     let text = match args.format {
@@ -83,7 +88,8 @@ fn check(args: &CheckArgs) -> ExitCode {
         Format::Json => format!("{}\n", findings.table.to_json()),
     };
     let _ = io::stdout().write_all(text.as_bytes());
-    ExitCode::from(u8::from(findings.mode != Mode::Safe))
+    let good = findings.mode == Mode::Safe && findings.level < Level::Fail;
+    ExitCode::from(u8::from(!good))
 }
 
 /// Runs a command that waits for things, on this thread.

@@ -69,7 +69,11 @@ pub fn load(state_dir: &Path, file_name: &str) -> Result<Secret, SecretError> {
     }
 }
 
-fn read(path: &Path) -> Result<Secret, SecretError> {
+/// The password in this file, which must be there.
+///
+/// # Errors
+/// When the file cannot be read, or others may read it.
+pub fn read(path: &Path) -> Result<Secret, SecretError> {
     let at = || path.to_path_buf();
     let failed = |source| SecretError::Io { path: at(), source };
     let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::config::Monitor;
 use crate::failover::candidate::{self, Ranked};
 use crate::failover::keeper::Keeping;
+use crate::failover::report::Report;
 use crate::failover::standing::{self, Check, Mode};
 use crate::failover::survey::{PATIENCE, survey};
 use crate::tls::trust::Trust;
@@ -29,11 +30,17 @@ pub struct Assessment {
 /// long as the slowest of them, at most a few seconds.
 pub async fn assess(topology: &Topology, monitor: &Monitor, trust: &Arc<Trust>) -> Assessment {
     let reports = survey(topology, monitor, trust, &|_| Some(PATIENCE)).await;
-    let checks = standing::check(&reports, topology.primary);
+    judge(topology, &reports)
+}
+
+/// Judges what all servers of a group have told.
+#[must_use]
+pub fn judge(topology: &Topology, reports: &[Report]) -> Assessment {
+    let checks = standing::check(reports, topology.primary);
     Assessment {
         group: topology.group.clone(),
         mode: standing::mode(&checks),
-        candidates: candidate::rank(&reports, topology),
+        candidates: candidate::rank(reports, topology),
         checks,
         keeping: None,
     }

@@ -7,7 +7,7 @@ use crate::topology::gtid::{GtidSet, MariaDbState};
 use crate::topology::{Flavour, NodeId};
 
 /// A server that has nothing and follows nobody.
-pub(super) fn told(flavour: Flavour) -> Told {
+pub(crate) fn told(flavour: Flavour) -> Told {
     Told {
         flavour,
         version: 0,
@@ -22,7 +22,7 @@ pub(super) fn told(flavour: Flavour) -> Told {
 }
 
 /// A server of MariaDB 10.11 that has all of this executed and applied, and follows nobody.
-pub(super) fn mariadb_at(state: &str) -> Told {
+pub(crate) fn mariadb_at(state: &str) -> Told {
     let set = GtidSet::parse_mariadb(state).expect("invariant: tests give positions");
     Told {
         version: 101_119,
@@ -35,6 +35,6 @@ pub(super) fn mariadb_at(state: &str) -> Told {
 }
 
 /// The answer of `db<node + 1>`.
-pub(super) fn report(node: u16, told: Told) -> Report {
+pub(crate) fn report(node: u16, told: Told) -> Report {
     Report { node: NodeId(node), name: Arc::from(format!("db{}", node + 1)), told: Ok(told) }
 }

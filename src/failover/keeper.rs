@@ -145,6 +145,12 @@ pub struct Keeper<S = LiveSurgeon> {
 /// The name of the account that is made.
 pub const OWN_ACCOUNT: &str = "pointsman_replica";
 
+/// The file of the state directory with that account's password, for this group.
+#[must_use]
+pub fn password_file(group: &str) -> String {
+    format!("replica-password-{group}")
+}
+
 // === impls ===
 
 /// Whom a keeper lets take the writes. `in_doubt` says that nobody knows what the primary has gone
@@ -482,7 +488,7 @@ impl<S: Surgeon> Keeper<S> {
         if let Some(stated) = &settings.group.failover.replication {
             return Ok(stated.clone());
         }
-        let file = format!("replica-password-{}", settings.group.name);
+        let file = password_file(&settings.group.name);
         let password = self.surgeon.password(file).await;
         let password = password.map_err(|error| error.to_string())?;
         Ok(ReplicationAccount { user: OWN_ACCOUNT.to_owned(), password })

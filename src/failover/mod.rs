@@ -16,7 +16,7 @@ pub mod assessment;
 pub mod candidate;
 pub mod execute;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod journal;
 pub mod keeper;
 pub mod order;

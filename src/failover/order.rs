@@ -34,6 +34,8 @@ pub enum What {
     Repoint(Place),
     /// Follow another server from where its own writes ended, by this account.
     Follow(Place, ReplicationAccount),
+    /// Follow another server from where the data that it was given ended, by this account.
+    Join(Place, ReplicationAccount),
     /// Take no writes: its clients' connections are ended first, since a commit that waits for an
     /// acknowledgement would keep `read_only` waiting (V22), and it asks for no acknowledgements
     /// once they are gone (V21).
@@ -104,6 +106,12 @@ impl What {
                 all.push(format!("START {replica}"));
                 all
             }
+            Self::Join(place, account) => vec![
+                PLAIN.to_owned(),
+                format!("STOP {replica}"),
+                words.change(told.flavour, place, Some(account)),
+                format!("START {replica}"),
+            ],
             Self::Fence => fencing(told),
             Self::Close => {
                 // Who holds tables locked, or has a long statement, is not waited for.
@@ -140,7 +148,7 @@ impl What {
             Self::RestartReceiver => "receive anew".to_owned(),
             Self::Detach => "forget its source".to_owned(),
             Self::Settle(statement) => statement.clone(),
-            Self::Repoint(place) | Self::Follow(place, _) => {
+            Self::Repoint(place) | Self::Follow(place, _) | Self::Join(place, _) => {
                 format!("replicate from {}:{}", place.host, place.port)
             }
             Self::Fence => "end its clients' connections and take no writes".to_owned(),

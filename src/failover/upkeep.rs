@@ -171,7 +171,8 @@ fn is_live_replica(facts: &Facts<'_>, source: &Source) -> bool {
 /// What a server has that the primary has not; `None` for nothing. By originating server: numbers
 /// alone would take another server's transactions for its own (V10). The primary may have gone on
 /// since it was asked: what the server has from its `source` does not count.
-fn own(told: &Told, head: &Told, source: Option<&Source>) -> Option<String> {
+#[must_use]
+pub fn own(told: &Told, head: &Told, source: Option<&Source>) -> Option<String> {
     let (ids, uuid) = match source {
         Some(source) => (vec![source.server_id], source.server_uuid.as_str()),
         None => (Vec::new(), ""),

@@ -14,7 +14,7 @@ use crate::provider::programs::{Install, Programs};
 use crate::provider::replication::{self, Place, ROOT};
 use crate::provider::server::{self, Condition, Server};
 use crate::provider::state::{Entry, State};
-use crate::provider::{Error, Flavour, Lifetime, Spec, process};
+use crate::provider::{Error, Flavour, Lifetime, Relation, Spec, process};
 
 /// How long a server that comes back may be nobody's replica.
 const FOLLOWING: Duration = Duration::from_secs(20);
@@ -40,11 +40,16 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts what `spec` says and returns when every replica follows and acknowledges.
+    /// Starts what `spec` says and returns when every replica follows and acknowledges, or when all
+    /// servers are up where none is to.
     ///
     /// # Errors
     /// When programs are missing, a server does not come up, or the folder is in use.
-    pub async fn up(spec: Spec) -> Result<Self, Error> {
+    pub async fn up(mut spec: Spec) -> Result<Self, Error> {
+        if spec.relation == Relation::Strangers {
+            let open = replication::as_installed(spec.flavour).iter();
+            spec.options.extend(open.map(|option| (*option).to_owned()));
+        }
         let programs = Programs::find(spec.flavour, spec.root.as_deref())?;
         let dir = std::path::absolute(&spec.dir).map_err(file("cannot find", &spec.dir))?;
         if dir.join("state.json").exists() {
@@ -65,6 +70,9 @@ impl Cluster {
         }
         for server in &cluster.servers {
             cluster.wait_ready(server).await?;
+        }
+        if spec.relation == Relation::Strangers {
+            return Ok(cluster);
         }
         let primary = cluster.primary()?;
         for replica in cluster.replicas()? {

@@ -36,6 +36,15 @@ pub enum Lifetime {
     Process,
 }
 
+/// What servers are to one another when they are up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// A primary, and replicas that follow it and acknowledge.
+    Group,
+    /// Nothing: each is empty and writable, and follows nobody, as after an installation.
+    Strangers,
+}
+
 /// When a commit reaches the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,6 +68,8 @@ pub struct Spec {
     pub lifetime: Lifetime,
     /// When a commit reaches the disk.
     pub durability: Durability,
+    /// What they are to one another.
+    pub relation: Relation,
     /// Further server options, as on the command line (`--slow-query-log=1`).
     pub options: Vec<String>,
     /// The folder that `scripts/server-folder` made; `None` is the system's MariaDB, and MySQL at
@@ -76,6 +87,7 @@ impl Spec {
             dir: dir.into(),
             lifetime: Lifetime::Detached,
             durability: Durability::Relaxed,
+            relation: Relation::Group,
             options: Vec::new(),
             root: None,
         }

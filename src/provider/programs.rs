@@ -28,6 +28,16 @@ pub struct Programs {
     pub places: Vec<String>,
 }
 
+/// The client programs of one family, which is all that is needed to copy data between servers that
+/// run elsewhere.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// The command line client.
+    pub client: Vec<String>,
+    /// What writes a server's content as statements.
+    pub dump: Vec<String>,
+}
+
 /// How an empty data directory is made.
 #[derive(Debug, Clone)]
 pub enum Install {
@@ -135,6 +145,43 @@ impl Programs {
             install: Install::Server,
             places: Vec::new(),
         })
+    }
+}
+
+impl Clients {
+    /// Looks for the client programs of `flavour`: MySQL's in their usual folder and in the system,
+    /// MariaDB's in the system. What is called `mysqldump` there may be a link to MariaDB's.
+    ///
+    /// # Errors
+    /// When one of them is not there; the message says how to get it.
+    pub fn find(flavour: Flavour) -> Result<Self, Error> {
+        let of_system = |client: &str, dump: &str, advice: &str| {
+            let (client, dump) = (installed(client, advice)?, installed(dump, advice)?);
+            Ok(Self { client: vec![client], dump: vec![dump] })
+        };
+        match flavour {
+            Flavour::Mariadb => {
+                let advice = "install the package mariadb-client";
+                of_system("mariadb", "mariadb-dump", advice)
+            }
+            Flavour::Mysql => {
+                let root = Path::new(MYSQL_ROOT);
+                let folder = unpacked(root, "usr/bin/mysqldump", "scripts/server-folder mysql");
+                if let Ok(folder) = folder {
+                    let client = folder.program("usr/bin/mysql");
+                    return Ok(Self { client, dump: folder.program("usr/bin/mysqldump") });
+                }
+                let advice = "install MySQL's client programs";
+                let is_mariadb = on_this_machine("mysqldump")
+                    .and_then(|path| path.canonicalize().ok())
+                    .is_some_and(|path| path.file_name() == Some(OsStr::new("mariadb-dump")));
+                if is_mariadb {
+                    let program = "MySQL's mysqldump".to_owned();
+                    return Err(Error::Missing { program, advice: advice.to_owned() });
+                }
+                of_system("mysql", "mysqldump", advice)
+            }
+        }
     }
 }
 

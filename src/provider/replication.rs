@@ -100,6 +100,18 @@ pub fn options(flavour: Flavour, place: &Place) -> Vec<String> {
     options
 }
 
+/// Options, after [`options`], of a server that belongs to no group yet: it takes writes, and waits
+/// for nobody.
+#[must_use]
+pub fn as_installed(flavour: Flavour) -> &'static [&'static str] {
+    match flavour {
+        Flavour::Mariadb => &["--read-only=0", "--rpl-semi-sync-master-enabled=0"],
+        Flavour::Mysql => {
+            &["--read-only=0", "--super-read-only=0", "--loose-rpl-semi-sync-source-enabled=0"]
+        }
+    }
+}
+
 /// The accounts and the application's database, one statement a line. They are written into the
 /// data directory before it is copied, so that every server has them and no GTID speaks of them.
 #[must_use]

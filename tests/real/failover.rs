@@ -87,7 +87,15 @@ async fn a_group_becomes_safe_by_doing_what_show_cluster_says() {
         assert_eq!((code, &found[0]["state"]), (Some(0), &"safe".into()), "{found}");
         // Where no proxy runs there is no keeper.
         let asked = after.iter().filter(|line| line.subject != "keeper").count();
-        assert_eq!(found.as_array().map(Vec::len), Some(asked), "{found}");
+        let is_preflight = |row: &&serde_json::Value| {
+            row["subject"].as_str().is_some_and(|subject| subject.starts_with("preflight"))
+        };
+        let rows = found.as_array().expect("rows");
+        let preflight: Vec<_> = rows.iter().filter(is_preflight).collect();
+        assert_eq!(rows.len() - preflight.len(), asked, "{found}");
+        assert!(preflight.iter().all(|row| row["state"] == "pass"), "{preflight:?}");
+        let checks_logs = |row: &serde_json::Value| row["subject"] == "preflight needed-logs";
+        assert!(preflight.iter().any(|row| checks_logs(row)), "{preflight:?}");
         assert_eq!(checked(&proxy, &["--group", "other"]).0, Some(64));
         for replica in cluster.replicas().expect("two replicas") {
             assert!(candidate(&after, replica).found.contains("applied all"), "{after:?}");

@@ -20,6 +20,7 @@ mod keeper;
 mod logins;
 mod logs;
 mod memory;
+mod orchestration;
 mod pins;
 #[allow(dead_code, reason = "it offers what the tests of the data path need")]
 mod proxy;

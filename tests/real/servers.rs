@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use pointsman::provider::local::Cluster;
 use pointsman::provider::programs::{MARIADB_ROOT, Programs};
 use pointsman::provider::server::Server;
-use pointsman::provider::{Flavour, Lifetime, Spec};
+use pointsman::provider::{Flavour, Lifetime, Relation, Spec};
 
 /// The shared clusters, built by the first test that asks. They are never dropped: their guard
 /// ends them with this process.
@@ -73,6 +73,18 @@ pub(crate) async fn own_with(flavour: Flavour, replicas: usize, options: &[&str]
         Ok(cluster) => cluster,
         Err(error) => panic!("{flavour:?} did not come up: {error}"),
     }
+}
+
+/// Servers for one test alone that have nothing to do with one another yet.
+pub(crate) async fn strangers(flavour: Flavour, count: usize) -> Cluster {
+    let spec = Spec {
+        replicas: count - 1,
+        lifetime: Lifetime::Process,
+        relation: Relation::Strangers,
+        root: root(flavour),
+        ..Spec::new(flavour, scratch("servers"))
+    };
+    Cluster::up(spec).await.unwrap_or_else(|error| panic!("{flavour:?} did not come up: {error}"))
 }
 
 /// A cluster of one's own of the newer MariaDB, with these plugins; `None`, with a word about it,

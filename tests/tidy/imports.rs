@@ -75,7 +75,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("failover", &["topology", "config", "health", "protocol", "metrics", "tls", "secrets"]),
     ("provider", &["config"]),
     ("demo", &["provider", "config::outcome"]),
-    ("tools", &["topology", "failover", "health", "tls", "config", "admin::show", "admin::table"]),
+    (
+        "tools",
+        &[
+            "topology",
+            "failover",
+            "health",
+            "tls",
+            "config",
+            "protocol::answer",
+            "secrets",
+            "provider::programs",
+            "provider::Flavour",
+            "admin::show",
+            "admin::table",
+            "admin::password",
+        ],
+    ),
 ];
 
 /// Composition: these may name everything, and nobody names them, `app::tasks` aside.
