@@ -10,6 +10,7 @@ use std::time::Instant;
 use aws_lc_rs::rand;
 
 use crate::compression::{Codec, Method};
+use crate::config::outcome::CommitOutcome;
 use crate::config::{Group, ServerCompression};
 use crate::metrics::WorkerMetrics;
 use crate::net::seat::{Identity, Seat};
@@ -20,8 +21,8 @@ use crate::protocol::login::{LoginRequest, RsaPolicy, ZSTD_LEVEL};
 use crate::protocol::session_track::Change;
 use crate::protocol::{command, reply, session_track};
 use crate::router::policy::Held;
-use crate::session;
 use crate::session::action::LinkFacts;
+use crate::session::{self, Witness};
 use crate::topology::{Flavour, NodeId, ServerFacts, Topology};
 use crate::upstream::budget::Place;
 use crate::upstream::dial::{self, DialError, Dialed, Target};
@@ -93,7 +94,7 @@ pub(super) async fn open(
     target.compression = opening.compression(settings);
     let dialed = dial::dial(&seat.reactor, target, request).await?;
     fits(identity, &dialed)?;
-    let (stream, facts, ok) = split(dialed, node, schema);
+    let (stream, facts, ok) = split(dialed, (node, schema), settings);
     Ok((opening.done(stream, accounts_at), facts, ok))
 }
 
@@ -127,7 +128,7 @@ pub(super) async fn open_first(
     let dialed = dial::dial_asking(&seat.reactor, target, request, ask).await?;
     fits(identity, &dialed)?;
     let sandboxed = dialed.sandboxed;
-    let (stream, facts, _) = split(dialed, node, schema);
+    let (stream, facts, _) = split(dialed, (node, schema), settings);
     Ok((opening.done(stream, accounts_at), facts, sandboxed))
 }
 
@@ -316,7 +317,11 @@ pub(super) async fn run_once(
     dial::dial(&seat.reactor, target, request).await.map(|_| ())
 }
 
-fn split(dialed: Dialed, node: NodeId, schema: Option<&[u8]>) -> (Stream, LinkFacts, Vec<u8>) {
+fn split(
+    dialed: Dialed,
+    (node, schema): (NodeId, Option<&[u8]>),
+    settings: &Group,
+) -> (Stream, LinkFacts, Vec<u8>) {
     let Dialed { stream, capabilities, mariadb, thread_id, ok, sandboxed: _, set_up } = dialed;
     let status = reply::Ok::parse(&ok, capabilities).map_or(2, |ok| ok.status.0);
     let facts = LinkFacts {
@@ -327,15 +332,16 @@ fn split(dialed: Dialed, node: NodeId, schema: Option<&[u8]>) -> (Stream, LinkFa
         schema: schema.map(<[u8]>::to_vec),
         status,
         names: names(&set_up, capabilities),
-        witness: random(),
+        witness: witness(settings),
     };
     (stream, facts, ok)
 }
 
-fn random() -> Option<u128> {
-    let mut bytes = [0; 16];
-    rand::fill(&mut bytes).ok()?;
-    Some(u128::from_be_bytes(bytes))
+/// What bears witness to the commits on a link that was just opened, where that is wanted.
+fn witness(settings: &Group) -> Option<Box<Witness>> {
+    let mut name = [0; 16];
+    let known = settings.commit_outcome == CommitOutcome::Known && rand::fill(&mut name).is_ok();
+    known.then(|| Box::new(Witness::named(u128::from_be_bytes(name))))
 }
 
 /// The character sets of the login, as SET NAMES has them, where the set-up's OK tells its

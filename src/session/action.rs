@@ -16,6 +16,7 @@ use crate::router::refused::RefusedDigests;
 use crate::router::{Dialect, Kind, Reason};
 use crate::session::links::Kept;
 use crate::session::pending::Pending;
+use crate::session::witness::Witness;
 use crate::topology::{NodeId, Topology};
 
 /// The longest command, bytes, whose room is kept for the next one.
@@ -352,8 +353,8 @@ pub struct LinkFacts {
     pub status: u16,
     /// `charset COLLATE collation` of the login, where a reset returns to other ones (MySQL).
     pub names: Option<Vec<u8>>,
-    /// A random number that no other link has ever had; `None` where the system had none.
-    pub witness: Option<u128>,
+    /// What bears witness to commits on it; `None` where outcomes stay unknown.
+    pub witness: Option<Box<Witness>>,
 }
 
 /// Who the client is and what it negotiated.

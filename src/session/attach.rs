@@ -39,8 +39,12 @@ impl Session {
         let known = !self.doubtful || nowhere;
         if pending.ask == Ask::Ping && known && world.topology.primary.is_some() {
             // What a ping asks: would a statement find its server now?
-            return self.agree(world, out);
+            match self.ping_is_answered_on() {
+                Some(slot) => self.decide_held(slot, Reason::PreviousStatement),
+                None => return self.agree(world, out),
+            }
         }
+        let Some(pending) = self.pending.as_ref() else { return };
         if (pending.class.kind == Kind::Last && self.last_lost)
             || self.found_is_lost()
             || self.counts_are_out_of_reach()
@@ -388,7 +392,7 @@ impl Session {
             return self.fail(world, &failure, 1, out);
         }
         self.silence(slot);
-        self.want_witness(world, slot);
+        self.make_way_for_question(slot);
         let Some(step) = self.next_step(slot) else { return self.send(world, slot, out) };
         let Some(pending) = self.pending.as_mut() else { return };
         pending.way.steps += u16::from(!step.is_replay());

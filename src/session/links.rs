@@ -9,7 +9,6 @@ use crate::session::action::{LinkFacts, Outbox, World, index};
 use crate::session::diagnostics::has_text;
 use crate::session::phrase::setup_statement;
 use crate::session::step::Step;
-use crate::session::witness::Witness;
 use crate::session::{Pin, Session};
 use crate::topology::{Flavour, NodeId, ServerFacts};
 
@@ -48,8 +47,6 @@ pub(super) struct Link {
     pub(super) used: bool,
     /// Its LAST_INSERT_ID, as far as no statement of the session has changed it since.
     pub(super) insert_id: u64,
-    /// Whether commits on it are witnessed.
-    pub(super) witness: Witness,
     /// It bears, or may bear, what a reset leaves behind.
     tainted: bool,
     /// A schema has been selected on it: it cannot be without one again.
@@ -105,7 +102,6 @@ impl Link {
             ran: false,
             used: false,
             insert_id: 0,
-            witness: Witness::default(),
             tainted: false,
             epoch: 0,
         }
@@ -116,10 +112,12 @@ impl Link {
         let mut facts = self.facts;
         // The reset leaves it; it is selected again all the same, for the rights of today.
         facts.schema = None;
-        let Self { has_schema, option, tainted, witness, .. } = self;
-        let witness = if matches!(witness, Witness::Later) { Witness::None } else { witness };
+        if let Some(witness) = facts.witness.as_mut() {
+            witness.hope_again();
+        }
+        let Self { has_schema, option, tainted, .. } = self;
         // No reset undoes what taints, or COM_SET_OPTION.
-        Self { foreign: true, has_schema, option, tainted, witness, ..Self::new(facts, serial) }
+        Self { foreign: true, has_schema, option, tainted, ..Self::new(facts, serial) }
     }
 
     /// Something happened on it that a reset is not trusted to undo.

@@ -60,6 +60,7 @@ mod user_variables;
 mod witness;
 
 pub use phrase::setup_statement;
+pub use witness::Witness;
 
 #[cfg(test)]
 mod tests;

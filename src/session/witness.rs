@@ -30,16 +30,25 @@ const TABLE: &str = CommitOutcome::TABLE;
 /// No right to the table, or no table (1044, 1049, 1054, 1142, 1143, 1146): nothing was written.
 const NOT_OURS: [u16; 6] = [1044, 1049, 1054, 1142, 1143, 1146];
 
-/// Whether commits on a link are witnessed.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) enum Witness {
-    /// Nobody has asked for it.
-    #[default]
-    None,
-    /// The row is to be made.
+/// What bears witness to the commits on a link: a row under a random name, which no other link has
+/// ever had.
+#[derive(Debug, Clone)]
+pub struct Witness {
+    name: u128,
+    state: State,
+    /// The number of the last commit that was answered.
+    told: u64,
+    /// The last number that was given.
+    last: u64,
+}
+
+/// What there is of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It is to be made.
     Wanted,
-    /// It is there, with the number of the last commit that was answered and the last one given.
-    Enrolled { told: u64, last: u64 },
+    /// It is there.
+    Made,
     /// The server takes no writes now.
     Later,
     /// The account may not, or there is no table.
@@ -106,26 +115,13 @@ impl Session {
 
     // --- before a commit ---
 
-    /// Sees to it that the link can be a witness, or can ask one.
-    pub(super) fn want_witness(&mut self, world: &World<'_>, slot: Held) {
-        if slot != Held::Primary {
-            return;
+    /// Sees to it that the link can ask a witness.
+    pub(super) fn make_way_for_question(&mut self, slot: Held) {
+        // Nothing of the session's must be in force: it may have switched autocommit off.
+        let asks = slot == Held::Primary && self.asks_for_outcome();
+        if asks && self.link(slot).is_some_and(|link| link.synced != 0) {
+            self.make_foreign(slot);
         }
-        if self.asks_for_outcome() {
-            // Nothing of the session's must be in force: it may have switched autocommit off.
-            if self.link(slot).is_some_and(|link| link.synced != 0) {
-                self.make_foreign(slot);
-            }
-            return;
-        }
-        let tunnel = self.pending.as_ref().is_some_and(|pending| pending.ask == Ask::Tunnel);
-        let wanted = world.group.commit_outcome == CommitOutcome::Known && !tunnel;
-        self.on_link(slot, |link| {
-            let fresh = link.synced == 0 && Status(link.facts.status).has(Status::AUTOCOMMIT);
-            if wanted && fresh && matches!(link.witness, Witness::None) {
-                link.witness = Witness::Wanted;
-            }
-        });
     }
 
     /// What is to be done on the link before it has anything of the session's.
@@ -134,16 +130,17 @@ impl Session {
         if self.asks_for_outcome() {
             return Some(Step::Witness(WitnessStep::Ask));
         }
-        let wanted = matches!(link.witness, Witness::Wanted) && link.synced == 0;
-        wanted.then_some(Step::Witness(WitnessStep::Enrol))
+        let tunnel = self.pending.as_ref().is_some_and(|pending| pending.ask == Ask::Tunnel);
+        let fresh =
+            link.synced == 0 && Status(link.facts.status).has(Status::AUTOCOMMIT) && !tunnel;
+        let wanted = link.facts.witness.as_ref().is_some_and(|row| row.state == State::Wanted);
+        (wanted && fresh).then_some(Step::Witness(WitnessStep::Enrol))
     }
 
     /// What is to be done directly before the pending request.
     pub(super) fn witness_step(&self, slot: Held) -> Option<Step> {
         let link = self.link(slot).filter(|_| slot == Held::Primary)?;
-        if !matches!(link.witness, Witness::Enrolled { .. }) {
-            return None;
-        }
+        link.facts.witness.as_ref().filter(|row| row.state == State::Made)?;
         let step = match self.guard() {
             Guard::None if self.is_commit_to_witness() => WitnessStep::Write,
             Guard::None if self.is_write_to_wrap() => WitnessStep::Begin,
@@ -199,8 +196,9 @@ impl Session {
     /// The text of one of these steps.
     pub(super) fn witness_text(&self, step: WitnessStep) -> Vec<u8> {
         let Some(link) = self.link(Held::Primary) else { return Vec::new() };
-        let name = link.facts.witness.unwrap_or_default();
+        let Some(row) = link.facts.witness.as_deref() else { return Vec::new() };
         let write = |number: u64| {
+            let name = row.name;
             format!(
                 "INSERT INTO {TABLE} (link, number) VALUES (x'{name:032x}', {number}) \
                  ON DUPLICATE KEY UPDATE number = {number}"
@@ -208,7 +206,7 @@ impl Session {
         };
         let text = match step {
             WitnessStep::Enrol => write(0),
-            WitnessStep::Write => write(link.witness.next()),
+            WitnessStep::Write => write(row.last.saturating_add(1)),
             WitnessStep::Begin => "START TRANSACTION".to_owned(),
             // Whatever completion_type says.
             WitnessStep::Commit => "COMMIT AND NO CHAIN NO RELEASE".to_owned(),
@@ -292,9 +290,9 @@ impl Session {
     ) {
         match step {
             WitnessStep::Enrol => {
-                self.on_link(Held::Primary, |link| {
-                    link.witness = Witness::Enrolled { told: 0, last: 0 };
-                });
+                if let Some(row) = self.row() {
+                    *row = Witness { state: State::Made, ..Witness::named(row.name) };
+                }
             }
             WitnessStep::Begin => self.set_guard(Guard::Begun),
             WitnessStep::Write => self.row_written(),
@@ -311,12 +309,16 @@ impl Session {
     fn row_written(&mut self) {
         let wrapped = self.guard() == Guard::Begun;
         let Some(link) = self.link_mut(Held::Primary) else { return };
-        let number = link.witness.next();
-        let Witness::Enrolled { told, last } = &mut link.witness else { return };
-        *last = number;
-        let (node, before) = (link.facts.node, *told);
-        let Some(name) = link.facts.witness else { return };
+        let node = link.facts.node;
+        let Some(row) = link.facts.witness.as_mut() else { return };
+        row.last = row.last.saturating_add(1);
+        let (name, number, before) = (row.name, row.last, row.told);
         self.set_guard(Guard::Written(Written { node, name, number, before, wrapped }));
+    }
+
+    /// The row of the primary's link.
+    fn row(&mut self) -> Option<&mut Witness> {
+        self.link_mut(Held::Primary)?.facts.witness.as_deref_mut()
     }
 
     fn wrapping_committed(&mut self, answer: &[u8]) {
@@ -331,11 +333,9 @@ impl Session {
     }
 
     fn was_committed(&mut self, written: Written) {
-        self.on_link(Held::Primary, |link| {
-            if let Witness::Enrolled { told, .. } = &mut link.witness {
-                *told = written.number;
-            }
-        });
+        if let Some(row) = self.row() {
+            row.told = written.number;
+        }
     }
 
     /// The client's own COMMIT was answered.
@@ -360,9 +360,10 @@ impl Session {
         let closed = primary_is_read_only(code, reply::Err::message_of(error));
         match step {
             WitnessStep::Enrol => {
-                let Some(link) = self.link_mut(Held::Primary) else { return };
-                link.witness = if closed { Witness::Later } else { Witness::Refused };
-                if !closed {
+                if let Some(row) = self.row() {
+                    row.state = if closed { State::Later } else { State::Refused };
+                }
+                if let Some(link) = self.link(Held::Primary).filter(|_| !closed) {
                     out.requests.push(Request::Unwitnessed(link.facts.node, code));
                 }
             }
@@ -419,8 +420,8 @@ impl Session {
             return self.proceed(world, out);
         }
         let not_ours = NOT_OURS.contains(&code);
-        if not_ours {
-            self.on_link(Held::Primary, |link| link.witness = Witness::Refused);
+        if not_ours && let Some(row) = self.row() {
+            row.state = State::Refused;
         }
         if self.guard() == Guard::Begun {
             self.drop_link(Held::Primary, out);
@@ -536,11 +537,16 @@ impl Session {
 }
 
 impl Witness {
-    /// The number of the next commit.
-    fn next(self) -> u64 {
-        match self {
-            Self::Enrolled { last, .. } => last + 1,
-            Self::None | Self::Wanted | Self::Later | Self::Refused => 0,
+    /// The row of a link that was just opened; it is still to be made.
+    #[must_use]
+    pub fn named(name: u128) -> Self {
+        Self { name, state: State::Wanted, told: 0, last: 0 }
+    }
+
+    /// The link changes hands: what the server did not take then, it may take now.
+    pub(super) fn hope_again(&mut self) {
+        if self.state == State::Later {
+            self.state = State::Wanted;
         }
     }
 }

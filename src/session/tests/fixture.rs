@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::config::outcome::CommitOutcome;
 use crate::config::{Group, raw, resolve};
 use crate::protocol::flags::{Capabilities, MariadbCapabilities, Status};
 use crate::protocol::{packet, reply, session_track, writer};
@@ -13,7 +14,7 @@ use crate::session::action::{
     Event, Finished, LinkFacts, Login, Outbox, Request, Retry, Spent, Trouble, World, index,
 };
 use crate::session::links::Kept;
-use crate::session::{Session, state};
+use crate::session::{Session, Witness, state};
 use crate::topology::{Flavour, Node, NodeId, Role, ServerFacts, Topology, Transport, fixture};
 
 pub(super) use crate::router::policy::Held::{Primary, Replica};
@@ -167,7 +168,8 @@ impl Rig {
                 schema: self.session.schema().map(<[u8]>::to_vec),
                 status: AUTO.0,
                 names: None,
-                witness: Some(u128::from(node)),
+                witness: (self.group.commit_outcome == CommitOutcome::Known)
+                    .then(|| Box::new(Witness::named(u128::from(node)))),
             },
         ));
         node
