@@ -9,11 +9,11 @@
 //!
 //! What must not be is that the failed primary, which may live behind a broken network, has a
 //! commit acknowledged of which the heir knows nothing. A replica that was stopped receives again
-//! when it is started anew, unless its option file has `skip_slave_start`: so each later stage looks
-//! for that, and begins anew where somebody has received more than the heir. The heir is opened only
-//! when all who may have acknowledged anything have been told of another source, or of none, which
-//! is what they then begin with. A server that was started anew between a look and an order is not
-//! overlooked either: it refuses to be told of another source while it receives
+//! when it is started anew, unless its option file has `skip_slave_start`: so each later stage
+//! looks for that, and begins anew where somebody has received more than the heir. The heir is
+//! opened only when all who may have acknowledged anything have been told of another source, or of
+//! none, which is what they then begin with. A server that was started anew between a look and an
+//! order is not overlooked either: it refuses to be told of another source while it receives
 //! ([`What::Repoint`], [`What::Detach`]), and one connection never reaches two lives of a server.
 //! What this does not exclude: somebody who orders a replica to follow the failed primary by hand,
 //! and one that is started twice between a look and an order.
@@ -56,6 +56,8 @@ pub struct Facts<'a> {
     pub reports: &'a [Report],
     /// The servers of the group: all but the failed one may have acknowledged a commit.
     pub members: &'a BTreeSet<String>,
+    /// What the failed primary had when it became the primary.
+    pub floor: &'a str,
     /// Whether what nobody alive has may be lost.
     pub lossy: bool,
     /// How long ago the failed primary was seen to be well.
@@ -197,6 +199,14 @@ fn choose(operation: &Operation, facts: &Facts<'_>) -> Next {
                 other.name, heir.name
             ));
         }
+    }
+    let floor = GtidSet::parse(told.flavour, facts.floor).unwrap_or_default();
+    if !facts.lossy && !told.received.contains(&floor) {
+        return Next::GiveUp(format!(
+            "{}, which could be promoted, has not received all that {} had when it became the \
+             primary: {floor}",
+            heir.name, operation.former
+        ));
     }
     Next::Enter(Operation {
         stage: Stage::Drain,

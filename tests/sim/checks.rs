@@ -56,7 +56,7 @@ impl World {
                     .following
                     .as_ref()
                     .is_some_and(|at| at.source == primary && at.applier == Applier::Running);
-            // Who follows one that follows is left as it is, which may be somebody's wish, and said.
+            // Who follows one that follows is left as it is, and named: it may be somebody's wish.
             let chained = server.following.as_ref().is_some_and(|at| {
                 at.source != primary && self.servers[at.source].following.is_some()
             });

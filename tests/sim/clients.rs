@@ -72,7 +72,7 @@ impl World {
         };
         self.ledger.next += 1;
         let write = self.ledger.next;
-        let established = !self.random.permille(200);
+        let established = !self.random.permille(200) && self.reaches(self.proxy_at(), server);
         let flight = Flight {
             client,
             server,
@@ -112,6 +112,10 @@ impl World {
             return self.after(ms(100), Event::Arrive { write });
         }
         if server.is_read_only() {
+            return self.answer(write, Reply::Refused);
+        }
+        // A session whose connection has come about looks again where it is to write.
+        if !flight.established && self.health.takes_writes() != Some(flight.server) {
             return self.answer(write, Reply::Refused);
         }
         let waited = server.asks_for_acknowledgements();

@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// A change of the primary comes to another stage: the heir, anybody or the keeper may die then.
+    /// A change of the primary comes to another stage: the heir, another or the keeper may die.
     pub(crate) fn on_stage(&mut self, next: &Record) {
         let stage = |record: &Record| record.operation.as_ref().map(|at| at.stage);
         let is_sore = self.shape.sore > 0 && self.are_things_going_wrong();

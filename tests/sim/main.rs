@@ -6,8 +6,8 @@
 //! says with which number to begin. The first seed that fails is run again, to show its steps.
 //!
 //! Not modelled: disks that lose what was written to them, clocks that are set, a second pointsman,
-//! what operators do except STOP REPLICA and switchovers, cascades of replicas, more than one acknowledgement, and
-//! reads.
+//! what operators do except STOP REPLICA and switchovers, cascades of replicas, more than one
+//! acknowledgement, and reads.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

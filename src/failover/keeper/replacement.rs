@@ -289,6 +289,7 @@ impl<S: Surgeon> Keeper<S> {
             topology,
             reports,
             members: &self.record.members,
+            floor: &self.record.floor,
             lossy: settings.group.failover.max_loss == MaxLoss::Some,
             since_well: self.since_well(),
             elapsed: self.elapsed(),
@@ -299,7 +300,7 @@ impl<S: Surgeon> Keeper<S> {
     }
 
     async fn done(&mut self, topology: &Topology, operation: Operation) {
-        let Operation { kind, former, heir, .. } = operation;
+        let Operation { kind, former, heir, wanted, .. } = operation;
         let heir = heir.unwrap_or_default();
         let failed_over_at = match kind {
             Kind::Failover if heir != former => Some(self.surgeon.seconds()),
@@ -309,7 +310,9 @@ impl<S: Surgeon> Keeper<S> {
             epoch: self.record.epoch.saturating_add(1),
             primary: Some(heir.clone()),
             operation: None,
-            closed: false,
+            // One that says nothing may have been opened, or not.
+            closed: self.vouched != Some(self.asked_at),
+            floor: if wanted.is_empty() { self.record.floor.clone() } else { wanted },
             failed_over_at,
             ..self.record.clone()
         };

@@ -38,7 +38,9 @@ impl<S: Surgeon> Keeper<S> {
                 if writes && !self.note_members(&reports, topology, node, lossless).await {
                     return;
                 }
-                self.say(format!("{name} takes the writes"));
+                if writes {
+                    self.say(format!("{name} takes the writes"));
+                }
                 self.vouched = Some(self.asked_at);
                 self.look_at = self.surgeon.now();
             }
@@ -96,6 +98,7 @@ impl<S: Surgeon> Keeper<S> {
             primary: Some(server.to_owned()),
             closed: false,
             lossless: false,
+            floor: String::new(),
             ..self.record.clone()
         };
         if self.write_down(record).await {

@@ -14,6 +14,9 @@ struct Group {
     elapsed: Duration,
 }
 
+/// What the primary began with.
+const FLOOR: &str = "0-1-5";
+
 fn set(text: &str) -> GtidSet {
     GtidSet::parse_mariadb(text).expect("a position")
 }
@@ -65,6 +68,7 @@ impl Group {
             topology: &self.topology,
             reports: &self.reports,
             members: &members,
+            floor: FLOOR,
             lossy: self.lossy,
             since_well: Duration::from_secs(5),
             elapsed: if self.patient { Duration::ZERO } else { self.elapsed },
@@ -165,6 +169,15 @@ fn a_replica_of_which_both_threads_are_stopped_is_not_started() {
     assert!(steps.iter().all(|step| !step.starts_with("db2")), "{steps:?}");
     let Next::GiveUp(why) = end else { panic!("{end:?}") };
     assert_eq!(why, "db2 has received what db3, which could be promoted, has not");
+    group.lossy = true;
+    assert_eq!(group.fail_over().1, Next::Done);
+}
+
+#[test]
+fn nobody_is_promoted_who_has_not_fetched_what_its_source_began_with() {
+    let mut group = Group::of(vec![replica(2, "0-1-4", "0-1-4")]);
+    let Next::GiveUp(why) = group.fail_over().1 else { panic!("it goes on") };
+    assert!(why.ends_with("had when it became the primary: 0-1-5"), "{why}");
     group.lossy = true;
     assert_eq!(group.fail_over().1, Next::Done);
 }

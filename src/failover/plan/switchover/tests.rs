@@ -29,6 +29,9 @@ const REPLICA: &[(&str, &str)] = &[
     ("rpl_semi_sync_slave_enabled", "ON"),
 ];
 
+/// What the primary began with.
+const FLOOR: &str = "0-1-5";
+
 fn set(text: &str) -> GtidSet {
     GtidSet::parse_mariadb(text).expect("a position")
 }
@@ -98,6 +101,7 @@ impl Group {
             topology: &topology,
             reports: &self.reports,
             members: &members,
+            floor: FLOOR,
             lossy: false,
             since_well: Duration::from_secs(5),
             elapsed: self.elapsed,
