@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::failover::Failover;
+use crate::config::outcome::CommitOutcome;
 use crate::config::tls::{ClientTls, ServerTls};
 use crate::config::units::Secret;
 
 pub mod address;
 pub mod failover;
+pub mod outcome;
 pub mod raw;
 pub mod resolve;
 pub mod show;
@@ -141,6 +143,8 @@ pub struct Group {
     /// How much of an open transaction is kept so that it can be done again on another primary,
     /// bytes; 0 keeps nothing.
     pub transaction_replay_limit: usize,
+    /// Whether a write whose answer was lost is told its outcome.
+    pub commit_outcome: CommitOutcome,
     /// TLS towards clients.
     pub tls: ClientTls,
     /// TLS towards servers.
@@ -177,6 +181,7 @@ impl Default for Group {
             links: Links::default(),
             inspect_limit: 1 << 20,
             transaction_replay_limit: 1 << 20,
+            commit_outcome: CommitOutcome::default(),
             tls: ClientTls::default(),
             server_tls: ServerTls::default(),
             server_compression: ServerCompression::default(),

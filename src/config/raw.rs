@@ -112,6 +112,8 @@ pub struct Group {
     pub inspect_limit: Option<Scalar>,
     /// How much of a transaction is kept.
     pub transaction_replay_limit: Option<Scalar>,
+    /// Whether lost commits are told their outcome.
+    pub commit_outcome: Option<Scalar>,
     /// Whether clients use TLS.
     pub tls: Option<Scalar>,
     /// Certificate towards clients.

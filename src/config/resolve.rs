@@ -204,6 +204,7 @@ impl Reader<'_> {
             links,
             inspect_limit,
             transaction_replay_limit,
+            commit_outcome: self.commit_outcome(name, raw),
             tls: self.client_tls(name, raw),
             server_tls: self.server_tls(name, raw),
             server_compression: self.server_compression(name, raw),

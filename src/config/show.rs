@@ -135,6 +135,7 @@ fn group(group: &Group) -> Vec<Entry> {
         ("keep_links", group.links.keep.to_string()),
         ("inspect_limit", size(group.inspect_limit)),
         ("transaction_replay_limit", size(group.transaction_replay_limit)),
+        ("commit_outcome", group.commit_outcome.word().to_owned()),
         ("server_compression", group.server_compression.word().to_owned()),
         ("proxy_protocol_from", joined(&group.proxy_protocol_from)),
         ("proxy_protocol_to_servers", group.proxy_protocol_to_servers.to_string()),

@@ -155,7 +155,8 @@ fn configuration([listen, admin, http]: [u16; 3], dir: &Path, seed: &str) -> Str
          timeout = \"500ms\"\n\n\
          [groups.main]\n\
          listen = \"127.0.0.1:{listen}\"\n\
-         seeds = [\"{seed}\"]\n\n\
+         seeds = [\"{seed}\"]\n\
+         commit_outcome = \"known\"\n\n\
          [groups.main.failover]\n\
          mode = \"auto\"\n"
     )

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::config::outcome::CommitOutcome;
 use crate::demo::front::Front;
 use crate::demo::view::View;
 use crate::demo::workload::Workload;
@@ -111,6 +112,7 @@ pub async fn run(args: DemoArgs) -> Result<u64, Error> {
 async fn with_servers(args: &DemoArgs, cluster: &Arc<Cluster>) -> Result<u64, Error> {
     workload::make_tables(cluster, args.clients).await?;
     cluster.primary()?.run(&keeper_account(args.flavour)).await?;
+    cluster.primary()?.run(&CommitOutcome::MAKE_TABLE).await?;
     cluster.wait_caught_up().await?;
     let front = if args.direct { None } else { Some(Front::start(cluster).await?) };
     let dsn = match &front {

@@ -90,6 +90,8 @@ families! {
         "Commands sent again where the client noticed nothing.");
     TRANSACTION_REPLAYS = counter("pointsman_transaction_replays_total", &["group", "outcome"],
         "Open transactions that were done again on another primary.");
+    LOST_COMMITS = counter("pointsman_lost_commits_total", &["group", "outcome"],
+        "Commits whose answer was lost with their server, by what had become of them.");
     HOLDS = counter("pointsman_holds_total", &["group", "outcome"],
         "Requests that waited for a primary, by how the wait ended.");
     HOLD_SECONDS = counter("pointsman_hold_seconds_total", &["group"],

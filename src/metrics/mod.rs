@@ -14,8 +14,8 @@ use crate::topology::{NodeId, Topology};
 
 pub use kept::Kept;
 pub use worker::{
-    BUCKETS_MICROS, Bytes, ClientError, ErrorClass, HoldOutcome, LinkError, LinkWait, MAX_NODES,
-    QueryClass, ReplicaWait, Retry, Taken, TransactionReplay, WorkerMetrics,
+    BUCKETS_MICROS, Bytes, ClientError, ErrorClass, HoldOutcome, LinkError, LinkWait, LostCommit,
+    MAX_NODES, QueryClass, ReplicaWait, Retry, Taken, TransactionReplay, WorkerMetrics,
 };
 
 pub mod families;

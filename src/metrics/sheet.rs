@@ -11,7 +11,7 @@ use crate::metrics::Sample;
 use crate::metrics::families::{self as known, Family, Kind};
 use crate::metrics::worker::{
     BUCKETS_MICROS, Bytes, ClientError, Counter, ErrorClass, HoldOutcome, Latency, LinkError,
-    LinkWait, NodeCounters, QueryClass, ReplicaWait, Retry, Taken, TransactionReplay,
+    LinkWait, LostCommit, NodeCounters, QueryClass, ReplicaWait, Retry, Taken, TransactionReplay,
     WorkerMetrics,
 };
 use crate::router::Reason;
@@ -161,6 +161,10 @@ fn traffic(sheet: &mut Sheet, group: &str, workers: &[&WorkerMetrics]) {
     for outcome in TransactionReplay::ALL {
         let total = sum(workers, |worker| at(&worker.replays, outcome as usize));
         sheet.count(known::TRANSACTION_REPLAYS, &[group, outcome.word()], total);
+    }
+    for outcome in LostCommit::ALL {
+        let total = sum(workers, |worker| at(&worker.lost_commits, outcome as usize));
+        sheet.count(known::LOST_COMMITS, &[group, outcome.word()], total);
     }
     for outcome in HoldOutcome::ALL {
         let total = sum(workers, |worker| at(&worker.holds, outcome as usize));

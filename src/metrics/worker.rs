@@ -27,6 +27,7 @@ pub struct WorkerMetrics {
     pub(super) logins_failed: Counter,
     pub(super) retries: [Counter; Retry::ALL.len()],
     pub(super) replays: [Counter; TransactionReplay::ALL.len()],
+    pub(super) lost_commits: [Counter; LostCommit::ALL.len()],
     pub(super) holds: [Counter; HoldOutcome::ALL.len()],
     pub(super) hold_micros: Counter,
     pub(super) pins: Box<[Level]>,
@@ -173,6 +174,18 @@ labels! {
 }
 
 labels! {
+    /// What had become of a commit whose answer was lost.
+    LostCommit {
+        /// It was made.
+        Committed = "committed",
+        /// It was not.
+        RolledBack = "rolled_back",
+        /// Nobody can tell.
+        Unknown = "unknown",
+    }
+}
+
+labels! {
     /// How a wait for a primary ended.
     HoldOutcome {
         /// A primary appeared.
@@ -269,6 +282,7 @@ impl WorkerMetrics {
             logins_failed: Counter::default(),
             retries: Default::default(),
             replays: Default::default(),
+            lost_commits: Default::default(),
             holds: Default::default(),
             hold_micros: Counter::default(),
             pins: (0..pins).map(|_| Level::default()).collect(),
@@ -374,6 +388,11 @@ impl WorkerMetrics {
     /// Counts an open transaction that was done again.
     pub fn replayed(&self, outcome: TransactionReplay) {
         bump(&self.replays, outcome as usize);
+    }
+
+    /// Counts a commit whose answer was lost, and that was asked after.
+    pub fn resolved(&self, outcome: LostCommit) {
+        bump(&self.lost_commits, outcome as usize);
     }
 
     /// Counts a finished wait for a primary.

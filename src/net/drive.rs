@@ -15,6 +15,7 @@ use crate::metrics::Bytes;
 use crate::net::group::Admission;
 use crate::net::hangup::HangUp;
 use crate::net::link::LinkSocket;
+use crate::net::report;
 use crate::net::seat::{Ring, Seat};
 use crate::net::worker::{Current, Worker};
 use crate::protocol::errno::SqlError;
@@ -488,6 +489,8 @@ impl Drive {
             Request::Waited(outcome) => metrics.replica_wait(outcome.into()),
             Request::Retried(retry) => metrics.retried(retry.into()),
             Request::Replayed(outcome) => metrics.replayed(outcome.into()),
+            Request::Unwitnessed(node, code) => report::unwitnessed(&self.seat, node, code),
+            Request::Resolved(outcome) => metrics.resolved(outcome.into()),
             Request::HeldFor(waited) => self.worker.held(self.seat.group(), waited),
             Request::Dial { .. }
             | Request::ChangeUser(_)

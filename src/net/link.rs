@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use aws_lc_rs::rand;
+
 use crate::compression::{Codec, Method};
 use crate::config::{Group, ServerCompression};
 use crate::metrics::WorkerMetrics;
@@ -325,8 +327,15 @@ fn split(dialed: Dialed, node: NodeId, schema: Option<&[u8]>) -> (Stream, LinkFa
         schema: schema.map(<[u8]>::to_vec),
         status,
         names: names(&set_up, capabilities),
+        witness: random(),
     };
     (stream, facts, ok)
+}
+
+fn random() -> Option<u128> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).ok()?;
+    Some(u128::from_be_bytes(bytes))
 }
 
 /// The character sets of the login, as SET NAMES has them, where the set-up's OK tells its

@@ -4,12 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::outcome::CommitOutcome;
 use crate::control::{GroupDigests, LinkRow, SessionRow, WorkerRequest};
-use crate::metrics::{ReplicaWait, Retry, TransactionReplay};
+use crate::metrics::{LostCommit, ReplicaWait, Retry, TransactionReplay};
 use crate::net::group::GroupHandle;
 use crate::net::seat::{Ring, Seat};
 use crate::net::worker::{Served, Worker};
-use crate::session::action::{Replay, WaitOutcome};
+use crate::session::action::{Replay, Resolved, WaitOutcome};
 use crate::session::pin::Pin;
 use crate::session::{self, Session};
 use crate::topology::NodeId;
@@ -134,6 +135,31 @@ impl From<Replay> for TransactionReplay {
         match outcome {
             Replay::Alike => Self::Alike,
             Replay::Differed => Self::Differed,
+        }
+    }
+}
+
+/// Says why commits of a user are not witnessed. Once by link: links are few, and live long.
+pub(super) fn unwitnessed(seat: &Seat, node: NodeId, code: u16) {
+    let identity = seat.identity.borrow();
+    let user = identity.as_ref().map_or(&b""[..], |identity| &identity.hello.user);
+    tracing::warn!(
+        group = %seat.group().name,
+        node = %node,
+        user = %user.escape_ascii(),
+        code,
+        "commit_outcome: the user cannot write to {}; make it (docs/session.md says how), and \
+         grant SELECT, INSERT and UPDATE on it",
+        CommitOutcome::TABLE,
+    );
+}
+
+impl From<Resolved> for LostCommit {
+    fn from(outcome: Resolved) -> Self {
+        match outcome {
+            Resolved::Committed => Self::Committed,
+            Resolved::RolledBack => Self::RolledBack,
+            Resolved::Unknown => Self::Unknown,
         }
     }
 }

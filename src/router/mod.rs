@@ -12,6 +12,7 @@ pub mod catalogue;
 mod classify;
 mod dialect;
 pub mod digest;
+pub mod found;
 pub mod hint;
 pub mod holding;
 mod keyword;

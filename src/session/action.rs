@@ -127,6 +127,10 @@ pub enum Request {
     Retried(Retry),
     /// A transaction was done again.
     Replayed(Replay),
+    /// Commits on a link have no witness: the server has refused to make its row, by this code.
+    Unwitnessed(NodeId, u16),
+    /// A commit whose answer was lost has been asked after.
+    Resolved(Resolved),
     /// A request waited this long for a primary.
     HeldFor(Duration),
     /// Close the client's connection after all bytes are out.
@@ -194,6 +198,17 @@ pub enum Replay {
     Alike,
     /// Something was answered otherwise: it is rolled back.
     Differed,
+}
+
+/// What has become of a commit whose answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Resolved {
+    /// It was made: the client has its answer.
+    Committed,
+    /// It was not, and is done again or told as rolled back.
+    RolledBack,
+    /// Nobody can tell.
+    Unknown,
 }
 
 /// A finished command.
@@ -337,6 +352,8 @@ pub struct LinkFacts {
     pub status: u16,
     /// `charset COLLATE collation` of the login, where a reset returns to other ones (MySQL).
     pub names: Option<Vec<u8>>,
+    /// A random number that no other link has ever had; `None` where the system had none.
+    pub witness: Option<u128>,
 }
 
 /// Who the client is and what it negotiated.

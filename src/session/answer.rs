@@ -6,7 +6,9 @@ use crate::protocol::errno::SqlError;
 use crate::protocol::flags::Status;
 use crate::protocol::reply;
 use crate::router::policy::Held;
-use crate::session::action::{Finished, KillOutcome, Login, Outbox, Request, Spent, World};
+use crate::session::action::{
+    Finished, KillOutcome, Login, Outbox, Request, Resolved, Spent, World,
+};
 use crate::session::failure::Failure;
 use crate::session::{Phase, Session};
 use crate::topology::{Flavour, NodeId};
@@ -35,12 +37,22 @@ impl Session {
 
     /// Ends the pending request with a failure, told at sequence `seq`.
     pub(super) fn fail(&mut self, world: &World<'_>, failure: &Failure, seq: u8, out: &mut Outbox) {
+        let unknown = self.unknown(world);
+        if unknown.is_some() {
+            out.requests.push(Request::Resolved(Resolved::Unknown));
+        }
+        let failure = unknown.as_ref().unwrap_or(failure);
         let error = failure.to_error();
         out.client.extend_from_slice(&error.packet(seq, self.client_capabilities()));
         self.finished_here(world, error.code, out);
         if failure.closes() {
             self.close(world.now, out);
         }
+    }
+
+    /// The name of a server, for messages.
+    pub(super) fn name_of(&self, world: &World<'_>, node: NodeId) -> String {
+        world.topology.node(node).map_or_else(|| format!("#{node}"), |node| node.name.to_string())
     }
 
     pub(super) fn close(&mut self, now: Instant, out: &mut Outbox) {

@@ -27,8 +27,12 @@ impl Session {
         if pending.ask == Ask::ResetConnection && pending.way.decision.is_none() {
             return self.reset(world, out);
         }
-        if self.is_suspended() && pending.way.decision.is_none() && self.resume(world, out) {
-            return;
+        if pending.way.decision.is_none() {
+            if self.asks_for_outcome() {
+                self.fall_to_primary(Reason::Transaction);
+            } else if self.is_suspended() && self.resume(world, out) {
+                return;
+            }
         }
         let Some(pending) = self.pending.as_ref() else { return };
         let nowhere = self.transaction.is_none() && self.link(Held::Primary).is_none();
@@ -295,6 +299,9 @@ impl Session {
 
     fn hold_ran_out(&mut self, world: &World<'_>, out: &mut Outbox) {
         out.requests.push(Request::HeldFor(self.held_for(world)));
+        if self.asks_for_outcome() {
+            return self.outcome_unknown(world, out);
+        }
         let refusal = self.pending.as_mut().and_then(|pending| pending.way.refusal.take());
         if let Some((payload, _)) = refusal {
             packet::write(&mut out.client, 1, &payload);
@@ -381,6 +388,7 @@ impl Session {
             return self.fail(world, &failure, 1, out);
         }
         self.silence(slot);
+        self.want_witness(world, slot);
         let Some(step) = self.next_step(slot) else { return self.send(world, slot, out) };
         let Some(pending) = self.pending.as_mut() else { return };
         pending.way.steps += u16::from(!step.is_replay());
@@ -427,6 +435,7 @@ impl Session {
             rows: false,
             changed: None,
             noted,
+            wrapped: self.is_wrapped(),
             version: self.state.version,
         };
         self.enter(Phase::Exchanging(exchange), world.now);
@@ -558,11 +567,6 @@ impl Session {
         let at = to.len() + packet::HEADER_LEN + 1;
         to.extend_from_slice(&pending.wire);
         overwrite(to, at, &on_link.id.to_le_bytes())
-    }
-
-    /// The name of a server, for messages.
-    pub(super) fn name_of(&self, world: &World<'_>, node: NodeId) -> String {
-        world.topology.node(node).map_or_else(|| format!("#{node}"), |node| node.name.to_string())
     }
 }
 

@@ -525,35 +525,6 @@ impl Session {
         what.is_some_and(|word| THEM.contains(&word.as_slice()))
     }
 
-    /// Whether the pending text may have a query in it.
-    pub(super) fn has_subquery(&self) -> bool {
-        let text = self.pending_text();
-        let in_name = |byte: Option<&u8>| {
-            byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
-        };
-        memchr::memchr2_iter(b's', b'S', text).any(|at| {
-            text.get(at..at + 6).is_some_and(|word| word.eq_ignore_ascii_case(b"select"))
-                && !in_name(text.get(at + 6))
-                && !in_name(at.checked_sub(1).and_then(|before| text.get(before)))
-        })
-    }
-
-    /// Whether a subquery of the pending text, or a query that it is made of, is executed: MariaDB
-    /// takes `(SELECT 1)` for its value, unless it has a table, a condition or another query
-    /// beside it (10.11, measured).
-    pub(super) fn executes_subquery(&self) -> bool {
-        const EXECUTED: [&[u8]; 6] = [b"from", b"where", b"union", b"having", b"group", b"except"];
-        if self.state.dialect.flavour == Flavour::MySql || !self.has_subquery() {
-            return self.has_subquery();
-        }
-        let text = self.lower_text();
-        let has = |word: &[u8]| memchr::memmem::find(&text, word).is_some();
-        let bare = memchr::memmem::find(&text, b"select").is_some_and(|at| {
-            !text.get(..at).is_some_and(|before| before.trim_ascii_end().ends_with(b"("))
-        });
-        bare || EXECUTED.iter().any(|word| has(word))
-    }
-
     /// The pending text, the prepared one's included, in lower case.
     pub(super) fn lower_text(&self) -> Vec<u8> {
         self.pending_text().to_ascii_lowercase()

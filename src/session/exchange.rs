@@ -64,7 +64,10 @@ impl Session {
             let wire = rest.get(advance.forward..advance.forward + notable.len);
             let Some(wire) = wire else { return used };
             used += notable.len;
-            match self.notable(world, &notable, wire, out) {
+            let told = out.client.len();
+            let passed = self.notable(world, &notable, wire, out);
+            self.keep_answer(told, out);
+            match passed {
                 Passed::Held => {}
                 Passed::On if notable.terminal => self.reply_over(world, out),
                 Passed::On => continue,
@@ -207,6 +210,7 @@ impl Session {
 
     /// The flags that the client is to see: those of its session, where the link has others.
     fn own_flags(&self, status: Status) -> Status {
+        let status = self.without_wrapping(status);
         if self.exchange().is_some_and(|exchange| exchange.lent) {
             return status.without(LASTING).with(self.state.status.and(LASTING));
         }
@@ -219,6 +223,7 @@ impl Session {
             return;
         };
         self.doubtful = false;
+        let status = self.without_wrapping(status);
         let open = status.has(Status::IN_TRANS);
         if open {
             self.transaction = Some(slot);
@@ -293,7 +298,7 @@ impl Session {
 
     /// Learns from a reply's trackers; false when the server reports a change of state that
     /// neither they nor the text explain.
-    fn learn_changes(&mut self, tracks: &[u8], slot: Held) -> bool {
+    pub(super) fn learn_changes(&mut self, tracks: &[u8], slot: Held) -> bool {
         let effects = self.pending.as_ref().map_or(Effects::NONE, |pending| pending.class.effects);
         let verb = self.pending.as_ref().map(|pending| pending.class.verb);
         let mut changed = false;
@@ -365,6 +370,7 @@ impl Session {
     fn learn_transaction(&mut self, change: &Change<'_>) {
         match change {
             Change::TransactionState(state) => {
+                self.has_written = state.contains(&b'W');
                 if state.last() == Some(&b'L') {
                     self.pins.add(Pin::TableLock);
                 }

@@ -9,6 +9,7 @@ use crate::session::action::{LinkFacts, Outbox, World, index};
 use crate::session::diagnostics::has_text;
 use crate::session::phrase::setup_statement;
 use crate::session::step::Step;
+use crate::session::witness::Witness;
 use crate::session::{Pin, Session};
 use crate::topology::{Flavour, NodeId, ServerFacts};
 
@@ -47,6 +48,8 @@ pub(super) struct Link {
     pub(super) used: bool,
     /// Its LAST_INSERT_ID, as far as no statement of the session has changed it since.
     pub(super) insert_id: u64,
+    /// Whether commits on it are witnessed.
+    pub(super) witness: Witness,
     /// It bears, or may bear, what a reset leaves behind.
     tainted: bool,
     /// A schema has been selected on it: it cannot be without one again.
@@ -102,6 +105,7 @@ impl Link {
             ran: false,
             used: false,
             insert_id: 0,
+            witness: Witness::default(),
             tainted: false,
             epoch: 0,
         }
@@ -112,9 +116,10 @@ impl Link {
         let mut facts = self.facts;
         // The reset leaves it; it is selected again all the same, for the rights of today.
         facts.schema = None;
-        let Self { has_schema, option, tainted, .. } = self;
+        let Self { has_schema, option, tainted, witness, .. } = self;
+        let witness = if matches!(witness, Witness::Later) { Witness::None } else { witness };
         // No reset undoes what taints, or COM_SET_OPTION.
-        Self { foreign: true, has_schema, option, tainted, ..Self::new(facts, serial) }
+        Self { foreign: true, has_schema, option, tainted, witness, ..Self::new(facts, serial) }
     }
 
     /// Something happened on it that a reset is not trusted to undo.

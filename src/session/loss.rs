@@ -3,8 +3,8 @@
 use crate::protocol::flags::Status;
 use crate::protocol::packet;
 use crate::protocol::reply;
-use crate::router::Kind;
 use crate::router::policy::Held;
+use crate::router::{Effects, Kind, Verb};
 use crate::session::action::{NoLink, Outbox, Request, Retry, Trouble, World, index};
 use crate::session::failure::Failure;
 use crate::session::links::Link;
@@ -35,7 +35,11 @@ impl Session {
         let bounded = self.bounds_idle_transactions();
         let survives = self.can_be_repeated(slot) && !bounded;
         let asked = survives.then(|| self.asked_of_link());
+        let witnessed = self.commit_under_way(slot);
         self.link_forgotten(slot, &link);
+        if let Some(witnessed) = witnessed {
+            self.commit_lost(witnessed);
+        }
         if let Some(asked) = asked {
             self.suspend(asked);
         }
@@ -164,14 +168,18 @@ impl Session {
         let was_in_transaction =
             self.exchange().map_or(in_transaction, |exchange| exchange.in_transaction);
         let server = self.name_of(world, node);
-        if in_transaction {
-            self.transaction_gone();
-        }
         let Some(pending) = self.pending.as_ref() else { return };
         let streamed = pending.way.body.is_some() || matches!(self.phase, Phase::Uploading(..));
         let progress = if forwarded { Progress::Answering } else { Progress::Sent };
         let verdict = verdict_on(pending, progress, was_in_transaction);
-        match self.amended(verdict, streamed, pins) {
+        let verdict = self.amended(verdict, streamed, pins);
+        if in_transaction {
+            self.transaction_gone();
+        }
+        match verdict {
+            verdict if !streamed && self.can_be_found_out(verdict) => {
+                self.again(world, node, out);
+            }
             Verdict::Again => {
                 if let Some(pending) = self.pending.as_mut() {
                     pending.way.repeated = true;
@@ -179,18 +187,11 @@ impl Session {
                 out.requests.push(Request::Retried(Retry::LinkLost));
                 self.again(world, node, out);
             }
-            Verdict::TransactionLost if self.is_suspended() && !streamed => {
-                self.again(world, node, out);
-            }
             Verdict::TransactionLost => {
                 self.phase = Phase::Idle;
                 self.transaction_gone();
-                let failure = if pins.is_empty() {
-                    Failure::TransactionLost { server }
-                } else {
-                    Failure::StateLost { server, pins }
-                };
-                self.fail(world, &failure, 1, out);
+                let failure = Failure::TransactionLost { server: server.clone() };
+                self.fail(world, &or_state_lost(failure, server, pins), 1, out);
             }
             Verdict::DoneByItself => {
                 self.phase = Phase::Idle;
@@ -208,12 +209,8 @@ impl Session {
                 None => self.close(world.now, out),
             },
             Verdict::AnswerCut => {
-                let failure = if pins.is_empty() {
-                    Failure::AnswerCut { server }
-                } else {
-                    Failure::StateLost { server, pins }
-                };
-                self.fail(world, &failure, 1, out);
+                let failure = Failure::AnswerCut { server: server.clone() };
+                self.fail(world, &or_state_lost(failure, server, pins), 1, out);
             }
         }
         if streamed {
@@ -225,13 +222,43 @@ impl Session {
     /// What the class of a request does not tell of its being lost.
     fn amended(&self, verdict: Verdict, streamed: bool, pins: Pins) -> Verdict {
         let reads = self.pending.as_ref().is_some_and(|pending| pending.class.kind == Kind::Read);
+        let repeated = self.pending.as_ref().is_some_and(|pending| pending.way.repeated);
+        // A write in a transaction of ours, of which the end was not sent.
+        let undone = self.exchange().is_some_and(|exchange| exchange.wrapped);
         match verdict {
+            Verdict::OutcomeUnknown if pins.is_empty() && self.commits_nothing() => {
+                Verdict::DoneByItself
+            }
+            Verdict::OutcomeUnknown if undone && repeated => Verdict::TransactionLost,
+            Verdict::OutcomeUnknown if undone => Verdict::Again,
             // The transaction may have been rolled back before, and this have run by itself.
             Verdict::TransactionLost if self.doubtful && !reads => Verdict::OutcomeUnknown,
+            // Or be open still.
+            Verdict::Again if self.doubtful && !reads => Verdict::OutcomeUnknown,
             Verdict::Again if !pins.is_empty() => Verdict::AnswerCut,
             Verdict::Again if streamed => Verdict::OutcomeUnknown,
             Verdict::DoneByItself if self.chains_transactions() => Verdict::TransactionLost,
             verdict => verdict,
+        }
+    }
+
+    /// The end of a read-only transaction: there is nothing of which it could be unknown.
+    fn commits_nothing(&self) -> bool {
+        let Some(class) = self.pending.as_ref().map(|pending| pending.class) else { return false };
+        self.state.status.has(Status::IN_TRANS_READONLY)
+            && class.verb == Verb::Commit
+            && !class.multi
+            && !class.effects.any(Effects::CHAIN)
+            && !self.chains_transactions()
+    }
+
+    /// Whether the next primary tells what becomes of the request: the transaction around it is
+    /// done again there, or it is asked whether it was committed.
+    fn can_be_found_out(&self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::TransactionLost => self.is_suspended(),
+            Verdict::OutcomeUnknown => self.asks_for_outcome(),
+            Verdict::Again | Verdict::DoneByItself | Verdict::AnswerCut => false,
         }
     }
 
@@ -262,6 +289,7 @@ impl Session {
             return self.again(world, node, out);
         }
         match refusal {
+            Some(_) if self.asks_for_outcome() && !overload => self.outcome_unknown(world, out),
             Some(error) if !overload => {
                 // The server's own verdict on this account: as on a direct connection.
                 packet::write(&mut out.client, 1, &error);
@@ -309,6 +337,9 @@ impl Session {
         let Some(pending) = self.pending.as_mut() else { return };
         let until = *pending.way.hold_until.get_or_insert(world.now + world.group.hold);
         if world.now >= until {
+            if self.asks_for_outcome() {
+                return self.outcome_unknown(world, out);
+            }
             if let Some(error) = refusal {
                 packet::write(&mut out.client, 1, &error);
                 return self.finished_here(world, 1040, out);
@@ -322,6 +353,11 @@ impl Session {
         self.redial_at = Some((world.now + REDIAL).min(until));
         self.enter(Phase::Holding, world.now);
     }
+}
+
+/// What went down with the link is worse than what became of the request.
+fn or_state_lost(failure: Failure, server: String, pins: Pins) -> Failure {
+    if pins.is_empty() { failure } else { Failure::StateLost { server, pins } }
 }
 
 /// What becomes of a request whose link broke. Commands without text that change nothing but

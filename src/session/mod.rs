@@ -57,6 +57,7 @@ mod sync;
 pub mod tracking;
 mod transcript;
 mod user_variables;
+mod witness;
 
 pub use phrase::setup_statement;
 
@@ -101,6 +102,8 @@ pub struct Session {
     last_lost: bool,
     /// Where a transaction is open.
     transaction: Option<Held>,
+    /// It has written.
+    has_written: bool,
     /// What it has done so far, or what is to be done again before it is open anywhere.
     transcript: Option<Box<Transcript>>,
     /// A statement that ends transactions has failed, before that or after.
@@ -168,6 +171,8 @@ struct Exchange {
     changed: Option<u64>,
     /// The transcript of the transaction hears it.
     noted: bool,
+    /// The transaction around it is ours: the client knows of none.
+    wrapped: bool,
     /// The version of the session's state when the request was sent.
     version: u32,
 }
@@ -217,6 +222,7 @@ impl Session {
             last: None,
             last_lost: false,
             transaction: None,
+            has_written: false,
             transcript: None,
             doubtful: false,
             has_defined: false,
@@ -481,6 +487,7 @@ impl Session {
         self.strays_lost(slot, link);
         if slot == Held::Primary {
             self.replay_interrupted();
+            self.witness_gone();
         }
         if self.last == Some(slot) || list_lost {
             self.last = self.last.filter(|last| *last != slot);

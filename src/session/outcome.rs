@@ -61,6 +61,10 @@ impl Session {
             self.ran_on(slot, &class);
         }
         self.note_answer(&exchange);
+        self.note_commit(&exchange);
+        if exchange.wrapped {
+            return self.end_wrapping(world, &exchange, out);
+        }
         self.forget_counted(slot, out);
         let releases = exchange.error == 0 && self.releases();
         self.record(world, Some(exchange.node), exchange.error, out);
@@ -122,7 +126,7 @@ impl Session {
     }
 
     /// COMMIT RELEASE and its kin: the server closes the connection after its answer.
-    fn releases(&self) -> bool {
+    pub(super) fn releases(&self) -> bool {
         let Some(pending) = self.pending.as_ref() else { return false };
         let ends = matches!(pending.class.verb, Verb::Commit | Verb::Rollback);
         let ran = matches!(pending.ask, Ask::Query | Ask::Execute { .. });

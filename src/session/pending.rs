@@ -6,6 +6,7 @@ use crate::protocol::packet::Body;
 use crate::protocol::walker::Expect;
 use crate::router::Class;
 use crate::router::policy::Decision;
+use crate::session::witness::Guard;
 
 /// A command of the client's on its way.
 #[derive(Debug)]
@@ -57,6 +58,10 @@ pub(super) struct Way {
     pub(super) refusal: Option<(Vec<u8>, u64)>,
     /// How many commands of our own it has taken so far.
     pub(super) steps: u16,
+    /// What makes its outcome known.
+    pub(super) guard: Guard,
+    /// The answer to a write, which the client gets when its transaction is committed.
+    pub(super) kept: Vec<u8>,
 }
 
 /// Whether a statement shows how the trackers are set, which on a link is our way.

@@ -35,6 +35,9 @@ impl Session {
         if step.is_replay() {
             return self.replay_refused(world, step, out);
         }
+        if let Step::Witness(step) = step {
+            return self.witness_step_refused(world, *step, &error, out);
+        }
         if matches!(step, Step::Reset | Step::SetUp) {
             // It is not fit to be handed over; another one will do.
             self.drop_link(slot, out);
@@ -119,6 +122,7 @@ impl Session {
             | Step::ReplayPrepare(_)
             | Step::ReplayNumber(_)
             | Step::Replay
+            | Step::Witness(_)
             | Step::Track
             | Step::Option(_)
             | Step::Schema(_)

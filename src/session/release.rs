@@ -8,7 +8,7 @@
 use crate::protocol::command;
 use crate::protocol::flags::Status;
 use crate::router::policy::Held;
-use crate::router::{Class, Effects, Kind, Verb, rewrite};
+use crate::router::{Class, Effects, Kind, Verb, found, rewrite};
 use crate::session::action::{Outbox, Request, World, index};
 use crate::session::pending::Ask;
 use crate::session::phrase::rows_statement;
@@ -88,6 +88,11 @@ impl Carried {
         if self.found_on == Some(slot) {
             *self = Self { found_on: None, found_lost: true, ..*self };
         }
+    }
+
+    /// The previous statement's ROW_COUNT is what its answer told: its link has another one.
+    pub(super) fn rows_are_as_told(&mut self) {
+        self.rows = self.told;
     }
 
     /// The previous statement's ROW_COUNT is a server's to tell.
@@ -287,7 +292,7 @@ impl Session {
         }
         if self.last == Some(slot) {
             self.last = None;
-            self.carried.rows = i64::try_from(rows).ok();
+            self.carried.rows = self.carried.rows.or(i64::try_from(rows).ok());
             if self.carried.found_on.is_none() {
                 self.carried.found = self.carried.found.or(found);
             }
@@ -363,7 +368,7 @@ impl Session {
                 // It counts when all is over.
                 Flavour::MySql => false,
                 Flavour::MariaDb => {
-                    exchange.rows || was_executed(exchange.error) && self.executes_subquery()
+                    exchange.rows || was_executed(exchange.error) && self.runs_query(class)
                 }
             };
         }
@@ -371,16 +376,21 @@ impl Session {
             return true;
         }
         if class.multi {
-            return exchange.rows || self.executes_subquery();
+            return exchange.rows || self.runs_query(class);
         }
         match (flavour, class.verb) {
             (_, Verb::Select | Verb::Values | Verb::Table | Verb::With | Verb::Describe) => true,
             (_, Verb::Show) => exchange.rows && !self.shows_without_query(),
             (Flavour::MySql, Verb::Do | Verb::Update) => true,
-            (_, verb) if verb.changes_rows() => self.executes_subquery(),
+            (_, verb) if verb.changes_rows() => self.runs_query(class),
             (Flavour::MySql, _) => false,
-            (Flavour::MariaDb, _) => !exchange.rows && self.executes_subquery(),
+            (Flavour::MariaDb, _) => !exchange.rows && self.runs_query(class),
         }
+    }
+
+    fn runs_query(&self, class: &Class) -> bool {
+        let verb = if class.multi { Verb::Other } else { class.verb };
+        found::runs_query(self.pending_text(), verb, &self.state.dialect)
     }
 
     /// Whether the pending request wants FOUND_ROWS, which the session's other link has.

@@ -33,7 +33,7 @@ pub(super) struct Asked {
 }
 
 /// What a statement may do that cannot be done again, or not be told from the text.
-const UNREPEATABLE: Effects = MAY_COMMIT
+pub(super) const UNREPEATABLE: Effects = MAY_COMMIT
     .with(Effects::UNLOCK)
     .with(Effects::TEMP_TABLE)
     .with(Effects::TEXT_PREPARE)

@@ -93,10 +93,17 @@ pub(super) fn is_plain_rollback(class: &Class) -> bool {
     class.verb == Verb::Rollback && !class.multi && !class.effects.any(Effects::CHAIN)
 }
 
-/// Statements that change nothing but a session which is gone with its link.
+/// Statements that change nothing but a session which is gone with its link. A COMMIT is one where
+/// no transaction is open.
 fn harmless(class: &Class) -> bool {
-    let only_session = matches!(class.verb, Verb::Begin | Verb::Use | Verb::Empty)
-        || (class.verb == Verb::Rollback);
+    let only_session = match class.verb {
+        Verb::Begin | Verb::Use | Verb::Empty | Verb::Rollback | Verb::Commit => true,
+        // SET TRANSACTION; others may set what outlives the session.
+        Verb::Set => {
+            class.effects.any(Effects::NEXT_TRANSACTION) && !class.effects.any(Effects::SET)
+        }
+        _ => false,
+    };
     only_session && !class.multi
 }
 

@@ -1,6 +1,7 @@
 //! The commands of our own that a link may need before the client's.
 
 use crate::router::policy::Held;
+use crate::session::witness::WitnessStep;
 
 /// One of our own commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +65,8 @@ pub(super) enum Step {
     ReplayNumber(u64),
     /// Do the next of its commands again.
     Replay,
+    /// See to it that the outcome of a commit can be known.
+    Witness(WitnessStep),
 }
 
 impl Step {
@@ -75,7 +78,8 @@ impl Step {
             | Self::ReopenOnPrimary
             | Self::ReplayPrepare(_)
             | Self::ReplayNumber(_)
-            | Self::Replay => Held::Primary,
+            | Self::Replay
+            | Self::Witness(_) => Held::Primary,
             Self::Found(on) => *on,
             Self::Reset
             | Self::SetUp

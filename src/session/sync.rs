@@ -44,6 +44,9 @@ impl Session {
         if link.bare {
             return Some(Step::SetUp);
         }
+        if let Some(step) = self.first_witness_step(slot) {
+            return Some(step);
+        }
         if self.must_ask_for_mark(slot) {
             return Some(Step::AskMark);
         }
@@ -60,15 +63,8 @@ impl Session {
             let kept = |step: &Step| matches!(step, Step::Role(_) | Step::Schema(_));
             return self.state_step(slot).filter(kept);
         }
-        match pending.way.trackers {
-            Trackers::Wanted => return Some(Step::ShowTrackers),
-            // A SET would be the previous statement.
-            Trackers::Ours if link.untracked && !self.needs_the_last() => {
-                return Some(Step::Track);
-            }
-            // Shown on another link, which was lost since.
-            Trackers::Shown if !link.untracked => return Some(Step::ShowTrackers),
-            Trackers::Ours | Trackers::Shown => {}
+        if let Some(step) = self.trackers_step(link, pending.way.trackers) {
+            return Some(step);
         }
         if let Some(option) = self.option
             && link.option != self.option
@@ -103,7 +99,18 @@ impl Session {
         if let Some(step) = self.prepared_step(slot) {
             return Some(step);
         }
-        self.listing_step(slot)
+        self.listing_step(slot).or_else(|| self.witness_step(slot))
+    }
+
+    fn trackers_step(&self, link: &Link, trackers: Trackers) -> Option<Step> {
+        match trackers {
+            Trackers::Wanted => Some(Step::ShowTrackers),
+            // A SET would be the previous statement.
+            Trackers::Ours if link.untracked && !self.needs_the_last() => Some(Step::Track),
+            // Shown on another link, which was lost since.
+            Trackers::Shown if !link.untracked => Some(Step::ShowTrackers),
+            Trackers::Ours | Trackers::Shown => None,
+        }
     }
 
     /// The statement mentions user variables, and what they are is known on the primary's link
@@ -249,6 +256,7 @@ impl Session {
             Step::EndReplicaTransaction => b"COMMIT AND NO CHAIN NO RELEASE".to_vec(),
             Step::ReopenOnPrimary => b"START TRANSACTION READ ONLY".to_vec(),
             Step::ReplayNumber(number) => format!("SET insert_id={number}").into_bytes(),
+            Step::Witness(step) => self.witness_text(*step),
             Step::Reset
             | Step::Option(_)
             | Step::Schema(_)
@@ -385,6 +393,7 @@ impl Session {
             Step::Ping => self.pinged = false,
             Step::ReplayPrepare(_) | Step::ReplayNumber(_) | Step::Replay => self.replay_made(&own),
             Step::Whom(_) => return self.whom_known(world, &own.reply, out),
+            Step::Witness(step) => return self.witness_step_done(world, step, &own.reply, out),
             Step::ReopenOnPrimary => {
                 self.transaction = Some(Held::Primary);
                 if let Some(pending) = self.pending.as_mut() {

@@ -9,3 +9,4 @@ mod routing;
 mod state;
 mod statements;
 mod streams;
+mod witness;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable as _;
 use pointsman::app::tasks;
+use pointsman::config::outcome::CommitOutcome;
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{self, APP, KEEPER, ROOT};
@@ -32,18 +33,29 @@ async fn kept(flavour: Flavour, failover: &str) -> (Cluster, Proxy) {
 
 /// The same in another mode.
 async fn kept_in(mode: &str, flavour: Flavour, failover: &str) -> (Cluster, Proxy) {
+    let cluster = prepared(flavour).await;
+    let group = format!("[groups.main.failover]\nmode = \"{mode}\"\n{failover}");
+    let proxy = in_front_of(&cluster, &group).await;
+    (cluster, proxy)
+}
+
+/// A primary and two replicas with an account for the keeper.
+async fn prepared(flavour: Flavour) -> Cluster {
     let cluster = servers::own_with(flavour, 2, DURABLE).await;
     cluster.wait_acknowledging(2).await.expect("two replicas acknowledge");
-    let primary = cluster.primary().expect("a primary");
     let account = replication::keeper_account(flavour);
-    primary.run(&account).await.expect("the keeper's account");
+    cluster.primary().expect("a primary").run(&account).await.expect("the keeper's account");
     cluster.wait_caught_up().await.expect("replicas have it");
-    let group = format!("[groups.main.failover]\nmode = \"{mode}\"\n{failover}");
-    let (seed, monitor) = (primary.address(), "timeout = \"500ms\"");
-    let config = configuration_with(KEEPER, monitor, &[&seed], &group);
+    cluster
+}
+
+/// A proxy with these settings of the group, which has seen that it is safe.
+async fn in_front_of(cluster: &Cluster, group: &str) -> Proxy {
+    let seed = cluster.primary().expect("a primary").address();
+    let config = configuration_with(KEEPER, "timeout = \"500ms\"", &[&seed], group);
     let proxy = Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"));
-    wait_safe(&cluster, &proxy).await;
-    (cluster, proxy)
+    wait_safe(cluster, &proxy).await;
+    proxy
 }
 
 /// What SHOW CLUSTER says: the mode, and what the keeper does.
@@ -272,6 +284,35 @@ async fn a_killed_primary_is_replaced_and_follows_when_it_comes_back() {
         ledger.check(&members).await;
         let unknown = ledger.unknown.lock().expect("a list").clone();
         println!("{flavour:?}: {} acknowledged, {} unknown", ledger.count(), unknown.len());
+    }
+}
+
+/// Killed in the middle of writes and commits, a primary is missed by nobody: what was lost on its
+/// way is found out, and is there once.
+#[tokio::test]
+async fn where_outcomes_are_known_no_client_notices_that_the_primary_is_killed() {
+    for flavour in servers::flavours() {
+        let cluster = prepared(flavour).await;
+        let primary = cluster.primary().expect("a primary");
+        primary.run(&CommitOutcome::MAKE_TABLE).await.expect("the table of witnesses");
+        let keeps = "[groups.main.failover]\nmode = \"auto\"\nanti_flap = \"0\"";
+        let group = format!("commit_outcome = \"known\"\n{keeps}");
+        let proxy = in_front_of(&cluster, &group).await;
+        let (ledger, writers) = Ledger::open_with(&cluster, &proxy, 3).await;
+        ledger.more(300).await;
+        ledger.take_gap();
+        cluster.kill(&primary.name).await.expect("it is killed");
+        ledger.more(300).await;
+        println!("{flavour:?}: {:?} without a write after a kill", ledger.take_gap());
+        ledger.close(writers).await;
+        let told = |outcome: &str| proxy.metric("pointsman_lost_commits_total", &[outcome]);
+        let (committed, not) = (told("committed"), told("rolled_back"));
+        println!("{flavour:?}: {committed} lost commits were made, {not} were not");
+        let unknown = ledger.unknown.lock().expect("a list").clone();
+        assert!(unknown.is_empty(), "{flavour:?}: {unknown:?}");
+        assert_eq!(told("unknown"), 0.0, "{flavour:?}");
+        let heads = writable(&cluster).await;
+        ledger.check(&heads).await;
     }
 }
 

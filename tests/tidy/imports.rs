@@ -74,7 +74,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("failover", &["topology", "config", "health", "protocol", "metrics", "tls", "secrets"]),
     ("provider", &["config"]),
-    ("demo", &["provider"]),
+    ("demo", &["provider", "config::outcome"]),
     ("tools", &["topology", "failover", "health", "tls", "config", "admin::show", "admin::table"]),
 ];
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{DAY, Reader, SECOND};
+use crate::config::outcome::CommitOutcome;
 use crate::config::raw::{self, Scalar};
 use crate::config::{Links, ServerCompression};
 
@@ -13,6 +14,13 @@ impl Reader<'_> {
         let words = [ServerCompression::Off, ServerCompression::Zlib, ServerCompression::Zstd]
             .map(|method| (method.word(), method));
         self.word(&key, raw.server_compression.as_ref(), &words)
+    }
+
+    /// Whether lost commits are told their outcome.
+    pub(super) fn commit_outcome(&mut self, name: &str, raw: &raw::Group) -> CommitOutcome {
+        let key = format!("groups.{name}.commit_outcome");
+        let words = CommitOutcome::ALL.map(|outcome| (outcome.word(), outcome));
+        self.word(&key, raw.commit_outcome.as_ref(), &words)
     }
 
     /// How links to the group's servers are shared and bounded.

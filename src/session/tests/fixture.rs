@@ -167,6 +167,7 @@ impl Rig {
                 schema: self.session.schema().map(<[u8]>::to_vec),
                 status: AUTO.0,
                 names: None,
+                witness: Some(u128::from(node)),
             },
         ));
         node

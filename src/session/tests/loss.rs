@@ -1,7 +1,7 @@
 //! Links that break: in every phase, with every class of statement.
 
 use super::fixture::*;
-use crate::protocol::flags::Capabilities;
+use crate::protocol::flags::{Capabilities, Status};
 use crate::router::classify;
 use crate::session::action::{Event, Retry, Trouble};
 use crate::session::retry::{Progress, Verdict, after_link_loss};
@@ -23,7 +23,8 @@ const SENT: &[(&str, Verdict, Verdict)] = &[
     ("SAVEPOINT s", OutcomeUnknown, TransactionLost),
     ("BEGIN", Again, OutcomeUnknown),
     ("START TRANSACTION READ ONLY", Again, OutcomeUnknown),
-    ("COMMIT", OutcomeUnknown, OutcomeUnknown),
+    ("COMMIT", Again, OutcomeUnknown),
+    ("SET TRANSACTION READ WRITE", Again, OutcomeUnknown),
     ("ROLLBACK", Again, DoneByItself),
     ("ROLLBACK TO SAVEPOINT s", OutcomeUnknown, TransactionLost),
     ("ROLLBACK AND CHAIN", Again, TransactionLost),
@@ -264,6 +265,24 @@ fn a_rollback_of_a_lost_transaction_is_done_already() {
     rig.client(&query("ROLLBACK"));
     assert_eq!(rig.told(), ok(1, AUTO), "no transaction is open any more");
     rig.write();
+}
+
+#[test]
+fn the_end_of_a_read_only_transaction_is_never_unknown() {
+    let reading = Status(OPEN.0 | Status::IN_TRANS_READONLY.0);
+    for slot in [Replica, Primary] {
+        let mut rig = Rig::new();
+        if slot == Primary {
+            rig.group.primary_read_percent = 100;
+        }
+        rig.ask(slot, "START TRANSACTION READ ONLY", &ok(1, reading));
+        rig.ask(slot, "SELECT a FROM t", &row("2", reading));
+        rig.client(&query("COMMIT"));
+        assert_eq!(rig.sent_sql(slot), "COMMIT");
+        rig.event(Event::LinkClosed(slot));
+        assert_eq!(rig.told(), ok(1, AUTO), "{slot:?}");
+        assert!(!rig.closed() && rig.session.can_leave());
+    }
 }
 
 #[test]
