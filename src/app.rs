@@ -161,7 +161,7 @@ impl App {
                     journal.read().map_err(|error| part("the keeper's journal", &error))?
                 }
             };
-            let appointed = keeper::appointment(group.failover.mode, &record, true);
+            let appointed = keeper::appointment(group.failover.mode, &record, None);
             let handle = start_group(group, tls, config, (&rsa, &next_id), appointed, &stopped);
             let surgeon = LiveSurgeon::new(handle.trust.clone(), journal, state_dir.clone());
             let started =

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::config::failover::{FailoverMode, MaxLoss, ReplicationAccount};
+use crate::config::failover::{FailoverMode, ReplicationAccount};
 use crate::config::{Group, Monitor};
 use crate::failover::execute::Failed;
 use crate::failover::order::{Order, What};
@@ -22,7 +22,6 @@ use crate::failover::standing::{self, Check};
 use crate::failover::surgeon::{LiveSurgeon, Surgeon};
 use crate::failover::survey::PATIENCE;
 use crate::failover::upkeep;
-use crate::failover::verdict::{self, Return};
 use crate::health::assemble::Appointment;
 use crate::health::{Health, Reply};
 use crate::metrics::Kept;
@@ -30,6 +29,7 @@ use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Node, NodeId, Topology};
 
 mod replacement;
+mod settling;
 mod telling;
 mod verbs;
 
@@ -134,8 +134,11 @@ pub struct Keeper<S = LiveSurgeon> {
     well_at: Option<Instant>,
     /// The primary was down when it was last looked at.
     was_down: bool,
-    /// Nobody takes the writes until it is known what the primary has gone through.
-    in_doubt: bool,
+    /// Until when it is known what the primary has gone through; `None` while it is in doubt, and
+    /// nobody takes the writes. One that is started later is in doubt.
+    vouched: Option<Instant>,
+    /// When servers were asked last.
+    asked_at: Instant,
     /// The mode of the last look; `None` before the first.
     mode: Option<FailoverMode>,
     /// What health was told last.
@@ -153,21 +156,22 @@ pub fn password_file(group: &str) -> String {
 
 // === impls ===
 
-/// Whom a keeper lets take the writes. `in_doubt` says that nobody knows what the primary has gone
-/// through since it was last seen to be well, as after a start of this process.
+/// Whom a keeper lets take the writes. `vouched` is until when it is known what the primary has
+/// gone through; `None` where nobody knows, as after a start of this process.
 #[must_use]
-pub fn appointment(mode: FailoverMode, record: &Record, in_doubt: bool) -> Appointment {
-    match (&record.operation, &record.primary) {
+pub fn appointment(mode: FailoverMode, record: &Record, vouched: Option<Instant>) -> Appointment {
+    let server = |name: &String, at: Instant| Appointment::Server(name.clone(), at.into_std());
+    match (&record.operation, &record.primary, vouched) {
         _ if !mode.keeps() => Appointment::Open,
-        (None, None) => Appointment::Open,
-        (Some(operation), _) => match (&operation.stage, &operation.heir) {
-            (Stage::Open, Some(heir)) => Appointment::Server(heir.clone()),
+        (None, None, _) => Appointment::Open,
+        (Some(operation), _, vouched) => match (operation.stage, &operation.heir, vouched) {
+            (Stage::Open, Some(heir), Some(at)) => server(heir, at),
             _ => Appointment::Nobody(operation.describe()),
         },
-        (None, Some(primary)) if in_doubt => Appointment::Nobody(format!(
+        (None, Some(primary), Some(at)) => server(primary, at),
+        (None, Some(primary), None) => Appointment::Nobody(format!(
             "it is not known yet whether {primary} has all that it had"
         )),
-        (None, Some(primary)) => Appointment::Server(primary.clone()),
     }
 }
 
@@ -184,7 +188,7 @@ impl<S: Surgeon> Keeper<S> {
         let now = surgeon.now();
         let group = settings.load().group.clone();
         // What health began with.
-        let appointed = appointment(group.failover.mode, &record, true);
+        let appointed = appointment(group.failover.mode, &record, None);
         Self {
             settings,
             surgeon,
@@ -207,7 +211,8 @@ impl<S: Surgeon> Keeper<S> {
             since: now,
             well_at: None,
             was_down: false,
-            in_doubt: true,
+            vouched: None,
+            asked_at: now,
             mode: None,
             appointed,
         }
@@ -274,15 +279,21 @@ impl<S: Surgeon> Keeper<S> {
         if std::mem::replace(&mut self.was_down, is_down) != is_down {
             self.look_at = self.surgeon.now();
         }
+        // Started anew, it takes writes only when it is known what it has lost, and that its
+        // commits wait as they did.
+        self.vouched = self.vouched.filter(|at| {
+            node.condition != Condition::Down
+                && node.started.is_none_or(|started| started <= at.into_std())
+        });
         if let Some(at) = node.observed_at
             && node.condition == Condition::Up
             && !node.read_only
-            && !self.in_doubt
+            && self.vouched.is_some()
         {
             self.well_at = Some(Instant::from_std(at));
         }
         match node.condition {
-            Condition::Up | Condition::Draining if self.in_doubt => {
+            Condition::Up | Condition::Draining if self.vouched.is_none() => {
                 if self.surgeon.now() >= self.look_at {
                     self.receive(&settings, &topology, &node).await;
                 }
@@ -292,8 +303,6 @@ impl<S: Surgeon> Keeper<S> {
             }
             Condition::Up | Condition::Draining => {}
             Condition::Suspect => self.health.probe_now(),
-            // Started anew, it would take writes before anybody knew what it has lost.
-            Condition::Down if !self.in_doubt => self.in_doubt = true,
             Condition::Down if self.surgeon.now() >= self.look_at => {
                 self.consider(&settings, &topology, &node).await;
             }
@@ -328,67 +337,6 @@ impl<S: Surgeon> Keeper<S> {
         }
         self.mode = Some(mode);
         true
-    }
-
-    /// The primary answers again, or for the first time: has it all that it had?
-    async fn receive(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
-        self.look_at = self.surgeon.now() + THINK_AGAIN;
-        let reports = self.ask_all(settings, topology).await;
-        let Some(head) = told_by(&reports, node.id) else { return };
-        if !head.sources.is_empty() && !self.record.closed {
-            return self.yield_to(&reports, topology, node).await;
-        }
-        let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
-        let name = &node.name;
-        match verdict::returned(head, &others, &self.record.members, self.since_well()) {
-            Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
-                self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
-            }
-            Return::Sound | Return::Unsure(_) => {
-                // Its settings may be those of before they were mended: that is written down
-                // before it takes a write.
-                let checks = standing::check(&reports, Some(node.id));
-                let lossless = self.loses_nothing(&checks, &reports, head);
-                let writes = !head.is_read_only();
-                if writes && !self.note_members(&reports, topology, node, lossless).await {
-                    return;
-                }
-                self.say(format!("{name} takes the writes"));
-                self.in_doubt = false;
-                self.look_at = self.surgeon.now();
-            }
-            Return::Behind(servers) => {
-                let servers = servers.join(", ");
-                let why = format!("it came back without what {servers} has received from it");
-                self.begin(settings, topology, node, &reports, &why).await;
-            }
-        }
-    }
-
-    /// The first primary is the one that is found.
-    async fn adopt(&mut self, topology: &Topology) {
-        let Some(node) = topology.primary_node().filter(|_| topology.is_settled()) else {
-            return self.say(format!("waiting for a primary: {}", topology.no_primary_why));
-        };
-        if node.read_only || node.condition != Condition::Up {
-            return;
-        }
-        let (group, server) = (&*topology.group, &*node.name);
-        tracing::info!(group, server, "keeps the group from now on");
-        self.settle_on(server).await;
-    }
-
-    /// This server is the primary from now on, and nothing is in doubt of it.
-    async fn settle_on(&mut self, server: &str) {
-        let record = Record {
-            epoch: self.record.epoch.saturating_add(1),
-            primary: Some(server.to_owned()),
-            closed: false,
-            ..self.record.clone()
-        };
-        if self.write_down(record).await {
-            self.in_doubt = false;
-        }
     }
 
     /// The primary is well: looks at everything else.
@@ -440,7 +388,8 @@ impl<S: Surgeon> Keeper<S> {
                 self.look_at = self.surgeon.now();
             }
         } else if found.left_out.is_empty() {
-            self.say(format!("{} takes the writes", node.name));
+            let through = found.chained.iter().map(|(name, at)| format!("; {name} follows {at}"));
+            self.say(format!("{} takes the writes{}", node.name, through.collect::<String>()));
         }
     }
 
@@ -494,7 +443,8 @@ impl<S: Surgeon> Keeper<S> {
         Ok(ReplicationAccount { user: OWN_ACCOUNT.to_owned(), password })
     }
 
-    async fn ask_all(&self, settings: &Settings, topology: &Topology) -> Vec<Report> {
+    async fn ask_all(&mut self, settings: &Settings, topology: &Topology) -> Vec<Report> {
+        self.asked_at = self.surgeon.now();
         self.surgeon.survey(topology, &settings.monitor, &|_| Some(PATIENCE)).await
     }
 
@@ -539,24 +489,6 @@ impl<S: Surgeon> Keeper<S> {
             .map(|at| at.name.to_string());
         record.members.extend(follow);
         record == self.record || self.write_down(record).await
-    }
-
-    /// The primary follows another server: somebody else has switched over.
-    async fn yield_to(&mut self, reports: &[Report], topology: &Topology, node: &Node) {
-        let heads = reports.iter().filter(|at| {
-            at.told().is_some_and(|told| told.sources.is_empty() && !told.is_read_only())
-        });
-        let heads: Vec<&Report> = heads.collect();
-        let [head] = heads.as_slice() else {
-            let name = &node.name;
-            if self.record.closed {
-                return self.reopen(name).await;
-            }
-            return self.say(format!("{name} replicates, and no other server takes its place"));
-        };
-        let (group, from, to) = (&*topology.group, &*node.name, &*head.name);
-        tracing::warn!(group, from, to, "somebody else has switched over");
-        self.settle_on(to).await;
     }
 
     /// Has servers do what they were not seen to deny; whether all of it was done.

@@ -26,11 +26,12 @@ pub enum What {
     StartReceiver,
     /// Receive anew, where the applier runs: settings of the receiver count from then on.
     RestartReceiver,
-    /// Forget that it has ever followed another.
+    /// Forget that it has ever followed another; refused where it receives.
     Detach,
     /// Run this setting's statement.
     Settle(String),
-    /// Follow another server from where it is, by the account that it has.
+    /// Follow another server from where it is, by the account that it has; refused where it
+    /// receives: what it may have acknowledged meanwhile would be forgotten (V6, V9).
     Repoint(Place),
     /// Follow another server from where its own writes ended, by this account.
     Follow(Place, ReplicationAccount),
@@ -88,10 +89,12 @@ impl What {
             Self::RestartReceiver => {
                 vec![format!("STOP {replica} IO_THREAD"), format!("START {replica} IO_THREAD")]
             }
-            Self::Detach => vec![format!("STOP {replica}"), format!("RESET {replica} ALL")],
+            Self::Detach => {
+                vec![format!("STOP {replica} SQL_THREAD"), format!("RESET {replica} ALL")]
+            }
             Self::Settle(statement) => vec![statement.clone()],
             Self::Repoint(place) => vec![
-                format!("STOP {replica}"),
+                format!("STOP {replica} SQL_THREAD"),
                 words.change(told.flavour, place, None),
                 format!("START {replica}"),
             ],
@@ -256,7 +259,7 @@ mod tests {
         let repoint = What::Repoint(place);
         let said = |flavour, version| repoint.statements(&told(flavour, version));
         let maria = said(Flavour::MariaDb, 101_119);
-        assert_eq!(maria[0], "STOP SLAVE");
+        assert_eq!(maria[0], "STOP SLAVE SQL_THREAD");
         assert!(maria[1].starts_with("CHANGE MASTER TO MASTER_HOST = 'db2', MASTER_PORT = 3306"));
         assert!(maria[1].ends_with("MASTER_USE_GTID = slave_pos"));
         let new = said(Flavour::MySql, 90_704);

@@ -6,6 +6,17 @@
 //! not applied lives in files that the server deletes at the next start of a receiver when both
 //! threads were stopped. Hence an applier runs before its receiver is stopped, and nothing starts
 //! a replica of which both are stopped.
+//!
+//! What must not be is that the failed primary, which may live behind a broken network, has a
+//! commit acknowledged of which the heir knows nothing. A replica that was stopped receives again
+//! when it is started anew, unless its option file has `skip_slave_start`: so each later stage
+//! looks for that, and begins anew where somebody has received more than the heir. The heir is
+//! opened only when all who may have acknowledged anything have been told of another source, or of
+//! none, which is what they then begin with. A server that was started anew between a look and an
+//! order is not overlooked either: it refuses to be told of another source while it receives
+//! ([`What::Repoint`], [`What::Detach`]), and one connection never reaches two lives of a server.
+//! What this does not exclude: somebody who orders a replica to follow the failed primary by hand,
+//! and one that is started twice between a look and an order.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -45,6 +56,8 @@ pub struct Facts<'a> {
     pub reports: &'a [Report],
     /// The servers of the group: all but the failed one may have acknowledged a commit.
     pub members: &'a BTreeSet<String>,
+    /// What the failed primary had when it became the primary.
+    pub floor: &'a str,
     /// Whether what nobody alive has may be lost.
     pub lossy: bool,
     /// How long ago the failed primary was seen to be well.
@@ -62,6 +75,8 @@ pub struct Facts<'a> {
 
 /// How long what is only better is waited for.
 const PATIENT: Duration = Duration::from_secs(1);
+/// How long an heir that is to be opened may say nothing.
+const OPEN_MAX: Duration = Duration::from_secs(5);
 
 /// Says what to do next.
 #[must_use]
@@ -100,8 +115,14 @@ fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
             ));
         }
     }
+    let orders = stopping(facts, |_| true);
+    if orders.is_empty() { choose(operation, facts) } else { Next::Act(orders) }
+}
+
+/// What keeps these from receiving, and loses nothing that they have received.
+fn stopping(facts: &Facts<'_>, whom: impl Fn(&Told) -> bool) -> Vec<Order> {
     let mut orders = Vec::new();
-    for (report, told) in answers(facts.reports) {
+    for (report, told) in answers(facts.reports).filter(|(_, told)| whom(told)) {
         let [source] = told.sources.as_slice() else { continue };
         let rests = !source.applying && !source.applier_failed;
         // MySQL's relay log outlives this (V9), MariaDB's does not (V6).
@@ -112,7 +133,49 @@ fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
             orders.push(Order { node: report.node, what: What::StopReceiver });
         }
     }
-    if orders.is_empty() { choose(operation, facts) } else { Next::Act(orders) }
+    orders
+}
+
+/// Whether a server has been told to receive from the failed primary: it does so by itself when it
+/// is started.
+fn is_told_of(former: &Node, told: &Told) -> bool {
+    let id = former.facts.as_ref().map_or(0, |facts| facts.server_id);
+    told.sources
+        .iter()
+        .any(|source| source.address() == *former.address || id != 0 && source.server_id == id)
+}
+
+/// What is to be done anew: a replica that was started meanwhile receives again, or has received
+/// what the heir has not.
+fn revoke_again(operation: &Operation, heir: &Told, facts: &Facts<'_>) -> Option<Next> {
+    let former = facts.topology.nodes.iter().find(|node| *node.name == operation.former)?;
+    let receives = |told: &Told| told.sources.iter().any(|source| !source.receiver_stopped);
+    let orders = stopping(facts, |told| is_told_of(former, told) && receives(told));
+    if !orders.is_empty() {
+        return Some(Next::Act(orders));
+    }
+    let mut has = heir.received.clone();
+    has.union(&heir.executed);
+    let knows_more = |told: &Told| is_told_of(former, told) && !has.contains(&told.received);
+    let anew = !facts.lossy && answers(facts.reports).any(|(_, told)| knows_more(told));
+    anew.then(|| Next::Enter(Operation::failover(&operation.former)))
+}
+
+/// Who may still acknowledge what the failed primary commits, and why.
+fn unrevoked(operation: &Operation, facts: &Facts<'_>) -> Option<String> {
+    let former = facts.topology.nodes.iter().find(|node| *node.name == operation.former)?;
+    let mut others = facts.members.iter().filter(|name| **name != operation.former);
+    others.find_map(|name| {
+        let report = facts.reports.iter().find(|report| *report.name == **name);
+        let why = match report.map(|report| &report.told) {
+            Some(Ok(told)) if is_told_of(former, told) => "it cannot be turned away".to_owned(),
+            Some(Ok(_)) => return None,
+            Some(Err(failure)) => format!("it does not answer: {failure}"),
+            None => "it is not in use".to_owned(),
+        };
+        let former = &operation.former;
+        Some(format!("{name} would follow {former} again when it is started: {why}"))
+    })
 }
 
 /// Whether a server may have deleted what it had acknowledged after that time: MariaDB does when it
@@ -136,6 +199,14 @@ fn choose(operation: &Operation, facts: &Facts<'_>) -> Next {
                 other.name, heir.name
             ));
         }
+    }
+    let floor = GtidSet::parse(told.flavour, facts.floor).unwrap_or_default();
+    if !facts.lossy && !told.received.contains(&floor) {
+        return Next::GiveUp(format!(
+            "{}, which could be promoted, has not received all that {} had when it became the \
+             primary: {floor}",
+            heir.name, operation.former
+        ));
     }
     Next::Enter(Operation {
         stage: Stage::Drain,
@@ -166,6 +237,9 @@ fn drain(operation: &Operation, facts: &Facts<'_>) -> Next {
     let Some(wanted) = GtidSet::parse(told.flavour, &operation.wanted) else {
         return Next::GiveUp(format!("{:?} is no position", operation.wanted));
     };
+    if let Some(next) = revoke_again(operation, told, facts) {
+        return next;
+    }
     if !told.applied.contains(&wanted) {
         if !told.received.contains(&wanted) {
             let why = "has lost what it had received: its relay log was deleted";
@@ -198,20 +272,35 @@ fn establish(operation: &Operation, facts: &Facts<'_>) -> Next {
         Ok(found) => found,
         Err(why) => return Next::Wait(why),
     };
+    let replaces = !operation.is_reopening();
+    if replaces && let Some(next) = revoke_again(operation, told, facts) {
+        return next;
+    }
     if !told.sources.is_empty() {
-        return Next::Act(vec![Order { node: heir.node, what: What::Detach }]);
+        // Started anew, it has received more.
+        if replaces && !told.applied.contains(&told.received) {
+            let wanted = told.received.to_string();
+            return Next::Enter(Operation { stage: Stage::Drain, wanted, ..operation.clone() });
+        }
+        return Next::Act(detached(heir, told));
     }
     let mut orders = turned((heir, told), facts);
-    let alone = !answers(facts.reports).any(|(other, _)| other.node != heir.node);
-    // Where loss is allowed, a primary without replicas does not wait for any.
-    if !(alone && facts.lossy) {
-        match readied((heir, told), facts) {
-            Ok(more) => orders.extend(more),
-            Err(why) => return Next::Wait(why),
-        }
+    if replaces {
+        orders.extend(released(operation, &orders, facts));
+    }
+    let alone = is_alone(heir, facts);
+    match readied((heir, told), facts) {
+        Ok(more) => orders.extend(more),
+        Err(why) => return Next::Wait(why),
     }
     if !orders.is_empty() {
         return Next::Act(orders);
+    }
+    if replaces
+        && !facts.lossy
+        && let Some(why) = unrevoked(operation, facts)
+    {
+        return Next::Wait(why);
     }
     let enough = standing::acknowledging(told);
     if !alone && !enough && facts.is_patient() {
@@ -228,14 +317,43 @@ fn turned((heir, _): (&Report, &Told), facts: &Facts<'_>) -> Vec<Order> {
     let fit = |other: NodeId| ranked.iter().any(|at| at.node == other && at.place.is_ok());
     answers(facts.reports)
         .filter(|(other, told)| other.node != heir.node && fit(other.node) && !follows(told, node))
-        .map(|(other, _)| Order { node: other.node, what: What::Repoint(place.clone()) })
+        .flat_map(|(other, told)| still(other, told, What::Repoint(place.clone())))
         .collect()
+}
+
+/// What makes those forget the failed primary that are not turned to the heir.
+fn released(operation: &Operation, turned: &[Order], facts: &Facts<'_>) -> Vec<Order> {
+    let former = facts.topology.nodes.iter().find(|node| *node.name == operation.former);
+    let is_left = |other: &Report, told: &Told| {
+        let is_told = former.is_some_and(|former| is_told_of(former, told));
+        is_told && told.sources.len() == 1 && !turned.iter().any(|order| order.node == other.node)
+    };
+    answers(facts.reports)
+        .filter(|(other, told)| is_left(other, told))
+        .flat_map(|(other, told)| detached(other, told))
+        .collect()
+}
+
+/// What makes a server forget its source.
+fn detached(report: &Report, told: &Told) -> Vec<Order> {
+    still(report, told, What::Detach)
+}
+
+/// An order to one that must not receive then.
+pub(super) fn still(report: &Report, told: &Told, what: What) -> Vec<Order> {
+    let receives = told.sources.iter().any(|source| !source.receiver_stopped);
+    let all = receives.then_some(What::StopReceiver).into_iter().chain([what]);
+    all.map(|what| Order { node: report.node, what }).collect()
 }
 
 /// What the heir lacks of a primary, or which setting of those that must not be missing it does
 /// not let us make.
 fn readied((heir, told): (&Report, &Told), facts: &Facts<'_>) -> Result<Vec<Order>, String> {
     let mut orders = Vec::new();
+    // Where loss is allowed, a primary without replicas does not wait for any.
+    if is_alone(heir, facts) && facts.lossy {
+        return Ok(orders);
+    }
     for mend in standing::mends(told, true) {
         let order = Order { node: heir.node, what: What::Settle(mend.statement) };
         if !facts.denied.contains(&order) {
@@ -248,6 +366,10 @@ fn readied((heir, told): (&Report, &Told), facts: &Facts<'_>) -> Result<Vec<Orde
     Ok(orders)
 }
 
+fn is_alone(heir: &Report, facts: &Facts<'_>) -> bool {
+    !answers(facts.reports).any(|(other, _)| other.node != heir.node)
+}
+
 /// Whether a replica has been told to follow that server.
 fn follows(told: &Told, node: Option<&Node>) -> bool {
     let at = node.map(|node| &*node.address);
@@ -257,11 +379,22 @@ fn follows(told: &Told, node: Option<&Node>) -> bool {
 fn open(operation: &Operation, facts: &Facts<'_>) -> Next {
     let (heir, told) = match heir(operation, facts) {
         Ok(found) => found,
+        // Whether it has taken writes nobody knows: it is the primary, and has failed.
+        Err(_) if facts.elapsed >= OPEN_MAX && !operation.is_reopening() => return Next::Done,
         Err(why) => return Next::Wait(why),
     };
-    match told.is_read_only() {
-        true => Next::Act(vec![Order { node: heir.node, what: What::Open }]),
-        false => Next::Done,
+    opened((heir, told), facts)
+}
+
+/// Opens the heir; one that was started since is first made anew what a primary must be.
+fn opened((heir, told): (&Report, &Told), facts: &Facts<'_>) -> Next {
+    match readied((heir, told), facts) {
+        Err(why) => Next::Wait(why),
+        Ok(orders) if !orders.is_empty() => Next::Act(orders),
+        Ok(_) if told.is_read_only() => {
+            Next::Act(vec![Order { node: heir.node, what: What::Open }])
+        }
+        Ok(_) => Next::Done,
     }
 }
 

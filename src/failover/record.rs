@@ -25,6 +25,10 @@ pub struct Record {
     /// server takes its place.
     #[serde(default)]
     pub closed: bool,
+    /// What the primary had when it became that, as far as it may have been acknowledged: nobody
+    /// who lacks any of it takes its place. Those that follow it may still have to fetch it.
+    #[serde(default)]
+    pub floor: String,
     /// When the last failover was over, seconds since 1970.
     pub failed_over_at: Option<u64>,
 }

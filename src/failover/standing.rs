@@ -89,6 +89,10 @@ const FIXED: [&str; 4] =
 /// These go from one value to another on all servers of a group, step by step.
 const IN_STEPS: [&str; 2] = ["gtid_mode", "enforce_gtid_consistency"];
 
+/// Whether a commit is on disk when it is acknowledged, in the binary log and in the tables.
+const SYNC_BINLOG: &str = "sync_binlog";
+const FLUSH_LOG: &str = "innodb_flush_log_at_trx_commit";
+
 /// As good as for ever: the most that MySQL takes, 49 days; in milliseconds.
 const FOR_EVER: u64 = 4_294_967_295;
 /// What a replica may take to find out that its source is silent, seconds.
@@ -97,6 +101,7 @@ const SILENCE_MAX: u64 = 5;
 const LOGGED: &str = "a binary log, with what is replicated in it";
 const GTID: &str = "strict GTIDs";
 const DURABLE: &str = "commits that are on disk when they are acknowledged";
+const STORED: &str = "replicas that have on disk what they have applied";
 const LOSSLESS: &str = "commits that wait for a replica, and wait for ever";
 const ACKNOWLEDGING: &str = "replicas that acknowledge";
 const KEPT: &str = "relay logs that outlive a restart";
@@ -201,8 +206,10 @@ const MYSQL: &[Wanted] = &[
 
 /// What both families must have.
 const BOTH: &[Wanted] = &[
-    wanted(DURABLE, &["sync_binlog"], Value::Is("1"), At::All, Mode::Degraded),
-    wanted(DURABLE, &["innodb_flush_log_at_trx_commit"], Value::Is("1"), At::All, Mode::Degraded),
+    wanted(DURABLE, &[SYNC_BINLOG], Value::Is("1"), At::Primary, Mode::Degraded),
+    wanted(DURABLE, &[FLUSH_LOG], Value::Is("1"), At::Primary, Mode::Degraded),
+    wanted(STORED, &[SYNC_BINLOG], Value::Is("1"), At::Replicas, Mode::Degraded),
+    wanted(STORED, &[FLUSH_LOG], Value::Is("1"), At::Replicas, Mode::Degraded),
 ];
 
 const fn wanted(
@@ -250,11 +257,11 @@ pub fn mends(told: &Told, is_primary: bool) -> Vec<Mend> {
     mends
 }
 
-/// Whether no commit of the primary is acknowledged to a client before a replica has it, and
-/// positions can be compared.
+/// Whether no commit of the primary is acknowledged to a client before it is on disk and a replica
+/// has it, and positions can be compared.
 #[must_use]
 pub fn is_lossless(checks: &[Check]) -> bool {
-    let matters = [PRIMARY, LOGGED, GTID, LOSSLESS];
+    let matters = [PRIMARY, LOGGED, GTID, DURABLE, LOSSLESS];
     !checks.is_empty() && checks.iter().all(|at| at.met || !matters.contains(&at.required))
 }
 
@@ -514,6 +521,25 @@ mod tests {
             replica.variables.remove("rpl_semi_sync_replica_enabled");
         });
         assert!(plugin.1.contains("load the plugin"), "{}", plugin.1);
+    }
+
+    #[test]
+    fn a_primary_whose_commits_are_not_on_disk_is_named_and_not_lossless() {
+        for (name, value) in [(SYNC_BINLOG, "0"), (FLUSH_LOG, "2")] {
+            let (mut one, mut two) = (right(Flavour::MySql, true), right(Flavour::MySql, false));
+            set(&mut two, name, value);
+            let checks = |one: &Told, two: &Told| {
+                let reports = [fixture::report(0, one.clone()), fixture::report(1, two.clone())];
+                check(&reports, Some(NodeId(0)))
+            };
+            assert!(is_lossless(&checks(&one, &two)), "a replica's {name}");
+            set(&mut one, name, value);
+            let checks = checks(&one, &two);
+            assert!(!is_lossless(&checks) && mode(&checks) == Mode::Degraded, "{name}");
+            let missed = checks.iter().find(|at| !at.met && &*at.server == "db1").expect("named");
+            assert_eq!(missed.required, DURABLE);
+            assert_eq!(mends(&one, true)[0].statement, format!("SET GLOBAL {name} = 1"));
+        }
     }
 
     #[test]

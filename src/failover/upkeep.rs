@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::config::failover::ReplicationAccount;
 use crate::failover::order::{Order, Place, What};
+use crate::failover::plan::still;
 use crate::failover::report::{Report, Told, is_at, told_by};
 use crate::failover::standing;
 use crate::health::observation::Source;
@@ -35,6 +36,8 @@ pub struct Upkeep {
     pub orders: Vec<Order>,
     /// Servers that cannot follow, and why.
     pub left_out: Vec<(String, String)>,
+    /// Servers that follow the primary through another one, and through which.
+    pub chained: Vec<(String, String)>,
 }
 
 /// Looks through a group.
@@ -55,14 +58,13 @@ pub fn look(facts: &Facts<'_>) -> Upkeep {
         standing::mends(told, false).is_empty()
             && told.sources.iter().any(|source| source.receiving && is_at(source, node, Some(head)))
     };
-    let mends = standing::mends(head, true);
     // Waiting for replicas begins when there is one that can be waited for.
     let ready = facts.reports.iter().filter_map(Report::told).any(acknowledges);
-    if ready && !mends.is_empty() {
-        let settle = |mend: standing::Mend| What::Settle(mend.statement);
-        let orders = mends.into_iter().map(|at| Order { node: node.id, what: settle(at) });
-        found.orders.extend(orders);
-    }
+    let mut mends = standing::mends(head, true);
+    mends.retain(|mend| ready || !mend.name.starts_with("rpl_semi_sync"));
+    let settle = |mend: standing::Mend| What::Settle(mend.statement);
+    let orders = mends.into_iter().map(|at| Order { node: node.id, what: settle(at) });
+    found.orders.extend(orders);
     found
 }
 
@@ -98,8 +100,12 @@ fn replica(
             return;
         }
         [source] if is_at(source, node, Some(head)) => return start(report, told, head, found),
-        // It follows one that follows: a chain is somebody's wish.
-        [source] if is_live_replica(facts, source) => return,
+        [source] if !source.receiver_stopped && source.applying => {
+            // A chain is somebody's wish, as long as it holds.
+            if let Some(through) = chain(facts, (node, head), told) {
+                return found.chained.push((report.name.to_string(), through));
+            }
+        }
         [_] => {}
         [_, _, ..] => return,
     }
@@ -119,7 +125,9 @@ fn replica(
             let why = format!("it has transactions of its own: {errant}");
             found.left_out.push((report.name.to_string(), why));
         }
-        None if !told.sources.is_empty() => order(What::Repoint(place)),
+        None if !told.sources.is_empty() => {
+            found.orders.extend(still(report, told, What::Repoint(place)));
+        }
         None => match facts.account {
             Some(account) => order(What::Follow(place, account.clone())),
             None => {
@@ -158,14 +166,24 @@ fn start(report: &Report, told: &Told, head: &Told, found: &mut Upkeep) {
     found.left_out.push((report.name.to_string(), why));
 }
 
-fn is_live_replica(facts: &Facts<'_>, source: &Source) -> bool {
-    facts.reports.iter().any(|report| {
-        let node = facts.topology.node(report.node);
-        report.told().is_some_and(|told| {
-            let it = node.is_some_and(|node| is_at(source, node, Some(told)));
-            it && !told.sources.is_empty()
-        })
-    })
+/// Whom a server follows that follows the primary, in however many steps: it is not left behind.
+fn chain(facts: &Facts<'_>, (node, head): (&Node, &Told), told: &Told) -> Option<String> {
+    let mut at = told;
+    let mut first = None;
+    for _ in facts.reports {
+        let source = at.sources.first()?;
+        if is_at(source, node, Some(head)) {
+            return first;
+        }
+        let is_it = |report: &&Report| {
+            let at = facts.topology.node(report.node);
+            report.told().is_some_and(|told| at.is_some_and(|at| is_at(source, at, Some(told))))
+        };
+        let next = facts.reports.iter().find(is_it)?;
+        first.get_or_insert_with(|| next.name.to_string());
+        at = next.told()?;
+    }
+    None
 }
 
 /// What a server has that the primary has not; `None` for nothing. By originating server: numbers
@@ -259,7 +277,8 @@ mod tests {
     fn a_replica_of_a_former_primary_is_turned_when_it_has_applied_all() {
         let primary = told(1, "0-3-8,0-1-9", &[]);
         let mut lost = Told { sources: vec![from(3)], ..told(2, "0-3-8", CLOSED) };
-        assert_eq!(found(&primary, &[lost.clone()]).0, ["db2 replicate from db1:3306"]);
+        let turned = ["db2 receive no more", "db2 replicate from db1:3306"];
+        assert_eq!(found(&primary, &[lost.clone()]).0, turned);
         // What it has received and the primary has not would be forgotten.
         lost.received = GtidSet::parse_mariadb("0-3-11").expect("a position");
         assert_eq!(found(&primary, &[lost.clone()]), (Vec::new(), Vec::new()));
@@ -310,7 +329,18 @@ mod tests {
     fn a_chain_is_somebody_s_wish() {
         let middle = Told { sources: vec![from(1)], ..told(2, "0-1-9", CLOSED) };
         let end = Told { sources: vec![from(2)], ..told(3, "0-1-9", CLOSED) };
-        assert_eq!(found(&told(1, "0-1-9", &[]), &[middle, end]), (Vec::new(), Vec::new()));
+        let group = |middle: &Told, end: &Told| {
+            found(&told(1, "0-1-9", &[]), &[middle.clone(), end.clone()])
+        };
+        assert_eq!(group(&middle, &end), (Vec::new(), Vec::new()));
+        // Not one that does not lead to the primary, or in which nothing moves.
+        let round = Told { sources: vec![from(3)], ..middle.clone() };
+        let turned = ["receive no more", "replicate from db1:3306"];
+        let both = ["db2", "db3"].map(|name| turned.map(|what| format!("{name} {what}"))).concat();
+        assert_eq!(group(&round, &end).0, both);
+        let still = Source { receiver_stopped: true, ..from(2) };
+        let end = Told { sources: vec![still], ..end };
+        assert_eq!(group(&middle, &end).0, ["db3 replicate from db1:3306"]);
     }
 
     #[test]

@@ -57,8 +57,9 @@ pub enum Appointment {
     /// Whoever does not replicate and is writable: nobody keeps the group.
     #[default]
     Open,
-    /// The server of this name and no other, whatever another says of itself.
-    Server(String),
+    /// The server of this name and no other, whatever another says of itself; but only if it was
+    /// not started after this time: nobody knows what that has cost it, and which settings it has.
+    Server(String, Instant),
     /// Nobody for now, for this reason.
     Nobody(String),
 }
@@ -170,6 +171,7 @@ fn node(
         lag,
         applying,
         alike,
+        started: seen.and_then(|seen| seen.started),
         read_only: seen.is_some_and(|seen| seen.read_only),
         applied,
         observed_at: member.judgement.seen_at(),
@@ -196,11 +198,11 @@ fn role(
     if replicates {
         return Role::Replica;
     }
-    // The last primary keeps the word while it is out of use and nobody took its place, so
-    // that operators see which server is missed.
+    // The last primary keeps the word while it is out of use, or about to be, and nobody took its
+    // place, so that operators see which server is missed.
     let was_primary = previous.nodes.get(index).is_some_and(|node| node.role == Role::Primary);
-    let out_of_use = !condition(input.overrides, member).usable();
-    if primary.is_none() && was_primary && out_of_use { Role::Primary } else { Role::Unknown }
+    let is_missed = condition(input.overrides, member) != Condition::Up;
+    if primary.is_none() && was_primary && is_missed { Role::Primary } else { Role::Unknown }
 }
 
 /// Notes in the trail where the primary of the topology that was assembled is.
@@ -290,11 +292,13 @@ fn choose(previous: &Topology, input: &Input<'_>) -> Choice {
     let was = previous.primary.map(|id| usize::from(id.0));
     let may_be = |member: &Member| match &input.overrides.appointment {
         Appointment::Open => member.hint != RoleHint::Replica,
-        Appointment::Server(name) => *name == *member.name,
+        Appointment::Server(name, _) => *name == *member.name,
         Appointment::Nobody(_) => false,
     };
-    if let Appointment::Nobody(why) = &input.overrides.appointment {
-        return Err(why.clone());
+    match &input.overrides.appointment {
+        Appointment::Open => {}
+        Appointment::Server(name, vouched) => doubts(members, name, *vouched)?,
+        Appointment::Nobody(why) => return Err(why.clone()),
     }
     let heads: Vec<Head<'_>> = members
         .iter()
@@ -332,6 +336,22 @@ fn choose(previous: &Topology, input: &Input<'_>) -> Choice {
         }
         Condition::Up | Condition::Suspect | Condition::Down => Ok(best.index),
     }
+}
+
+/// Whether the server of this name may have been started after this time. One that has missed a
+/// probe may be about to take writes by settings of which nobody knows.
+fn doubts(members: &[Member], name: &str, vouched: Instant) -> Result<(), String> {
+    let Some(member) = present(members).find(|member| *member.name == *name) else {
+        return Ok(());
+    };
+    let Some(seen) = member.judgement.alive() else { return Ok(()) };
+    if !member.judgement.answered() {
+        return Err(format!("{name} has not answered: {}", member.judgement.trouble()));
+    }
+    if seen.started.is_some_and(|started| started > vouched) {
+        return Err(format!("{name} was started anew, and its keeper has not looked at it yet"));
+    }
+    Ok(())
 }
 
 /// The best of the writable servers; an error when two have equal claims.

@@ -35,6 +35,7 @@ pub(super) fn seen(server_id: u32) -> Seen {
             sees_us_as: Arc::from("localhost"),
         }),
         identity: Arc::from(format!("{server_id}@db:{server_id}")),
+        started: None,
         read_only: false,
         executed: gtid("0-1-10"),
         replicated: gtid("0-1-10"),

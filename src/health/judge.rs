@@ -169,6 +169,12 @@ impl Judgement {
         self.observed
     }
 
+    /// Whether the last probe was answered, and be it with a refusal.
+    #[must_use]
+    pub fn answered(&self) -> bool {
+        self.failures == 0
+    }
+
     /// When it went down, if it is down.
     #[must_use]
     pub fn down_since(&self) -> Option<Instant> {

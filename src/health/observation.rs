@@ -26,6 +26,9 @@ pub struct Seen {
     /// Tells servers apart under whatever address they were reached: the UUID on MySQL, server
     /// id with host name and port on MariaDB.
     pub identity: Arc<str>,
+    /// It was started at this time or before, by less than a second; `None` where that is not
+    /// known.
+    pub started: Option<Instant>,
     /// `read_only` or `super_read_only`.
     pub read_only: bool,
     /// All that it has executed, its own writes included.

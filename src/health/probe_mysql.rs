@@ -4,6 +4,7 @@
 //! by the missing answer. When it is lost it is made again within the same probe.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -81,6 +82,8 @@ pub struct MysqlProbe {
 #[derive(Debug)]
 struct Link {
     conn: Connection,
+    /// When the server was started, or up to a second later: another life has another link.
+    started: Option<Instant>,
     /// By which the server was believed.
     trust: Arc<Trust>,
 }
@@ -96,8 +99,12 @@ impl MysqlProbe {
 
     async fn connect(&self) -> Result<Link, Failure> {
         let trust = self.trust.load_full();
-        let conn = open(&self.address, &self.monitor, &trust).await?;
-        Ok(Link { conn, trust })
+        let mut conn = open(&self.address, &self.monitor, &trust).await?;
+        let uptime = conn.ask("SHOW GLOBAL STATUS LIKE 'Uptime'").await?;
+        let uptime = uptime.first().and_then(|row| row.text(1)?.parse().ok());
+        let started =
+            uptime.and_then(|uptime| Instant::now().checked_sub(Duration::from_secs(uptime)));
+        Ok(Link { conn, started, trust })
     }
 }
 
@@ -132,7 +139,7 @@ impl Link {
         };
         let answer = self.conn.ask(question).await?;
         let row = answer.first().ok_or_else(|| puzzling("the variables"))?;
-        let mut seen = seen(&self.conn, &row, sources)?;
+        let mut seen = Seen { started: self.started, ..seen(&self.conn, &row, sources)? };
         if ask == Ask::StateAndReplicas {
             match self.attached().await {
                 Ok(replicas) => seen.replicas = Some(replicas),
@@ -281,6 +288,7 @@ fn seen(conn: &Connection, row: &Row<'_>, sources: Vec<Source>) -> Result<Seen, 
     Ok(Seen {
         facts: Arc::new(facts),
         identity: Arc::from(identity),
+        started: None,
         // Later MariaDB versions have words for degrees of read-only.
         read_only: !matches!(text(2).as_str(), "0" | "OFF"),
         executed,

@@ -17,6 +17,7 @@ pub(crate) fn node(id: u16, name: &str) -> Node {
         lag: None,
         applying: true,
         alike: true,
+        started: None,
         read_only: false,
         applied: GtidSet::default(),
         observed_at: None,

@@ -58,6 +58,8 @@ pub struct Node {
     /// Whether a session that begins there finds the settings that it would find on the primary,
     /// as far as they show in results. Always true on the primary.
     pub alike: bool,
+    /// When it was started, or up to a second later; `None` where that is not known.
+    pub started: Option<Instant>,
     /// Whether `read_only` (or `super_read_only`) was set at the last observation.
     pub read_only: bool,
     /// What it had executed at [`Node::observed_at`].

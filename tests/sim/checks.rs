@@ -56,7 +56,7 @@ impl World {
                     .following
                     .as_ref()
                     .is_some_and(|at| at.source == primary && at.applier == Applier::Running);
-            // Who follows one that follows is left as it is: that may be somebody's wish.
+            // Who follows one that follows is left as it is, and named: it may be somebody's wish.
             let chained = server.following.as_ref().is_some_and(|at| {
                 at.source != primary && self.servers[at.source].following.is_some()
             });
@@ -69,6 +69,9 @@ impl World {
                     wrong.push(format!("{name} has {own:?} of its own, and the keeper: {doing}"));
                 }
                 Some(_) => {}
+                None if chained && progress && !is_told(doing) => {
+                    wrong.push(format!("{name} follows a replica, and the keeper says: {doing}"));
+                }
                 None if !follows && !chained && !is_reason(doing) && progress => {
                     let why = server
                         .following
@@ -95,6 +98,11 @@ impl World {
 /// Whether a sentence says that nobody takes the writes.
 fn is_refusal(doing: &str) -> bool {
     ["no failover", "takes no writes yet", "replacing"].iter().any(|at| doing.contains(at))
+}
+
+/// Whether a sentence names a server that does not follow the primary itself.
+fn is_told(doing: &str) -> bool {
+    ["; db", "stays out"].iter().any(|at| doing.contains(at))
 }
 
 fn is_silently_repaired(server: &Server, primary: usize) -> bool {

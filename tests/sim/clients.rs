@@ -34,6 +34,8 @@ pub(crate) struct Flight {
     arrived: bool,
     /// Its commit waited for a replica.
     waited: bool,
+    /// It was noted by then that commits wait for one.
+    promised: bool,
 }
 
 /// What is known of all writes.
@@ -70,7 +72,7 @@ impl World {
         };
         self.ledger.next += 1;
         let write = self.ledger.next;
-        let established = !self.random.permille(200);
+        let established = !self.random.permille(200) && self.reaches(self.proxy_at(), server);
         let flight = Flight {
             client,
             server,
@@ -81,6 +83,7 @@ impl World {
             sent: self.now,
             arrived: false,
             waited: false,
+            promised: false,
         };
         self.ledger.flights.insert(write, flight);
         // Some are in the midst of a transaction, and send its COMMIT later.
@@ -111,9 +114,14 @@ impl World {
         if server.is_read_only() {
             return self.answer(write, Reply::Refused);
         }
+        // A session whose connection has come about looks again where it is to write.
+        if !flight.established && self.health.takes_writes() != Some(flight.server) {
+            return self.answer(write, Reply::Refused);
+        }
         let waited = server.asks_for_acknowledgements();
         if let Some(flight) = self.ledger.flights.get_mut(&write) {
             (flight.arrived, flight.waited) = (true, waited);
+            flight.promised = self.journal.lossless;
         }
         let who = Waiter::Client { write, cut: false };
         if let Err(why) = self.commit(flight.server, Some(write), who) {
@@ -157,7 +165,7 @@ impl World {
             return;
         }
         match reply {
-            Reply::Done => self.acknowledge(write, flight.server, flight.waited),
+            Reply::Done => self.acknowledge(write, &flight),
             Reply::Refused => self.ledger.refused += 1,
             Reply::Lost => self.ledger.unknown += 1,
         }
@@ -165,8 +173,12 @@ impl World {
     }
 
     /// A client is told that its write is done: whoever takes the writes now has to have it.
-    fn acknowledge(&mut self, write: u64, by: usize, waited: bool) {
+    fn acknowledge(&mut self, write: u64, flight: &Flight) {
+        let (by, waited) = (flight.server, flight.waited);
         self.ledger.told += 1;
+        if flight.promised && !waited {
+            self.breaks(format!("db{} acknowledged write {write} without a replica", by + 1));
+        }
         match waited {
             true => self.ledger.acknowledged.insert(write),
             false => self.ledger.unprotected.insert(write),

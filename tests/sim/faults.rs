@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pointsman::failover::record::Record;
+
 use crate::server::{Applier, Life};
 use crate::world::{Event, Heal, World, ms};
 
@@ -29,6 +31,11 @@ impl World {
             return;
         }
         self.next_fault();
+        if self.shape.switches && self.random.permille(200) {
+            self.log(|| "a switchover is ordered".to_owned());
+            (self.ordered, self.look, self.wake) = (true, true, true);
+            return;
+        }
         let count = self.servers.len();
         // Most things happen to whoever takes the writes.
         let victim = match self.health.takes_writes() {
@@ -56,6 +63,37 @@ impl World {
             }
             90..94 => self.stop_replication(victim),
             _ => self.wake_keeper_anew(),
+        }
+    }
+
+    /// A change of the primary comes to another stage: the heir, another or the keeper may die.
+    pub(crate) fn on_stage(&mut self, next: &Record) {
+        let stage = |record: &Record| record.operation.as_ref().map(|at| at.stage);
+        let is_sore = self.shape.sore > 0 && self.are_things_going_wrong();
+        if !is_sore || stage(next) == stage(&self.journal) || !self.random.permille(self.shape.sore)
+        {
+            return;
+        }
+        let heir = next.operation.as_ref().and_then(|at| at.heir.as_ref());
+        let heir = self.servers.iter().position(|server| Some(&server.name()) == heir);
+        let victim = match self.random.between(0, 4) {
+            0 => Some(self.random.index(self.servers.len())),
+            1 => None,
+            _ => heir,
+        };
+        let lasts = match self.random.permille(500) {
+            true => self.random.between(100, 1_500),
+            false => self.duration(),
+        };
+        let delay = ms(self.random.between(0, 300));
+        self.after(delay, Event::Hit { victim, lasts: ms(lasts) });
+    }
+
+    pub(crate) fn on_hit(&mut self, victim: Option<usize>, lasts: Duration) {
+        let left = (self.shape.faults_until + ms(5_000)).saturating_sub(self.now);
+        match victim {
+            Some(victim) => self.strike(victim, lasts.min(left)),
+            None => self.wake_keeper_anew(),
         }
     }
 

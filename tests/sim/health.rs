@@ -8,7 +8,7 @@ use pointsman::config::RoleHint;
 use pointsman::health::assemble::{Appointment, Input, Member, Overrides, assemble, note_position};
 use pointsman::health::cell::{Publisher, TopologyCell, cell};
 use pointsman::health::judge::{Hysteresis, Judgement};
-use pointsman::health::observation::{Failure, FailureKind, Observation};
+use pointsman::health::observation::{Failure, FailureKind, Observation, Seen};
 use pointsman::health::trail::Trail;
 use pointsman::health::{Command, Health as Handle};
 use pointsman::topology::{Condition, Topology};
@@ -129,11 +129,13 @@ impl World {
             return;
         }
         let there = self.reaches(self.proxy_at(), node);
+        // As exact as a server's whole seconds are.
+        let started = Some(self.instant(self.servers[node].started + ms(700)));
         let server = &mut self.servers[node];
         let facts = server.facts();
         let result = match server.life {
             Life::Dead if there => Err(Failure::new(FailureKind::Unreachable, "refused")),
-            Life::Running if there => Ok(server.seen(facts)),
+            Life::Running if there => Ok(Seen { started, ..server.seen(facts) }),
             Life::Dead | Life::Frozen | Life::Running => {
                 Err(Failure::new(FailureKind::Timeout, "no answer within 1000 ms"))
             }

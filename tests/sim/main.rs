@@ -6,8 +6,8 @@
 //! says with which number to begin. The first seed that fails is run again, to show its steps.
 //!
 //! Not modelled: disks that lose what was written to them, clocks that are set, a second pointsman,
-//! what operators do except STOP REPLICA, cascades of replicas, more than one acknowledgement, and
-//! reads.
+//! what operators do except STOP REPLICA and switchovers, cascades of replicas, more than one
+//! acknowledgement, and reads.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -19,9 +19,9 @@ use arc_swap::ArcSwap;
 use pointsman::config::failover::{Failover, FailoverMode, ReplicationAccount};
 use pointsman::config::units::Secret;
 use pointsman::config::{Group, Monitor};
-use pointsman::failover::keeper::{self, Keeper, Keeping};
+use pointsman::failover::keeper::{self, Command, Keeper, Keeping};
 use pointsman::topology::Flavour;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::random::Random;
 use crate::server::{Applier, Txn};
@@ -87,6 +87,8 @@ impl Simulation {
             forgets_unacknowledged: flavour == Flavour::MariaDb && random.permille(400),
             quiet: [3_000, 12_000, 12_000][random.index(3)],
             retries: if random.permille(500) { 10 } else { u32::MAX },
+            sore: if seed / 2 % 4 == 3 { 300 } else { 0 },
+            switches: seed / 2 % 4 >= 2,
         };
         if show {
             println!("seed {seed}: {shape:?}");
@@ -123,12 +125,12 @@ impl Simulation {
         let record = world.journal.clone();
         world.health = health::Health::new(&world.servers);
         (world.tick_at, world.look) = (Duration::ZERO, false);
-        world.health.appoint(keeper::appointment(FailoverMode::Auto, &record, true));
+        world.health.appoint(keeper::appointment(FailoverMode::Auto, &record, None));
         let handle = world.health.handle();
         let proxy = world.proxy;
         (0..world.servers.len()).for_each(|node| world.after(ms(1), Event::Probe { node, proxy }));
         drop(world);
-        // No operator is there, and nobody asks what sessions have begun.
+        // Operators use the door that is made for tests, and nobody tells what sessions have begun.
         let (commands, unfinished) = (mpsc::channel(1).1, mpsc::channel(1).0);
         let ties = keeper::Ties { commands, unfinished, kept: Arc::default() };
         let mut keeper = Keeper::new(self.settings.clone(), surgeon.clone(), handle, record, ties);
@@ -137,6 +139,10 @@ impl Simulation {
             loop {
                 while keeper.turn().await {}
                 surgeon.tick().await;
+                if std::mem::take(&mut surgeon.world().ordered) {
+                    let (reply, _) = oneshot::channel();
+                    keeper.obey(Command::SwitchOver(None, reply)).await;
+                }
             }
         }));
         self.poll();
@@ -279,6 +285,7 @@ impl World {
             Event::Step { order } => self.on_step(order),
             Event::Written { task } => self.on_written(task),
             Event::Fault => self.on_fault(),
+            Event::Hit { victim, lasts } => self.on_hit(victim, lasts),
             Event::Heal(heal) => self.on_heal(heal),
             Event::Tick { .. } => {}
         }

@@ -228,6 +228,11 @@ impl Server {
         self.following.as_ref().is_some_and(|at| matches!(at.receiver, Receiver::Connected(_)))
     }
 
+    /// Whether it lets itself be told of another source, or of none: neither thread runs.
+    pub(crate) fn may_be_turned(&self) -> bool {
+        self.following.is_none() || self.is_stopped()
+    }
+
     /// Both threads of its replication are stopped.
     pub(crate) fn is_stopped(&self) -> bool {
         self.following
@@ -359,6 +364,7 @@ impl Server {
         Seen {
             facts,
             identity: Arc::from(self.name()),
+            started: None,
             read_only: self.is_read_only(),
             executed,
             replicated: applied,

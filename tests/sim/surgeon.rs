@@ -236,6 +236,7 @@ impl World {
                 let before = std::mem::take(&mut self.ledger.unprotected);
                 self.ledger.acknowledged.extend(before);
             }
+            self.on_stage(&record);
             self.journal = record;
             self.wake = true;
         }
@@ -416,11 +417,11 @@ impl World {
         let plain = statement.replace("REPLICA", "SLAVE");
         match plain.as_str() {
             "STOP SLAVE IO_THREAD" => return self.stop_receiver(node),
-            "STOP SLAVE" => {
+            "STOP SLAVE" | "STOP SLAVE SQL_THREAD" => {
                 if self.servers[node].applying && self.servers[node].applier_hangs() {
                     return Tried::Later;
                 }
-                if self.stop_receiver(node) != Tried::Done {
+                if plain == "STOP SLAVE" && self.stop_receiver(node) != Tried::Done {
                     return Tried::Later;
                 }
                 if let Some(at) = &mut self.servers[node].following {
@@ -441,17 +442,17 @@ impl World {
                     self.seek(node);
                 }
             }
+            _ if (plain.starts_with("CHANGE") || plain == "RESET SLAVE ALL")
+                && !self.servers[node].may_be_turned() =>
+            {
+                return Tried::Failed(FailureKind::Puzzling, "1198: stop it first".to_owned());
+            }
             "RESET SLAVE ALL" => self.servers[node].following = None,
             "SET GLOBAL gtid_slave_pos = @@global.gtid_binlog_pos" => {
                 let last = self.servers[node].binlog.last();
                 self.servers[node].slave_pos = last.map(|txn| (txn.origin, txn.seq));
             }
             _ if plain.starts_with("CHANGE") => {
-                if self.servers[node].following.as_ref().is_some_and(|at| {
-                    at.receiver != Receiver::Stopped || at.applier == Applier::Running
-                }) {
-                    return Tried::Failed(FailureKind::Puzzling, "1198: stop it first".to_owned());
-                }
                 let host =
                     plain.split("_HOST = 'db").nth(1).and_then(|rest| rest.split('\'').next());
                 let source: usize = host.and_then(|id| id.parse().ok()).expect("a host");

@@ -48,6 +48,8 @@ pub(crate) enum Event {
     Written { task: u64 },
     /// Something goes wrong.
     Fault,
+    /// A server dies for so long, or the keeper, in the midst of a change of the primary.
+    Hit { victim: Option<usize>, lasts: Duration },
     /// Something that went wrong is over.
     Heal(Heal),
 }
@@ -105,6 +107,10 @@ pub(crate) struct Shape {
     pub(crate) quiet: u64,
     /// How often MySQL's receivers try to connect before they stop.
     pub(crate) retries: u32,
+    /// In how many of a thousand stages of a change of the primary somebody dies.
+    pub(crate) sore: u64,
+    /// An operator orders switchovers.
+    pub(crate) switches: bool,
 }
 
 #[derive(Debug)]
@@ -127,6 +133,8 @@ pub(crate) struct World {
     pub(crate) journal: Record,
     /// It is down.
     pub(crate) is_proxy_down: bool,
+    /// An operator has ordered a switchover, and the keeper has not heard of it yet.
+    pub(crate) ordered: bool,
     /// When the keeper looks next, whatever happens.
     pub(crate) tick_at: Duration,
     /// The time has come for the keeper to look, or the topology has changed.
@@ -166,6 +174,7 @@ impl World {
             tasks: Tasks::default(),
             proxy: 0,
             is_proxy_down: false,
+            ordered: false,
             journal: Record::default(),
             tick_at: Duration::ZERO,
             look: false,

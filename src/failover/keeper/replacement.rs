@@ -6,7 +6,7 @@ use super::{Keeper, PATIENCE, Settings, THINK_AGAIN};
 use crate::config::Group;
 use crate::config::failover::{FailoverMode, MaxLoss};
 use crate::failover::candidate;
-use crate::failover::order::Order;
+use crate::failover::order::{Order, What};
 use crate::failover::plan::{self, Next};
 use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::Report;
@@ -104,9 +104,11 @@ impl<S: Surgeon> Keeper<S> {
     fn may_fail_over(&self, group: &Group) -> Result<(), String> {
         let settings = &group.failover;
         if !self.record.lossless && settings.max_loss == MaxLoss::None {
-            return Err("its commits did not wait for a replica when it was last looked at, and \
-                        failover.max_loss is \"none\""
-                .to_owned());
+            return Err(
+                "its commits did not wait for a replica, or were not on disk, when it was \
+                        last looked at, and failover.max_loss is \"none\""
+                    .to_owned(),
+            );
         }
         let since = self.record.failed_over_at.map(|at| self.surgeon.seconds().saturating_sub(at));
         match since.map(Duration::from_secs) {
@@ -135,10 +137,15 @@ impl<S: Surgeon> Keeper<S> {
         let asks_former = operation.kind == Kind::Switchover || operation.is_reopening();
         let patience =
             |at: &Node| (asks_former || *at.name != *operation.former).then_some(PATIENCE);
+        self.asked_at = self.surgeon.now();
         let reports = self.surgeon.survey(topology, &settings.monitor, &patience).await;
         let mut operation = operation;
         loop {
-            match self.next(settings, topology, &operation, &reports).await {
+            let next = self.next(settings, topology, &operation, &reports).await;
+            if opens(&operation, &next, &reports) {
+                self.vouched = Some(self.asked_at);
+            }
+            match next {
                 Next::Act(orders) => {
                     self.say(operation.describe());
                     self.perform(orders, settings, topology, &reports).await;
@@ -260,7 +267,7 @@ impl<S: Surgeon> Keeper<S> {
         let undoing = operation.undoing();
         let was_kept = operation.kind == Kind::Switchover && undoing.is_none();
         // It is looked at again, should it answer.
-        self.in_doubt |= undoing.is_none() && !was_kept;
+        self.vouched = self.vouched.filter(|_| was_kept);
         self.look_at = self.surgeon.now() + THINK_AGAIN;
         let record = Record { operation: undoing, ..self.record.clone() };
         self.write_down(record).await;
@@ -282,6 +289,7 @@ impl<S: Surgeon> Keeper<S> {
             topology,
             reports,
             members: &self.record.members,
+            floor: &self.record.floor,
             lossy: settings.group.failover.max_loss == MaxLoss::Some,
             since_well: self.since_well(),
             elapsed: self.elapsed(),
@@ -292,7 +300,7 @@ impl<S: Surgeon> Keeper<S> {
     }
 
     async fn done(&mut self, topology: &Topology, operation: Operation) {
-        let Operation { kind, former, heir, .. } = operation;
+        let Operation { kind, former, heir, wanted, .. } = operation;
         let heir = heir.unwrap_or_default();
         let failed_over_at = match kind {
             Kind::Failover if heir != former => Some(self.surgeon.seconds()),
@@ -302,25 +310,38 @@ impl<S: Surgeon> Keeper<S> {
             epoch: self.record.epoch.saturating_add(1),
             primary: Some(heir.clone()),
             operation: None,
-            closed: false,
+            // One that says nothing may have been opened, or not.
+            closed: self.vouched != Some(self.asked_at),
+            floor: if wanted.is_empty() { self.record.floor.clone() } else { wanted },
             failed_over_at,
             ..self.record.clone()
         };
-        let epoch = record.epoch;
+        let (epoch, opened_at) = (record.epoch, self.since);
         if self.write_down(record).await {
             if heir != former {
                 self.changes(kind).done += 1;
             }
-            self.in_doubt = false;
             self.health.probe_now();
             let held = self.held();
             let (group, held_ms) = (&*topology.group, held.as_millis());
             tracing::warn!(group, epoch, from = former, to = heir, held_ms, "writes go on");
-            (self.look_at, self.well_at) = (self.surgeon.now(), Some(self.surgeon.now()));
+            (self.look_at, self.well_at) = (self.surgeon.now(), Some(opened_at));
             self.answer(Ok(format!(
                 "{heir} takes the writes in place of {former}; they waited for {:.3} s",
                 held.as_secs_f64()
             )));
         }
     }
+}
+
+/// Whether an heir that has answered is about to take writes, and is all that a primary must be.
+fn opens(operation: &Operation, next: &Next, reports: &[Report]) -> bool {
+    let is_open = match next {
+        Next::Enter(next) => next.stage == Stage::Open,
+        Next::Act(orders) => orders.iter().any(|order| order.what == What::Open),
+        Next::Done => true,
+        Next::Wait(_) | Next::GiveUp(_) => false,
+    };
+    let heir = operation.heir.as_deref();
+    is_open && reports.iter().any(|at| Some(&*at.name) == heir && at.told.is_ok())
 }

@@ -16,7 +16,7 @@ impl<S: Surgeon> Keeper<S> {
     /// Tells health who may take the writes, where that has changed.
     pub(super) async fn appoint(&mut self) {
         let mode = self.mode.unwrap_or_default();
-        let wanted = appointment(mode, &self.record, self.in_doubt);
+        let wanted = appointment(mode, &self.record, self.vouched);
         if wanted != self.appointed {
             // Only a group that is being given up has no health task.
             let told = wanted.clone();

@@ -12,7 +12,8 @@ use crate::failover::surgeon::Surgeon;
 use crate::topology::{Condition, Node, Topology};
 
 impl<S: Surgeon> Keeper<S> {
-    pub(super) async fn obey(&mut self, command: Command) {
+    /// Does what an operator orders, or begins it.
+    pub async fn obey(&mut self, command: Command) {
         let settings = self.settings.load_full();
         let topology = self.health.cell.load();
         match command {
@@ -79,7 +80,7 @@ impl<S: Surgeon> Keeper<S> {
     ) -> Result<(Operation, Vec<Report>), String> {
         let node = self.primary(topology)?;
         let name = &node.name;
-        if self.in_doubt {
+        if self.vouched.is_none() {
             return Err(self.keeping.load().doing.clone());
         }
         match node.condition {
@@ -107,7 +108,7 @@ impl<S: Surgeon> Keeper<S> {
         let node = self.primary(topology)?;
         let name = &node.name;
         match node.condition {
-            Condition::Up | Condition::Draining if self.in_doubt => {
+            Condition::Up | Condition::Draining if self.vouched.is_none() => {
                 self.receive(settings, topology, node).await;
             }
             Condition::Up | Condition::Draining => {
@@ -117,7 +118,7 @@ impl<S: Surgeon> Keeper<S> {
             }
             Condition::Excluded => return Err(format!("{name} is excluded: INCLUDE it first")),
             Condition::Down | Condition::Suspect => {
-                self.in_doubt |= node.condition == Condition::Down;
+                self.vouched = self.vouched.filter(|_| node.condition != Condition::Down);
                 self.consider(settings, topology, node).await;
             }
         }

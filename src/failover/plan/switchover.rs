@@ -8,7 +8,10 @@
 
 use std::time::Duration;
 
-use super::{Facts, Next, answers, follows, heir, readied, turned, wait_for_appliers};
+use super::{
+    Facts, Next, OPEN_MAX, answers, detached, follows, heir, opened, readied, turned,
+    wait_for_appliers,
+};
 use crate::failover::candidate;
 use crate::failover::order::{Order, Place, What};
 use crate::failover::record::{Operation, Stage};
@@ -25,8 +28,6 @@ const CLOSE_MAX: Duration = Duration::from_secs(15);
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long others may take to follow the heir.
 const ESTABLISH_MAX: Duration = Duration::from_secs(10);
-/// How long the heir may take to open.
-const OPEN_MAX: Duration = Duration::from_secs(5);
 /// How far behind a server may be and be made the primary: what it lacks is waited for while nobody
 /// can write.
 const LAG_MAX: Duration = Duration::from_secs(2);
@@ -232,7 +233,7 @@ fn hand_over(operation: &Operation, facts: &Facts<'_>) -> Next {
     }
     let mut orders = Vec::new();
     if !told.sources.is_empty() {
-        orders.push(Order { node: heir.node, what: What::Detach });
+        orders.extend(detached(heir, told));
     }
     match readied((heir, told), facts) {
         Ok(more) => orders.extend(more),
@@ -297,11 +298,10 @@ fn open(operation: &Operation, facts: &Facts<'_>) -> Next {
         Err(_) if late => return Next::Done,
         Err(why) => return Next::Wait(why),
     };
-    match told.is_read_only() {
-        true if late => Next::GiveUp(format!("{} cannot be opened for writes", heir.name)),
-        true => Next::Act(vec![Order { node: heir.node, what: What::Open }]),
-        false => Next::Done,
+    if late && told.is_read_only() {
+        return Next::GiveUp(format!("{} cannot be opened for writes", heir.name));
     }
+    opened((heir, told), facts)
 }
 
 #[cfg(test)]

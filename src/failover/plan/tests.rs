@@ -11,7 +11,11 @@ struct Group {
     reports: Vec<Report>,
     lossy: bool,
     patient: bool,
+    elapsed: Duration,
 }
+
+/// What the primary began with.
+const FLOOR: &str = "0-1-5";
 
 fn set(text: &str) -> GtidSet {
     GtidSet::parse_mariadb(text).expect("a position")
@@ -49,6 +53,7 @@ impl Group {
             reports,
             lossy: false,
             patient: false,
+            elapsed: PATIENT,
         }
     }
 
@@ -63,9 +68,10 @@ impl Group {
             topology: &self.topology,
             reports: &self.reports,
             members: &members,
+            floor: FLOOR,
             lossy: self.lossy,
             since_well: Duration::from_secs(5),
-            elapsed: if self.patient { Duration::ZERO } else { PATIENT },
+            elapsed: if self.patient { Duration::ZERO } else { self.elapsed },
             denied: &[],
             account: None,
             unfinished: None,
@@ -168,6 +174,15 @@ fn a_replica_of_which_both_threads_are_stopped_is_not_started() {
 }
 
 #[test]
+fn nobody_is_promoted_who_has_not_fetched_what_its_source_began_with() {
+    let mut group = Group::of(vec![replica(2, "0-1-4", "0-1-4")]);
+    let Next::GiveUp(why) = group.fail_over().1 else { panic!("it goes on") };
+    assert!(why.ends_with("had when it became the primary: 0-1-5"), "{why}");
+    group.lossy = true;
+    assert_eq!(group.fail_over().1, Next::Done);
+}
+
+#[test]
 fn without_one_that_may_have_acknowledged_there_is_no_failover() {
     let refused = Failure::new(FailureKind::Unreachable, "refused");
     let silent = Report { told: Err(refused), ..replica(3, "", "") };
@@ -198,6 +213,7 @@ fn one_that_was_started_anew_may_have_forgotten_what_it_acknowledged() {
 #[test]
 fn one_that_has_lost_its_relay_log_is_not_promoted() {
     let mut group = Group::of(vec![replica(2, "0-1-9", "0-1-5")]);
+    group.told("db2").sources[0].receiver_stopped = true;
     let begun = Operation {
         stage: Stage::Drain,
         heir: Some("db2".to_owned()),
@@ -219,10 +235,89 @@ fn others_are_given_time_to_apply_what_they_would_forget() {
         wanted: "0-1-9".to_owned(),
         ..Operation::failover("db1")
     };
+    for name in ["db2", "db3"] {
+        group.told(name).sources[0].receiver_stopped = true;
+    }
     group.patient = true;
     assert_eq!(group.next(&begun), Next::Wait("db2 applies what it has received".to_owned()));
     group.patient = false;
     assert!(matches!(group.next(&begun), Next::Enter(at) if at.stage == Stage::Establish));
+}
+
+/// A failover from db1 to db2 at this stage, and its group: db3 replicates, too.
+fn half_way(stage: Stage) -> (Operation, Group) {
+    let mut group = Group::of(vec![replica(2, "0-1-9", "0-1-9"), replica(3, "0-1-9", "0-1-9")]);
+    for name in ["db2", "db3"] {
+        group.told(name).sources[0].receiver_stopped = true;
+    }
+    let (heir, wanted) = (Some("db2".to_owned()), "0-1-9".to_owned());
+    (Operation { stage, heir, wanted, ..Operation::failover("db1") }, group)
+}
+
+#[test]
+fn a_replica_that_is_started_anew_on_the_way_is_stopped_again() {
+    for stage in [Stage::Drain, Stage::Establish] {
+        let (begun, mut group) = half_way(stage);
+        group.told("db3").sources[0].receiver_stopped = false;
+        let stop = Order { node: NodeId(2), what: What::StopReceiver };
+        assert_eq!(group.next(&begun), Next::Act(vec![stop]), "{stage:?}");
+        // What it has acknowledged meanwhile is not left behind.
+        let told = group.told("db3");
+        told.sources[0].receiver_stopped = true;
+        told.received = set("0-1-10");
+        let anew = Next::Enter(Operation::failover("db1"));
+        assert_eq!(group.next(&begun), anew, "{stage:?}");
+    }
+}
+
+#[test]
+fn an_heir_that_has_received_more_applies_it_before_it_forgets_its_source() {
+    let (begun, mut group) = half_way(Stage::Establish);
+    group.told("db2").received = set("0-1-10");
+    let Next::Enter(next) = group.next(&begun) else { panic!("it forgets") };
+    assert_eq!((next.stage, &*next.wanted), (Stage::Drain, "0-1-10"));
+}
+
+#[test]
+fn nobody_is_opened_while_one_may_acknowledge_what_the_failed_primary_commits() {
+    let (begun, mut group) = half_way(Stage::Establish);
+    for _ in 0..2 {
+        let Next::Act(orders) = group.next(&begun) else { break };
+        group.obey(orders);
+    }
+    assert!(matches!(group.next(&begun), Next::Enter(next) if next.stage == Stage::Open));
+    let refused = Failure::new(FailureKind::Unreachable, "refused");
+    group.reports[1].told = Err(refused);
+    let Next::Wait(why) = group.next(&begun) else { panic!("it goes on") };
+    assert!(why.starts_with("db3 would follow db1 again"), "{why}");
+    group.lossy = true;
+    assert!(matches!(group.next(&begun), Next::Enter(next) if next.stage == Stage::Open));
+}
+
+#[test]
+fn who_cannot_follow_the_heir_forgets_the_failed_primary_all_the_same() {
+    let (begun, mut group) = half_way(Stage::Establish);
+    group.told("db2").sources.clear();
+    group.told("db3").variables.insert("log_bin".to_owned(), "OFF".to_owned());
+    let Next::Act(orders) = group.next(&begun) else { panic!("it goes on") };
+    assert!(orders.contains(&Order { node: NodeId(2), what: What::Detach }), "{orders:?}");
+}
+
+#[test]
+fn an_heir_that_was_started_anew_is_made_ready_again_and_one_that_is_dead_is_the_primary() {
+    let (begun, mut group) = half_way(Stage::Open);
+    group.told("db2").sources.clear();
+    let Next::Act(orders) = group.next(&begun) else { panic!("it is opened") };
+    let first = &orders[0].what;
+    assert_eq!(first.describe(), "SET GLOBAL rpl_semi_sync_master_enabled = ON");
+    group.obey(orders);
+    let open = Order { node: NodeId(1), what: What::Open };
+    assert_eq!(group.next(&begun), Next::Act(vec![open]));
+    let refused = Failure::new(FailureKind::Unreachable, "refused");
+    group.reports[0].told = Err(refused);
+    assert!(matches!(group.next(&begun), Next::Wait(_)));
+    group.elapsed = OPEN_MAX;
+    assert_eq!(group.next(&begun), Next::Done);
 }
 
 #[test]

@@ -470,3 +470,26 @@ fn a_removed_server_leaves_a_tombstone() {
     assert_eq!((tombstone.condition, tombstone.role), (Condition::Excluded, Role::Unknown));
     assert_eq!(cluster.primary(), Some("db1"));
 }
+
+#[test]
+fn an_appointed_server_that_may_have_been_started_anew_takes_no_writes_by_itself() {
+    let mut cluster = Cluster::settled();
+    let appoint = |at| Appointment::Server("db1".to_owned(), at);
+    cluster.overrides.appointment = appoint(cluster.now);
+    cluster.hear(&[(1, Writable)]);
+    assert_eq!(cluster.primary(), Some("db1"));
+    cluster.hear(&[(1, Nothing)]);
+    assert_eq!((cluster.primary(), cluster.node(1).role), (None, Role::Primary));
+    assert!(cluster.why().starts_with("db1 has not answered"), "{}", cluster.why());
+    let began = cluster.now;
+    let started = Some(began + Duration::from_secs(1));
+    let seen = Seen { started, ..fixture::seen(1) };
+    let observation = Observation { began, ended: began, result: Ok(seen) };
+    cluster.members[0].judgement.observe(observation, LIMITS);
+    cluster.assemble();
+    assert_eq!(cluster.primary(), None);
+    assert!(cluster.why().contains("started anew"), "{}", cluster.why());
+    cluster.overrides.appointment = appoint(began + Duration::from_secs(2));
+    cluster.assemble();
+    assert_eq!(cluster.primary(), Some("db1"));
+}

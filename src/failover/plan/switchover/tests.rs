@@ -29,6 +29,9 @@ const REPLICA: &[(&str, &str)] = &[
     ("rpl_semi_sync_slave_enabled", "ON"),
 ];
 
+/// What the primary began with.
+const FLOOR: &str = "0-1-5";
+
 fn set(text: &str) -> GtidSet {
     GtidSet::parse_mariadb(text).expect("a position")
 }
@@ -98,6 +101,7 @@ impl Group {
             topology: &topology,
             reports: &self.reports,
             members: &members,
+            floor: FLOOR,
             lossy: false,
             since_well: Duration::from_secs(5),
             elapsed: self.elapsed,
@@ -127,6 +131,7 @@ impl Group {
                     let words: Vec<&str> = statement.split(' ').collect();
                     assign(words[2], words[4]);
                 }
+                What::StopReceiver => told.sources[0].receiver_stopped = true,
                 What::Detach => told.sources.clear(),
                 What::CatchUp(position) => {
                     (told.applied, told.received) = (set(position), set(position));
@@ -181,8 +186,10 @@ fn the_primary_is_closed_and_the_others_follow_its_heir_before_that_one_is_opene
         [
             "db1 take no writes",
             "db2 execute all up to 0-1-12",
+            "db2 receive no more",
             "db2 forget its source",
             "db2 SET GLOBAL rpl_semi_sync_master_enabled = ON",
+            "db3 receive no more",
             "db3 replicate from db2:3306",
             "db2 take writes",
         ]
@@ -208,7 +215,7 @@ fn where_nobody_else_acknowledges_the_primary_follows_before_its_heir_is_opened(
         .collect();
     let demoted =
         ["db1 end its clients' connections and take no writes", "db1 replicate from db2:3306"];
-    assert_eq!(steps[2..], demoted);
+    assert_eq!(steps[3..], demoted);
     assert!(matches!(group.next(&operation), Next::Wait(_)));
     group.elapsed = ACKNOWLEDGING_MAX;
     assert!(matches!(group.next(&operation), Next::Enter(at) if at.stage == Stage::Open));
@@ -265,7 +272,7 @@ fn what_was_called_off_half_way_is_undone() {
     let mut again = operation.undoing().expect("there is something to undo");
     let (steps, end) = group.go_on(&mut again, None);
     assert_eq!(end, Next::Done, "{steps:?}");
-    assert_eq!(steps[..1], ["db3 replicate from db1:3306"]);
+    assert_eq!(steps[..2], ["db3 receive no more", "db3 replicate from db1:3306"]);
     assert_eq!(steps.last().map(String::as_str), Some("db1 take writes"));
 }
 

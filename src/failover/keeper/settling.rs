@@ -1,0 +1,127 @@
+//! Who takes the writes where no change is under way: the first primary that is found, one that
+//! answers again, one that somebody else has put in its place.
+
+use super::{Keeper, Settings, THINK_AGAIN};
+use crate::config::failover::MaxLoss;
+use crate::failover::order::{Order, What};
+use crate::failover::record::Record;
+use crate::failover::report::{Report, Told, told_by};
+use crate::failover::standing::{self, Check};
+use crate::failover::surgeon::Surgeon;
+use crate::failover::verdict::{self, Return};
+use crate::topology::{Condition, Node, Topology};
+
+impl<S: Surgeon> Keeper<S> {
+    /// The primary answers again, or for the first time: has it all that it had?
+    pub(super) async fn receive(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
+        self.look_at = self.surgeon.now() + THINK_AGAIN;
+        let reports = self.ask_all(settings, topology).await;
+        let Some(head) = told_by(&reports, node.id) else { return };
+        if !head.sources.is_empty() && !self.record.closed {
+            return self.yield_to(&reports, topology, node).await;
+        }
+        let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
+        let name = &node.name;
+        match verdict::returned(head, &others, &self.record.members, self.since_well()) {
+            Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
+                self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
+            }
+            Return::Sound | Return::Unsure(_) => {
+                let checks = standing::check(&reports, Some(node.id));
+                if self.makes_wait(settings, topology, (&reports, &checks), (node, head)).await {
+                    return;
+                }
+                // Where they cannot be made what they were, that is written down before it takes
+                // a write.
+                let lossless = self.loses_nothing(&checks, &reports, head);
+                let writes = !head.is_read_only();
+                if writes && !self.note_members(&reports, topology, node, lossless).await {
+                    return;
+                }
+                if writes {
+                    self.say(format!("{name} takes the writes"));
+                }
+                self.vouched = Some(self.asked_at);
+                self.look_at = self.surgeon.now();
+            }
+            Return::Behind(servers) => {
+                let servers = servers.join(", ");
+                let why = format!("it came back without what {servers} has received from it");
+                self.begin(settings, topology, node, &reports, &why).await;
+            }
+        }
+    }
+
+    /// Its settings may be those of its option files, by which commits wait for nobody: where it
+    /// was noted that they wait, they do before it takes one. Whether that is still to be made so.
+    async fn makes_wait(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        (reports, checks): (&[Report], &[Check]),
+        (node, head): (&Node, &Told),
+    ) -> bool {
+        let is_bound = settings.group.failover.max_loss == MaxLoss::None && self.record.lossless;
+        if !is_bound || standing::is_lossless(checks) {
+            return false;
+        }
+        let settle = |at: standing::Mend| Order { node: node.id, what: What::Settle(at.statement) };
+        let mut orders: Vec<Order> = standing::mends(head, true).into_iter().map(settle).collect();
+        orders.retain(|order| !self.denied.iter().any(|(denied, _)| denied == order));
+        if orders.is_empty() {
+            return false;
+        }
+        self.say(format!("{} was started anew: its commits are made to wait", node.name));
+        if self.perform(orders, settings, topology, reports).await {
+            self.look_at = self.surgeon.now();
+        }
+        true
+    }
+
+    /// The first primary is the one that is found.
+    pub(super) async fn adopt(&mut self, topology: &Topology) {
+        let Some(node) = topology.primary_node().filter(|_| topology.is_settled()) else {
+            return self.say(format!("waiting for a primary: {}", topology.no_primary_why));
+        };
+        if node.read_only || node.condition != Condition::Up {
+            return;
+        }
+        let (group, server) = (&*topology.group, &*node.name);
+        tracing::info!(group, server, "keeps the group from now on");
+        self.settle_on(server).await;
+    }
+
+    /// This server is the primary from now on, and nothing is in doubt of it.
+    async fn settle_on(&mut self, server: &str) {
+        let record = Record {
+            epoch: self.record.epoch.saturating_add(1),
+            primary: Some(server.to_owned()),
+            closed: false,
+            lossless: false,
+            floor: String::new(),
+            ..self.record.clone()
+        };
+        if self.write_down(record).await {
+            let now = self.surgeon.now();
+            (self.vouched, self.look_at) = (Some(now), now);
+        }
+    }
+
+    /// The primary follows another server: somebody else has switched over.
+    pub(super) async fn yield_to(&mut self, reports: &[Report], topology: &Topology, node: &Node) {
+        let heads = reports.iter().filter(|at| {
+            at.told().is_some_and(|told| told.sources.is_empty() && !told.is_read_only())
+        });
+        let heads: Vec<&Report> = heads.collect();
+        let [head] = heads.as_slice() else {
+            let name = &node.name;
+            if self.record.closed {
+                return self.reopen(name).await;
+            }
+            return self.say(format!("{name} replicates, and no other server takes its place"));
+        };
+        let (group, from, to) = (&*topology.group, &*node.name, &*head.name);
+        tracing::warn!(group, from, to, "somebody else has switched over");
+        self.settle_on(to).await;
+    }
+}
