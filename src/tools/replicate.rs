@@ -229,7 +229,9 @@ fn copy(
     let settle = |statement: String| Order { node: node.id, what: What::Settle(statement) };
     let why = "the operator gives up what it has";
     if !told.sources.is_empty() {
-        plan.tell(&node.name, Order { node: node.id, what: What::Detach }, why);
+        for what in [What::StopReceiver, What::Detach] {
+            plan.tell(&node.name, Order { node: node.id, what }, why);
+        }
     }
     if told.is_read_only() {
         let why = "its data comes by statements";

@@ -329,6 +329,7 @@ fn unseen(index: usize, name: Arc<str>, address: Arc<str>) -> Node {
         read_only: false,
         applied: GtidSet::default(),
         observed_at: None,
+        started: None,
         probed: false,
         facts: None,
         trouble: String::new(),
