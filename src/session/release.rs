@@ -292,7 +292,7 @@ impl Session {
         }
         if self.last == Some(slot) {
             self.last = None;
-            self.carried.rows = self.carried.rows.or(i64::try_from(rows).ok());
+            self.carried.rows = self.carried.rows.or_else(|| i64::try_from(rows).ok());
             if self.carried.found_on.is_none() {
                 self.carried.found = self.carried.found.or(found);
             }
