@@ -102,6 +102,7 @@ impl Stage {
             read_only: false,
             applied: GtidSet::default(),
             observed_at: None,
+            started: None,
             probed: true,
             facts: None,
             trouble: String::new(),
@@ -126,6 +127,7 @@ impl Stage {
             schema: None,
             status: 2,
             names: None,
+            witness: None,
         };
         let dialect = Dialect::plain(Flavour::MariaDb, 101_119);
         Self {
