@@ -223,7 +223,7 @@ async fn all(flavour: Flavour, sharing: Sharing) {
 
 async fn all_on(cluster: Cluster, sharing: Sharing) {
     let flavour = cluster.flavour();
-    let group = format!("replica_wait = \"20s\"\n{}", sharing.settings());
+    let group = format!("replica_wait = \"20s\"\nmax_lag = \"5m\"\n{}", sharing.settings());
     let proxy = Proxy::start(&cluster, &group).await;
     let cases = cases(flavour);
     let mut tails: Vec<Tail> = cluster.servers().iter().map(Tail::new).collect();
