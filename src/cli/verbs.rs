@@ -455,13 +455,7 @@ impl Hands for Scene {
 
 impl Hands for Console {
     async fn act(&self, act: &Act) -> Result<String, VerbError> {
-        match act {
-            Act::Console(command) => self.run(command).await,
-            Act::Write(path, text) => edit::write(path, text).await,
-            Act::Tell(_) | Act::Seed(_) | Act::Await { .. } => {
-                Err(VerbError::Failed("no server is known here".to_owned()))
-            }
-        }
+        Self::act(self, act).await
     }
 }
 

@@ -136,6 +136,10 @@ fn stopping(facts: &Facts<'_>, whom: impl Fn(&Told) -> bool) -> Vec<Order> {
     orders
 }
 
+fn former<'a>(operation: &Operation, facts: &Facts<'a>) -> Option<&'a Node> {
+    facts.topology.nodes.iter().find(|node| *node.name == operation.former)
+}
+
 /// Whether a server has been told to receive from the failed primary: it does so by itself when it
 /// is started.
 fn is_told_of(former: &Node, told: &Told) -> bool {
@@ -148,7 +152,7 @@ fn is_told_of(former: &Node, told: &Told) -> bool {
 /// What is to be done anew: a replica that was started meanwhile receives again, or has received
 /// what the heir has not.
 fn revoke_again(operation: &Operation, heir: &Told, facts: &Facts<'_>) -> Option<Next> {
-    let former = facts.topology.nodes.iter().find(|node| *node.name == operation.former)?;
+    let former = former(operation, facts)?;
     let receives = |told: &Told| told.sources.iter().any(|source| !source.receiver_stopped);
     let orders = stopping(facts, |told| is_told_of(former, told) && receives(told));
     if !orders.is_empty() {
@@ -163,7 +167,7 @@ fn revoke_again(operation: &Operation, heir: &Told, facts: &Facts<'_>) -> Option
 
 /// Who may still acknowledge what the failed primary commits, and why.
 fn unrevoked(operation: &Operation, facts: &Facts<'_>) -> Option<String> {
-    let former = facts.topology.nodes.iter().find(|node| *node.name == operation.former)?;
+    let former = former(operation, facts)?;
     let mut others = facts.members.iter().filter(|name| **name != operation.former);
     others.find_map(|name| {
         let report = facts.reports.iter().find(|report| *report.name == **name);
@@ -323,7 +327,7 @@ fn turned((heir, _): (&Report, &Told), facts: &Facts<'_>) -> Vec<Order> {
 
 /// What makes those forget the failed primary that are not turned to the heir.
 fn released(operation: &Operation, turned: &[Order], facts: &Facts<'_>) -> Vec<Order> {
-    let former = facts.topology.nodes.iter().find(|node| *node.name == operation.former);
+    let former = former(operation, facts);
     let is_left = |other: &Report, told: &Told| {
         let is_told = former.is_some_and(|former| is_told_of(former, told));
         is_told && told.sources.len() == 1 && !turned.iter().any(|order| order.node == other.node)

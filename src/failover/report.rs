@@ -74,6 +74,12 @@ impl Report {
 }
 
 impl Told {
+    /// Its link to this server, whatever state that is in; `told` is what that server has told.
+    #[must_use]
+    pub fn link_to(&self, node: &Node, told: Option<&Self>) -> Option<&Source> {
+        self.sources.iter().find(|source| is_at(source, node, told))
+    }
+
     /// The value of a variable, under whichever of these names the server has it.
     #[must_use]
     pub fn variable(&self, names: &[&str]) -> Option<&str> {

@@ -3,14 +3,14 @@
 use crate::protocol::flags::Status;
 use crate::protocol::packet;
 use crate::protocol::reply;
+use crate::router::Kind;
 use crate::router::policy::Held;
-use crate::router::{Effects, Kind, Verb};
 use crate::session::action::{NoLink, Outbox, Request, Retry, Trouble, World, index};
 use crate::session::failure::Failure;
 use crate::session::links::Link;
 use crate::session::pending::{Ask, Pending};
 use crate::session::pin::{Pin, Pins};
-use crate::session::retry::{Progress, Verdict, after_link_loss};
+use crate::session::retry::{Progress, Verdict, after_link_loss, is_plain_commit};
 use crate::session::{Phase, Session};
 use crate::topology::NodeId;
 
@@ -246,9 +246,7 @@ impl Session {
     fn commits_nothing(&self) -> bool {
         let Some(class) = self.pending.as_ref().map(|pending| pending.class) else { return false };
         self.state.status.has(Status::IN_TRANS_READONLY)
-            && class.verb == Verb::Commit
-            && !class.multi
-            && !class.effects.any(Effects::CHAIN)
+            && is_plain_commit(&class)
             && !self.chains_transactions()
     }
 

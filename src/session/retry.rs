@@ -90,7 +90,16 @@ pub(super) fn stays_inside(verb: Verb) -> bool {
 
 /// Whether it only ends the transaction: another one that it begins would be missing.
 pub(super) fn is_plain_rollback(class: &Class) -> bool {
-    class.verb == Verb::Rollback && !class.multi && !class.effects.any(Effects::CHAIN)
+    is_plain(class, Verb::Rollback)
+}
+
+/// The same of a COMMIT.
+pub(super) fn is_plain_commit(class: &Class) -> bool {
+    is_plain(class, Verb::Commit)
+}
+
+fn is_plain(class: &Class, verb: Verb) -> bool {
+    class.verb == verb && !class.multi && !class.effects.any(Effects::CHAIN)
 }
 
 /// Statements that change nothing but a session which is gone with its link. A COMMIT is one where

@@ -14,13 +14,13 @@ use crate::protocol::flags::Status;
 use crate::protocol::packet;
 use crate::protocol::reply;
 use crate::protocol::walker::Expect;
+use crate::router::Verb;
 use crate::router::policy::Held;
-use crate::router::{Effects, Verb};
 use crate::session::action::{Outbox, Request, Resolved, Trouble, World};
 use crate::session::failure::Failure;
 use crate::session::pending::Ask;
 use crate::session::replay::UNREPEATABLE;
-use crate::session::retry::{may_have_rolled_back, primary_is_read_only};
+use crate::session::retry::{is_plain_commit, may_have_rolled_back, primary_is_read_only};
 use crate::session::step::Step;
 use crate::session::{Exchange, Phase, Session};
 use crate::topology::{Flavour, NodeId};
@@ -157,9 +157,7 @@ impl Session {
     fn is_commit_to_witness(&self) -> bool {
         let Some(pending) = self.pending.as_ref() else { return false };
         let runs = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
-        runs && pending.class.verb == Verb::Commit
-            && !pending.class.multi
-            && !pending.class.effects.any(Effects::CHAIN)
+        runs && is_plain_commit(&pending.class)
             && !self.chains_transactions()
             && !self.releases()
             && self.transaction == Some(Held::Primary)

@@ -12,7 +12,8 @@ use crate::health::connect::{Connection, open};
 use crate::protocol::answer::Answer;
 use crate::secrets;
 use crate::tls::trust::Trust;
-use crate::tools::plan::VerbError;
+use crate::tools::edit;
+use crate::tools::plan::{Act, VerbError};
 
 /// How long a command may take; a change of the primary takes longest.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -71,6 +72,20 @@ impl Console {
         let answer = self.ask(command).await?;
         let row = answer.first().and_then(|row| row.text(0));
         Ok(row.unwrap_or_else(|| "done".to_owned()))
+    }
+
+    /// Does one thing of a plan that concerns no server.
+    ///
+    /// # Errors
+    /// When it was not done.
+    pub async fn act(&self, act: &Act) -> Result<String, VerbError> {
+        match act {
+            Act::Console(command) => self.run(command).await,
+            Act::Write(path, text) => edit::write(path, text).await,
+            Act::Tell(_) | Act::Seed(_) | Act::Await { .. } => {
+                Err(VerbError::Failed("no server is known here".to_owned()))
+            }
+        }
     }
 
     /// Asks one question.

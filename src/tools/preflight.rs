@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::failover::report::{Told, is_at};
+use crate::failover::report::Told;
 use crate::failover::upkeep;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, Node};
@@ -293,7 +293,7 @@ fn account(source: Side<'_>) -> Finding {
 
 fn errant(pair: &Pair<'_>) -> Finding {
     let (source, replica) = (pair.source, pair.replica);
-    let link = replica.told.sources.iter().find(|at| is_at(at, source.node, Some(source.told)));
+    let link = replica.told.link_to(source.node, Some(source.told));
     match upkeep::own(replica.told, source.told, link) {
         None => finding("errant", replica, Level::Pass, "it has no transactions of its own"),
         Some(own) => {
@@ -306,7 +306,7 @@ fn errant(pair: &Pair<'_>) -> Finding {
 fn connected(pair: &Pair<'_>) -> Finding {
     let id = "connected";
     let (source, replica) = (pair.source, pair.replica);
-    let link = replica.told.sources.iter().find(|at| is_at(at, source.node, Some(source.told)));
+    let link = replica.told.link_to(source.node, Some(source.told));
     match link {
         Some(link) if link.receiving && link.applying => {
             finding(id, replica, Level::Pass, "it receives and applies")

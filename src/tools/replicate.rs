@@ -3,7 +3,7 @@
 use crate::config::Monitor;
 use crate::config::failover::ReplicationAccount;
 use crate::failover::order::{Order, Place, What};
-use crate::failover::report::{Report, Told, is_at};
+use crate::failover::report::{Report, Told};
 use crate::failover::upkeep;
 use crate::health::observation::{Failure, Source};
 use crate::tools::choose::{self, Choice};
@@ -157,7 +157,7 @@ pub(super) fn follows(source: Member<'_>, replica: Member<'_>) -> bool {
 
 /// Its link to the source, whatever state that is in.
 fn link<'a>(source: Member<'_>, replica: Member<'a>) -> Option<&'a Source> {
-    replica.told.sources.iter().find(|at| is_at(at, source.node, Some(source.told)))
+    replica.told.link_to(source.node, Some(source.told))
 }
 
 async fn looked_into(

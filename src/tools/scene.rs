@@ -12,15 +12,15 @@ use crate::config::{Config, Group, Monitor, RoleHint, Server, address};
 use crate::failover::execute;
 use crate::failover::keeper;
 use crate::failover::order::Order;
-use crate::failover::report::{Report, Told, is_at, told_by};
+use crate::failover::report::{Report, Told, told_by};
 use crate::failover::survey::{PATIENCE, survey};
 use crate::secrets;
 use crate::tls::trust::Trust;
 use crate::tools::console::Console;
 use crate::tools::discover::discover;
 use crate::tools::plan::{Act, VerbError};
+use crate::tools::seed;
 use crate::tools::seed::Seeding;
-use crate::tools::{edit, seed};
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Node, NodeId, Role, Topology};
 
@@ -209,8 +209,7 @@ impl Scene {
             Act::Tell(order) => self.tell(order.clone()).await,
             Act::Seed(seeding) => self.seed(seeding).await,
             Act::Await { replica, source } => self.wait_following(*replica, *source).await,
-            Act::Console(command) => self.console.run(command).await,
-            Act::Write(path, text) => edit::write(path, text).await,
+            Act::Console(_) | Act::Write(..) => self.console.act(act).await,
         }
     }
 
@@ -269,7 +268,7 @@ impl Scene {
                 continue;
             };
             let wanted = wanted.get_or_insert_with(|| head.executed.clone());
-            let follows = told.sources.iter().find(|at| is_at(at, node, Some(head)));
+            let follows = told.link_to(node, Some(head));
             last = match follows {
                 None => format!("it does not follow {}", node.name),
                 Some(at) if at.applier_failed => {

@@ -15,7 +15,7 @@ use super::{
 use crate::failover::candidate;
 use crate::failover::order::{Order, Place, What};
 use crate::failover::record::{Operation, Stage};
-use crate::failover::report::{Report, SUPER_READ_ONLY, Told, is_at, told_by};
+use crate::failover::report::{Report, SUPER_READ_ONLY, Told, told_by};
 use crate::failover::standing;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Flavour, Node, NodeId, Topology};
@@ -107,7 +107,7 @@ fn may_hand_over(
         Condition::Excluded => return Err("it is excluded: INCLUDE it first".to_owned()),
     }
     let head = told_by(reports, primary.id);
-    let Some(source) = told.sources.iter().find(|source| is_at(source, primary, head)) else {
+    let Some(source) = told.link_to(primary, head) else {
         return Err(format!("it does not replicate from {}", primary.name));
     };
     if !source.receiving {
