@@ -397,8 +397,8 @@ impl Drive {
         }
     }
 
-    /// Tells the group's other sessions what concerns them before the client hears that it is
-    /// done: it may go on at once in another session, on another thread.
+    /// Tells others what concerns them before the client hears that it is done: it may go on at
+    /// once in another session, on another thread, or look for its statement in the metrics.
     fn announce(&mut self, out: &mut Outbox) {
         for request in out.requests.extract_if(.., |request| request.concerns_others()) {
             self.note(request);

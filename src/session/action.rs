@@ -145,12 +145,21 @@ impl Request {
         matches!(self, Self::Dial { .. } | Self::ChangeUser(_) | Self::Kill { .. } | Self::Close)
     }
 
-    /// Whether it changes what the group's other sessions, and logins, go by.
+    /// Whether it changes what the group's other sessions, logins, and who reads the metrics go
+    /// by.
     #[must_use]
     pub const fn concerns_others(&self) -> bool {
         matches!(
             self,
-            Self::Signal(..) | Self::AccountsChanged | Self::ProbeNow | Self::SettingsChanged
+            Self::Signal(..)
+                | Self::AccountsChanged
+                | Self::ProbeNow
+                | Self::SettingsChanged
+                | Self::Finished(_)
+                | Self::Waited(_)
+                | Self::Retried(_)
+                | Self::Replayed(_)
+                | Self::Resolved(_)
         )
     }
 }
