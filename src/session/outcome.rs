@@ -62,6 +62,8 @@ impl Session {
         }
         self.note_answer(&exchange);
         self.note_commit(&exchange);
+        // Servers that tell nothing of transactions do not take it back.
+        self.has_written &= self.transaction.is_some();
         if exchange.wrapped {
             return self.end_wrapping(world, &exchange, out);
         }

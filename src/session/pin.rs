@@ -117,6 +117,12 @@ impl Pins {
         Pin::ALL.into_iter().filter(move |pin| self.has(*pin))
     }
 
+    /// The set with this one cause.
+    #[must_use]
+    pub fn only(pin: Pin) -> Self {
+        Self(pin.bit())
+    }
+
     /// The set as its bits, for a snapshot that another thread reads.
     #[must_use]
     pub fn bits(self) -> u16 {

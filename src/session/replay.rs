@@ -16,7 +16,7 @@ use crate::session::diagnostics::Listed;
 use crate::session::failure::Failure;
 use crate::session::pending::Ask;
 use crate::session::phrase::QUERY_CACHE;
-use crate::session::pin::Pin;
+use crate::session::pin::{Pin, Pins};
 use crate::session::release::Carried;
 use crate::session::retry::{MAY_COMMIT, is_plain_rollback, may_have_rolled_back, stays_inside};
 use crate::session::step::Step;
@@ -48,14 +48,14 @@ pub(super) const UNREPEATABLE: Effects = MAY_COMMIT
     .with(Effects::SET_STATEMENT)
     .with(Effects::ROLE)
     .with(Effects::USER_VAR_WRITE)
-    .with(Effects::NEXT_TRANSACTION)
     .with(Effects::DIAGNOSTICS);
 
 impl Session {
     // --- while the transaction goes on ---
 
     /// Notes the pending request, which is `sent` to this link now, as part of the transaction
-    /// that is open or may begin with it. Whether its answer is to be heard.
+    /// that is open or may begin with it, or for which it sets characteristics. Whether its answer
+    /// is to be heard.
     pub(super) fn note_command(
         &mut self,
         world: &World<'_>,
@@ -67,16 +67,19 @@ impl Session {
         let within = self.transaction == Some(slot);
         let autocommit = self.state.status.has(Status::AUTOCOMMIT);
         let begins = pending.class.verb == Verb::Begin;
-        if !within && !begins && (autocommit || slot == Held::Replica) {
+        let prepares = slot == Held::Primary && only_sets_next_transaction(&pending.class);
+        if !within && !begins && !prepares && (autocommit || slot == Held::Replica) {
             return false;
         }
+        // It has characteristics that were set for it alone: they stand in its transcript.
+        let special = self.pins.has(Pin::NextTransaction);
         if begins || !within {
             // While a session uses MariaDB's query cache it is not told of transactions.
             let untold = self.state.variable(QUERY_CACHE).is_some();
-            // It has characteristics that were set for it alone.
-            let special = self.pins.has(Pin::NextTransaction);
-            let transcript = self.transcript.insert(Box::default());
-            if untold || special {
+            let known = special && self.transcript.is_some();
+            let fresh = self.transcript.take().filter(|_| known);
+            let transcript = self.transcript.insert(fresh.unwrap_or_default());
+            if untold || special && !known {
                 transcript.seal();
             }
         }
@@ -132,7 +135,8 @@ impl Session {
     fn is_repeatable(&self, class: &Class, transcript: &Transcript) -> bool {
         // What the link had before the transaction, no other link has.
         let numbers = class.effects.any(Effects::LAST_INSERT_ID) && !transcript.has_numbered();
-        let known = class.verb == Verb::Begin || stays_inside(class.verb);
+        let prepares = only_sets_next_transaction(class);
+        let known = class.verb == Verb::Begin || prepares || stays_inside(class.verb);
         let streamed = self.pending.as_ref().is_some_and(|pending| pending.way.body.is_some());
         // A function may write where no transaction reaches.
         let function = class.reason == Reason::Function;
@@ -156,7 +160,7 @@ impl Session {
         if self.transcript.is_none() {
             return;
         }
-        if self.transaction.is_none() {
+        if self.transaction.is_none() && !self.pins.has(Pin::NextTransaction) {
             self.transcript = None;
             return;
         }
@@ -186,11 +190,15 @@ impl Session {
 
     // --- when its server is gone ---
 
-    /// Whether the transaction that is open on this link can be done again on another one.
+    /// Whether the transaction that is open on this link, or is still to begin there with the
+    /// characteristics that were set for it, can be done again on another one.
     pub(super) fn can_be_repeated(&self, slot: Held) -> bool {
-        self.transaction == Some(slot)
+        let mut pins = self.binding_pins();
+        let awaited = pins.has(Pin::NextTransaction) && slot == Held::Primary;
+        pins.remove(Pin::NextTransaction);
+        (self.transaction == Some(slot) || self.transaction.is_none() && awaited)
             && self.transcript.as_ref().is_some_and(|transcript| transcript.is_whole())
-            && self.binding_pins().is_empty()
+            && pins.is_empty()
             && !self.statements.any_cursor()
             && !self.has_strays()
             && !self.doubtful
@@ -222,6 +230,7 @@ impl Session {
     /// To the client it is open still.
     pub(super) fn suspend(&mut self, asked: Asked) {
         self.transaction = None;
+        self.pins.remove(Pin::NextTransaction);
         let Some(transcript) = self.transcript.as_mut() else { return };
         transcript.say_again();
         // What stands in the transcript will have been run on the primary's link, with everything
@@ -260,7 +269,7 @@ impl Session {
         true
     }
 
-    /// A transaction is open to the client, and on no server.
+    /// A transaction is open to the client, or was given characteristics, and on no server.
     pub(super) fn is_suspended(&self) -> bool {
         self.transcript.as_ref().is_some_and(|transcript| transcript.is_to_be_said_again())
     }
@@ -285,10 +294,10 @@ impl Session {
             return true;
         }
         if !self.transcript.as_ref().is_some_and(|transcript| transcript.is_whole()) {
-            self.transaction_gone();
             let server = world.topology.primary.map(|node| self.name_of(world, node));
             let server = server.unwrap_or_default();
-            self.fail(world, &Failure::TransactionLost { server }, 1, out);
+            let failure = self.transaction_given_up(Failure::TransactionLost { server });
+            self.fail(world, &failure, 1, out);
             return true;
         }
         self.fall_to_primary(Reason::Transaction);
@@ -385,7 +394,10 @@ impl Session {
             link.warned = false;
         });
         if done {
-            self.transaction = Some(Held::Primary);
+            match self.transcript.as_ref().is_some_and(|transcript| transcript.is_begun()) {
+                true => self.transaction = Some(Held::Primary),
+                false => self.pins.add(Pin::NextTransaction),
+            }
             out.requests.push(Request::Replayed(Replay::Alike));
         }
         self.proceed(world, out);
@@ -420,12 +432,32 @@ impl Session {
     pub(super) fn replay_differs(&mut self, world: &World<'_>, out: &mut Outbox) {
         let node = self.link(Held::Primary).map(|link| link.facts.node);
         let server = node.map_or_else(String::new, |node| self.name_of(world, node));
-        self.transaction_gone();
+        let failure = self.transaction_given_up(Failure::TransactionDiffers { server });
         // It has done something there, which ends with the link.
         self.drop_link(Held::Primary, out);
         out.requests.push(Request::Replayed(Replay::Differed));
-        self.fail(world, &Failure::TransactionDiffers { server }, 1, out);
+        self.fail(world, &failure, 1, out);
     }
+
+    /// The transaction is not done again, for this reason. One that was still to begin would begin
+    /// without its characteristics.
+    fn transaction_given_up(&mut self, why: Failure) -> Failure {
+        let begun = self.transcript.as_ref().is_some_and(|transcript| transcript.is_begun());
+        self.transaction_gone();
+        match why {
+            Failure::TransactionLost { server } | Failure::TransactionDiffers { server }
+                if !begun =>
+            {
+                Failure::StateLost { server, pins: Pins::only(Pin::NextTransaction) }
+            }
+            why => why,
+        }
+    }
+}
+
+/// Whether the statement does nothing but say how the next transaction is to be.
+fn only_sets_next_transaction(class: &Class) -> bool {
+    class.verb == Verb::Set && class.effects.any(Effects::NEXT_TRANSACTION) && !class.multi
 }
 
 /// Whether the statement ends the transaction that is open.

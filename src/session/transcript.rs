@@ -28,6 +28,8 @@ pub(super) struct Transcript {
     texts: Vec<Text>,
     /// Listens to the answer that comes in.
     digest: Xxh3,
+    /// A transaction was open behind one of them. Before that they say how it is to be.
+    begun: bool,
     /// It cannot be said again.
     sealed: bool,
     /// How often it was begun again.
@@ -120,6 +122,11 @@ impl Transcript {
         self.sealed
     }
 
+    /// Whether it holds more than what was said of a transaction that is still to begin.
+    pub(super) fn is_begun(&self) -> bool {
+        self.begun
+    }
+
     /// A statement of it has got a number by AUTO_INCREMENT.
     pub(super) fn has_numbered(&self) -> bool {
         self.said.iter().any(|said| said.insert_id != 0)
@@ -192,11 +199,11 @@ impl Transcript {
         wire: &[u8],
         caps: Capabilities,
     ) {
-        let open = |status: Status| u8::from(status.has(Status::IN_TRANS));
         match kind {
             Kind::Ok { header } => {
                 let Ok(ok) = reply::Ok::parse(payload, caps) else { return self.hear(wire) };
-                self.hear(&[header, open(ok.status)]);
+                let open = self.is_open_by(ok.status);
+                self.hear(&[header, open]);
                 self.hear(&ok.affected.to_le_bytes());
                 self.hear(&ok.insert_id.to_le_bytes());
                 self.hear(&ok.warnings.to_le_bytes());
@@ -206,12 +213,19 @@ impl Transcript {
             }
             Kind::Eof => {
                 let Ok(eof) = reply::Eof::parse(payload, caps) else { return self.hear(wire) };
-                self.hear(&[reply::EOF, open(eof.status)]);
+                let open = self.is_open_by(eof.status);
+                self.hear(&[reply::EOF, open]);
                 self.hear(&eof.warnings.to_le_bytes());
             }
             Kind::Err => self.hear(&reply::Err::code_of(payload).to_le_bytes()),
             Kind::PrepareOk | Kind::LocalInfile | Kind::Opaque => self.hear(wire),
         }
+    }
+
+    fn is_open_by(&mut self, status: Status) -> u8 {
+        let open = status.has(Status::IN_TRANS);
+        self.begun |= open;
+        u8::from(open)
     }
 
     /// The answer to the command that was noted is over: both are kept.

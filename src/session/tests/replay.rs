@@ -1,6 +1,7 @@
 //! Open transactions whose server is lost: done again on the next one, or told.
 
 use super::fixture::*;
+use crate::protocol::flags::Status;
 use crate::protocol::reply;
 use crate::protocol::session_track::Change;
 use crate::session::action::{Event, Replay, Request};
@@ -192,16 +193,6 @@ fn what_cannot_be_done_again_ends_with_its_server() {
         let (code, ..) = rig.told_error();
         assert!(matches!(code, 1213 | 1105), "{sql}: {code}");
     }
-    // Another transaction would have other characteristics.
-    let mut rig = Rig::new();
-    let sql = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE";
-    let told =
-        [Change::TransactionCharacteristics(b"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;")];
-    rig.ask(Primary, sql, &ok_with(1, AUTO, &told));
-    rig.ask(Primary, "BEGIN", &ok_with(1, OPEN, &[Change::TransactionCharacteristics(b"")]));
-    rig.event(Event::LinkClosed(Primary));
-    rig.client(&query("DELETE FROM t"));
-    told_of_loss(&mut rig);
     // Where the query cache is used, servers do not tell what a transaction does.
     let mut rig = Rig::new();
     let told = [variable("query_cache_type", "ON")];
@@ -238,10 +229,10 @@ fn an_error_that_may_have_rolled_back_leaves_nothing_to_be_done_again() {
 
 #[test]
 fn a_transaction_without_begin_is_done_again_too() {
-    let manual = crate::protocol::flags::Status(OPEN.0 & !AUTO.0);
+    let manual = Status(OPEN.0 & !AUTO.0);
     let mut rig = Rig::new();
     let changed = [variable("autocommit", "OFF")];
-    let closed = crate::protocol::flags::Status(0);
+    let closed = Status(0);
     rig.ask(Primary, "SET autocommit = 0", &ok_with(1, closed, &changed));
     rig.ask(Primary, "UPDATE t SET a = 2", &ok(1, manual));
     rig.event(Event::LinkClosed(Primary));
@@ -379,4 +370,70 @@ fn a_primary_that_closes_under_a_transaction_is_left_for_the_new_one() {
     answers(&mut rig, "DELETE FROM t", &err(1, 1290, refusal));
     rig.deadline();
     assert_eq!(rig.told_error().0, 1290);
+}
+
+/// What a server tells of SET TRANSACTION, and of what follows.
+fn tells(status: Status, characteristics: &[u8]) -> Vec<u8> {
+    ok_with(1, status, &[Change::TransactionCharacteristics(characteristics)])
+}
+
+/// A session whose server is lost when it has said how its next transaction is to be.
+fn characterised() -> Rig {
+    let mut rig = Rig::new();
+    let set = tells(AUTO, b"SET TRANSACTION READ ONLY;");
+    rig.ask(Primary, "SET TRANSACTION READ ONLY", &set);
+    rig.event(Event::LinkClosed(Primary));
+    assert!(rig.told().is_empty() && !rig.closed());
+    rig
+}
+
+#[test]
+fn what_was_set_for_the_next_transaction_alone_is_set_again_before_it_begins() {
+    let mut rig = characterised();
+    rig.client(&query("BEGIN"));
+    rig.dialed(Primary);
+    answers(&mut rig, "SET TRANSACTION READ ONLY", &tells(AUTO, b"SET TRANSACTION READ ONLY;"));
+    answers(&mut rig, "BEGIN", &tells(OPEN, b"START TRANSACTION READ ONLY;"));
+    rig.told();
+    rig.ask(Primary, "SELECT a FROM t", &row("2", OPEN));
+    // And once it has begun, with it.
+    rig.event(Event::LinkClosed(Primary));
+    rig.client(&query("COMMIT"));
+    rig.dialed(Primary);
+    answers(&mut rig, "SET TRANSACTION READ ONLY", &tells(AUTO, b"SET TRANSACTION READ ONLY;"));
+    answers(&mut rig, "BEGIN", &tells(OPEN, b"START TRANSACTION READ ONLY;"));
+    answers(&mut rig, "SELECT a FROM t", &row("2", OPEN));
+    answers(&mut rig, "COMMIT", &tells(AUTO, b""));
+    assert_eq!(reply::Ok::parse(&payloads(&rig.told())[0].1, CAPS).map(|ok| ok.status), Ok(AUTO));
+    assert!(rig.session.can_leave());
+    // The next one has none.
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.event(Event::LinkClosed(Primary));
+    rig.client(&query("COMMIT"));
+    rig.dialed(Primary);
+    answers(&mut rig, "BEGIN", &ok(1, OPEN));
+    answers(&mut rig, "COMMIT", &ok(1, AUTO));
+}
+
+#[test]
+fn a_session_is_bound_by_what_it_has_set_again_for_its_next_transaction() {
+    let mut rig = characterised();
+    rig.client(&query("SELECT 1"));
+    rig.dialed(Primary);
+    answers(&mut rig, "SET TRANSACTION READ ONLY", &tells(AUTO, b"SET TRANSACTION READ ONLY;"));
+    answers(&mut rig, "SELECT 1", &row("1", AUTO));
+    assert!(rig.session.pins().has(Pin::NextTransaction));
+    assert!(rig.session.pins().words().contains("next_transaction"));
+}
+
+#[test]
+fn where_it_cannot_be_set_again_the_client_is_told_what_it_has_lost() {
+    let mut rig = characterised();
+    rig.client(&query("BEGIN"));
+    rig.dialed(Primary);
+    answers(&mut rig, "SET TRANSACTION READ ONLY", &err(1, 1227, "no right"));
+    let (code, state, text) = rig.told_error();
+    assert_eq!((code, state.as_str()), (1105, "08S01"), "{text}");
+    assert!(text.contains("next_transaction"), "{text}");
+    assert!(rig.closed());
 }

@@ -198,6 +198,18 @@ fn a_transaction_that_has_only_read_bears_no_witness() {
 }
 
 #[test]
+fn what_one_transaction_has_written_says_nothing_of_the_next() {
+    // A server that tells nothing of transactions (MariaDB's query cache) does not take it back.
+    let mut rig = committing();
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.told(), ok(1, AUTO));
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.ask(Primary, "SELECT a FROM t", &row("2", OPEN));
+    // Were it read-only, a row would be refused.
+    rig.ask(Primary, "COMMIT", &ok(1, AUTO));
+}
+
+#[test]
 fn a_write_alone_is_answered_when_it_is_committed() {
     let (mut rig, answer) = ending();
     rig.server(Primary, &ok(1, AUTO));
