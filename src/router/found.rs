@@ -28,7 +28,10 @@ fn tokens<'a>(sql: &'a [u8], dialect: &'a Dialect) -> impl Iterator<Item = Token
 }
 
 fn runs_subquery(sql: &[u8], dialect: &Dialect) -> bool {
-    if !may_have_query(sql) {
+    if dialect.flavour == Flavour::MySql && is_filled_otherwise(sql, dialect) {
+        return true;
+    }
+    if !has_word(sql, b"select") {
         return false;
     }
     let (mut seen, mut runs, mut behind_bracket) = (false, false, false);
@@ -41,10 +44,31 @@ fn runs_subquery(sql: &[u8], dialect: &Dialect) -> bool {
     seen && (runs || dialect.flavour == Flavour::MySql)
 }
 
+/// MySQL's queries without SELECT: `TABLE t`, and `VALUES ROW(1)` where a table is made of it.
+fn is_filled_otherwise(sql: &[u8], dialect: &Dialect) -> bool {
+    if !has_word(sql, b"table") {
+        return false;
+    }
+    let (mut creates, mut table) = (false, false);
+    for (number, token) in tokens(sql, dialect).enumerate() {
+        creates |= number == 0 && token.is_word(kw::CREATE);
+        if token.is_word(kw::TABLE) {
+            if table || !creates {
+                return true;
+            }
+            table = true;
+        } else if table && token.is_word(kw::VALUES) {
+            return true;
+        }
+    }
+    false
+}
+
 /// Most texts are done with here.
-fn may_have_query(sql: &[u8]) -> bool {
-    memchr::memchr2_iter(b's', b'S', sql)
-        .any(|at| sql.get(at..at + 6).is_some_and(|word| word.eq_ignore_ascii_case(b"select")))
+fn has_word(sql: &[u8], lower: &[u8]) -> bool {
+    let Some(first) = lower.first() else { return false };
+    memchr::memchr2_iter(*first, first.to_ascii_uppercase(), sql)
+        .any(|at| sql.get(at..at + lower.len()).is_some_and(|word| word.eq_ignore_ascii_case(lower)))
 }
 
 /// An UPDATE or DELETE that names several tables to be joined.
@@ -123,6 +147,19 @@ mod tests {
         ];
         for (verb, sql, runs) in cases {
             assert_eq!(runs_query(sql.as_bytes(), verb, &mariadb), runs, "{sql}");
+        }
+        let mysql = crate::router::tests::dialect(Flavour::MySql);
+        let cases = [
+            (Verb::Insert, "INSERT INTO t VALUES (1, 'table')", false),
+            (Verb::Insert, "INSERT INTO t TABLE u LIMIT 1", true),
+            (Verb::Ddl, "CREATE TABLE t (a INT)", false),
+            (Verb::Ddl, "CREATE TABLE t LIKE u", false),
+            (Verb::Ddl, "CREATE TEMPORARY TABLE t TABLE u", true),
+            (Verb::Ddl, "CREATE TABLE t (a INT) VALUES ROW(1)", true),
+            (Verb::Ddl, "ALTER TABLE t ADD b INT", false),
+        ];
+        for (verb, sql, runs) in cases {
+            assert_eq!(runs_query(sql.as_bytes(), verb, &mysql), runs, "{sql}");
         }
     }
 }

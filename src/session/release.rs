@@ -28,6 +28,8 @@ pub(super) struct Carried {
     found_on: Option<Held>,
     /// That link is gone.
     found_lost: bool,
+    /// Another number takes its place with the next statement that changes rows.
+    found_due: Due,
     /// ROW_COUNT of the previous statement, when its link was given up.
     rows: Option<i64>,
     /// ROW_COUNT of the previous statement as its answer told it; `None` where that is the
@@ -35,6 +37,18 @@ pub(super) struct Carried {
     told: Option<i64>,
     /// The previous statement was an EXPLAIN: its cost may be asked for, where it ran.
     explained: bool,
+}
+
+/// What a query has found by which MySQL has made a table. FOUND_ROWS tells that only behind the
+/// next statement that changes or explains rows or calls a procedure (9.7, measured).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Due {
+    #[default]
+    Nothing,
+    /// This link has it.
+    On(Held),
+    /// It was on a link that has found something else since.
+    Gone,
 }
 
 /// ROW_COUNT after an error, or a query.
@@ -70,12 +84,34 @@ impl Carried {
 
     /// A statement on this link has set FOUND_ROWS.
     fn found_is_on(&mut self, slot: Held) {
-        *self = Self { found: None, found_on: Some(slot), found_lost: false, ..*self };
+        let (found_on, found_due) = (Some(slot), Due::Nothing);
+        *self = Self { found: None, found_on, found_lost: false, found_due, ..*self };
+    }
+
+    /// A query on this link has found what FOUND_ROWS will tell later.
+    fn found_is_due_on(&mut self, slot: Held) {
+        self.found_due = Due::On(slot);
+    }
+
+    /// A statement on this link has made it tell that.
+    fn found_was_due_on(&mut self, slot: Held) {
+        match self.found_due {
+            Due::Nothing => {}
+            Due::On(due) if due == slot => self.found_is_on(slot),
+            Due::On(_) | Due::Gone => {
+                self.found_is(None);
+                self.found_due = Due::Nothing;
+            }
+        }
     }
 
     /// FOUND_ROWS was asked for; `None` if there was no answer.
     fn found_is(&mut self, found: Option<u64>) {
         *self = Self { found, found_on: None, found_lost: found.is_none(), ..*self };
+        if self.found_due != Due::Nothing {
+            // The question itself was a query.
+            self.found_due = Due::Gone;
+        }
     }
 
     /// FOUND_ROWS is known, but not to this link.
@@ -87,6 +123,9 @@ impl Carried {
     pub(super) fn link_gone(&mut self, slot: Held) {
         if self.found_on == Some(slot) {
             *self = Self { found_on: None, found_lost: true, ..*self };
+        }
+        if self.found_due == Due::On(slot) {
+            self.found_due = Due::Gone;
         }
     }
 
@@ -323,6 +362,17 @@ impl Session {
                 return self.carried.found_is(None);
             }
             self.carried.found_is_on(exchange.slot);
+        } else if exchange.error == 0 && self.state.dialect.flavour == Flavour::MySql {
+            let explains = matches!(class.verb, Verb::Explain | Verb::Call);
+            match class.verb {
+                Verb::Ddl if self.runs_query(class) => {
+                    self.carried.found_is_due_on(exchange.slot);
+                }
+                verb if explains || verb.changes_rows() && verb != Verb::LoadData => {
+                    self.carried.found_was_due_on(exchange.slot);
+                }
+                _ => {}
+            }
         }
     }
 
