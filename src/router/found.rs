@@ -67,8 +67,9 @@ fn is_filled_otherwise(sql: &[u8], dialect: &Dialect) -> bool {
 /// Most texts are done with here.
 fn has_word(sql: &[u8], lower: &[u8]) -> bool {
     let Some(first) = lower.first() else { return false };
-    memchr::memchr2_iter(*first, first.to_ascii_uppercase(), sql)
-        .any(|at| sql.get(at..at + lower.len()).is_some_and(|word| word.eq_ignore_ascii_case(lower)))
+    memchr::memchr2_iter(*first, first.to_ascii_uppercase(), sql).any(|at| {
+        sql.get(at..at + lower.len()).is_some_and(|word| word.eq_ignore_ascii_case(lower))
+    })
 }
 
 /// An UPDATE or DELETE that names several tables to be joined.

@@ -362,17 +362,27 @@ impl Session {
                 return self.carried.found_is(None);
             }
             self.carried.found_is_on(exchange.slot);
-        } else if exchange.error == 0 && self.state.dialect.flavour == Flavour::MySql {
-            let explains = matches!(class.verb, Verb::Explain | Verb::Call);
-            match class.verb {
-                Verb::Ddl if self.runs_query(class) => {
-                    self.carried.found_is_due_on(exchange.slot);
-                }
-                verb if explains || verb.changes_rows() && verb != Verb::LoadData => {
-                    self.carried.found_was_due_on(exchange.slot);
-                }
-                _ => {}
+        } else if exchange.error == 0 {
+            self.note_found_beside(class, exchange.slot);
+        }
+    }
+
+    /// What a statement that has succeeded does to FOUND_ROWS, other than to find rows.
+    fn note_found_beside(&mut self, class: &Class, slot: Held) {
+        match (self.state.dialect.flavour, class.verb) {
+            // Of a query without a table it leaves 0, of others what was there (10.11, measured).
+            (Flavour::MariaDb, Verb::Explain) if self.carried.found_is_off(slot) => {
+                self.carried.found_is(None);
             }
+            (Flavour::MariaDb, Verb::Explain) => self.carried.found_is_on(slot),
+            (Flavour::MySql, Verb::Ddl) if self.runs_query(class) => {
+                self.carried.found_is_due_on(slot);
+            }
+            (Flavour::MySql, Verb::LoadData) => {}
+            (Flavour::MySql, verb) if verb == Verb::Explain || verb.changes_rows() => {
+                self.carried.found_was_due_on(slot);
+            }
+            (Flavour::MariaDb | Flavour::MySql, _) => {}
         }
     }
 
@@ -457,9 +467,14 @@ impl Session {
     pub(super) fn found_step(&self, slot: Held) -> Option<Step> {
         let pending = self.pending.as_ref()?;
         let runs = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
-        let rows_kept = self.last != Some(slot) || matches!(self.carried.told, Some(UNCOUNTED | 0));
-        let list_kept = self.state.dialect.flavour == Flavour::MariaDb && self.keeps_list(slot);
-        let wanted = runs && !pending.way.found_again && pending.class.effects.any(Effects::OPAQUE);
+        let mariadb = self.state.dialect.flavour == Flavour::MariaDb;
+        let explains = mariadb && pending.class.verb == Verb::Explain;
+        // EXPLAIN asks for neither, and replaces both.
+        let rows_kept =
+            explains || self.last != Some(slot) || matches!(self.carried.told, Some(UNCOUNTED | 0));
+        let list_kept = mariadb && !explains && self.keeps_list(slot);
+        let opaque = explains || pending.class.effects.any(Effects::OPAQUE);
+        let wanted = runs && !pending.way.found_again && opaque;
         if !wanted || !rows_kept {
             return None;
         }
