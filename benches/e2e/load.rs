@@ -172,6 +172,7 @@ impl Client {
             trust: Arc::new(Trust::new(&tls).expect("nothing to read")),
             demand: Demand::Nothing,
             compression: None,
+            asks_start: false,
             setup: None,
             sandbox_will_do: false,
         };

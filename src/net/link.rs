@@ -13,6 +13,7 @@ use crate::compression::{Codec, Method};
 use crate::config::outcome::CommitOutcome;
 use crate::config::{Group, ServerCompression};
 use crate::metrics::WorkerMetrics;
+use crate::net::life;
 use crate::net::seat::{Identity, Seat};
 use crate::net::worker::Served;
 use crate::protocol::auth::Credential;
@@ -92,8 +93,10 @@ pub(super) async fn open(
     let setup = |facts: &ServerFacts| opening.setup(facts);
     let (mut target, request) = prepare(seat, identity, topology, settings, node, schema, setup)?;
     target.compression = opening.compression(settings);
+    target.asks_start = life::matters(opening.slot, settings);
     let dialed = dial::dial(&seat.reactor, target, request).await?;
     fits(identity, &dialed)?;
+    life::is_known(seat, node, dialed.started, settings.connect_timeout).await?;
     let (stream, facts, ok) = split(dialed, (node, schema), settings);
     Ok((opening.done(stream, accounts_at), facts, ok))
 }
@@ -118,6 +121,7 @@ pub(super) async fn open_first(
     let (mut target, request) = prepare(seat, identity, topology, settings, node, schema, setup)?;
     target.sandbox_will_do = true;
     target.compression = opening.compression(settings);
+    target.asks_start = life::matters(opening.slot, settings);
     if matches!(identity.credential, Credential::Relayed { .. }) {
         // The client has its part in it.
         target.timeout = settings.handshake_timeout;
@@ -127,6 +131,7 @@ pub(super) async fn open_first(
     }
     let dialed = dial::dial_asking(&seat.reactor, target, request, ask).await?;
     fits(identity, &dialed)?;
+    life::is_known(seat, node, dialed.started, settings.connect_timeout).await?;
     let sandboxed = dialed.sandboxed;
     let (stream, facts, _) = split(dialed, (node, schema), settings);
     Ok((opening.done(stream, accounts_at), facts, sandboxed))
@@ -274,6 +279,7 @@ fn prepare<'a>(
         trust: seat.group().trust.load_full(),
         demand: identity.demand,
         compression: None,
+        asks_start: false,
         setup: Some(setup(facts)),
         sandbox_will_do: false,
     };
@@ -322,7 +328,7 @@ fn split(
     (node, schema): (NodeId, Option<&[u8]>),
     settings: &Group,
 ) -> (Stream, LinkFacts, Vec<u8>) {
-    let Dialed { stream, capabilities, mariadb, thread_id, ok, sandboxed: _, set_up } = dialed;
+    let Dialed { stream, capabilities, mariadb, thread_id, ok, set_up, .. } = dialed;
     let status = reply::Ok::parse(&ok, capabilities).map_or(2, |ok| ok.status.0);
     let facts = LinkFacts {
         node,

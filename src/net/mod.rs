@@ -10,6 +10,7 @@ mod first_link;
 pub mod group;
 mod hangup;
 mod kill;
+mod life;
 mod link;
 pub mod listen;
 mod obtain;

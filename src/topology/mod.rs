@@ -15,6 +15,10 @@ pub mod diff;
 pub(crate) mod fixture;
 pub mod gtid;
 
+/// How far apart two answers may lie from which one time of a start was reckoned: each counts whole
+/// seconds, and so does the server's note of its start.
+const STARTED_TO_THE: Duration = Duration::from_secs(2);
+
 /// The state of one group at one moment. Immutable; replaced as a whole.
 #[derive(Debug, Clone)]
 pub struct Topology {
@@ -282,6 +286,13 @@ impl Condition {
 }
 
 impl Node {
+    /// Whether the server that was started at this time, as exact as its whole seconds are, is
+    /// another life of this one than what is known of it.
+    #[must_use]
+    pub fn is_outlived_by(&self, started: Instant) -> bool {
+        self.started.is_some_and(|known| started > known + STARTED_TO_THE)
+    }
+
     /// Whether what is known of it was asked for at this moment or later.
     #[must_use]
     pub fn is_observed_since(&self, at: Instant) -> bool {

@@ -6,12 +6,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::compression::frames::Frames;
 use crate::compression::numbers::Role;
 use crate::compression::{Codec, Method};
 use crate::protocol::auth::Credential;
+use crate::protocol::cursor::Cursor;
 use crate::protocol::flags::{Capabilities, MariadbCapabilities};
 use crate::protocol::handshake::LOGIN_PACKET_MAX;
 use crate::protocol::login::{Login, LoginError, LoginRequest, LoginStep, RsaPolicy, Server};
@@ -21,6 +22,8 @@ use crate::reactor::Reactor;
 use crate::tls::trust::{Demand, Towards, Trust};
 use crate::upstream::stream::{Stream, TlsStreamError};
 
+/// Asks how long the server has been running, which every account may.
+const UPTIME: &[u8] = b"SHOW GLOBAL STATUS LIKE 'Uptime'";
 /// ER_MUST_CHANGE_PASSWORD.
 const MUST_CHANGE_PASSWORD: u16 = 1820;
 
@@ -39,6 +42,8 @@ pub struct Target<'a> {
     pub demand: Demand,
     /// How the connection is compressed, where the server can, and with what.
     pub compression: Option<(Method, Rc<RefCell<Codec>>)>,
+    /// Whether to ask when the server was started.
+    pub asks_start: bool,
     /// A statement to run before the link is handed over.
     pub setup: Option<Vec<u8>>,
     /// A session whose password has expired, which may only change it, will do.
@@ -62,6 +67,9 @@ pub struct Dialed {
     pub sandboxed: bool,
     /// The payload of the set-up statement's OK; empty without one.
     pub set_up: Vec<u8>,
+    /// When the server was started, as exact as its whole seconds are; `None` where that was not
+    /// asked, or not told to a password that has expired.
+    pub started: Option<Instant>,
 }
 
 /// Why there is no connection.
@@ -152,18 +160,26 @@ async fn dial_untimed(
         }
         dialed.stream.compress(Frames::new(method, Role::Client, codec));
     }
+    if target.asks_start {
+        match started(&mut dialed, &mut input).await {
+            Err(error) if target.sandbox_will_do && is_sandboxed(&error) => {}
+            started => dialed.started = started?,
+        }
+    }
     if let Some(sql) = target.setup {
         match run(&mut dialed, &mut input, &sql).await {
-            Err(DialError::Refused(error))
-                if target.sandbox_will_do
-                    && reply::Err::code_of(&error) == MUST_CHANGE_PASSWORD =>
-            {
+            Err(error) if target.sandbox_will_do && is_sandboxed(&error) => {
                 dialed.sandboxed = true;
             }
             done => dialed.set_up = done?,
         }
     }
     if input.is_empty() { Ok(dialed) } else { Err(DialError::Malformed("bytes after the login")) }
+}
+
+fn is_sandboxed(error: &DialError) -> bool {
+    let DialError::Refused(payload) = error else { return false };
+    reply::Err::code_of(payload) == MUST_CHANGE_PASSWORD
 }
 
 fn flag_of(method: Method) -> Capabilities {
@@ -207,7 +223,7 @@ async fn log_in(
             LoginStep::Refused(error) => return Err(DialError::Refused(error)),
             LoginStep::Done { greeting, ok_payload, capabilities, mariadb } => {
                 let thread_id = greeting.connection_id;
-                let (ok, sandboxed, set_up) = (ok_payload, false, Vec::new());
+                let (ok, sandboxed, set_up, started) = (ok_payload, false, Vec::new(), None);
                 return Ok(Dialed {
                     stream,
                     capabilities,
@@ -216,6 +232,7 @@ async fn log_in(
                     ok,
                     sandboxed,
                     set_up,
+                    started,
                 });
             }
         }
@@ -224,24 +241,60 @@ async fn log_in(
 
 /// Runs one statement that answers OK; the payload of that.
 async fn run(dialed: &mut Dialed, input: &mut Vec<u8>, sql: &[u8]) -> Result<Vec<u8>, DialError> {
+    let reply = ask(dialed, input, sql).await?;
+    let payload = reply.get(packet::HEADER_LEN..).unwrap_or_default();
+    let is_one = packet::header(&reply).is_some_and(|(len, _)| len == payload.len());
+    match payload.first() {
+        Some(&reply::OK) if is_one => Ok(payload.to_vec()),
+        _ => Err(DialError::Malformed("not an OK after the set-up statement")),
+    }
+}
+
+/// When the server was started.
+async fn started(dialed: &mut Dialed, input: &mut Vec<u8>) -> Result<Option<Instant>, DialError> {
+    let asked = Instant::now();
+    let reply = ask(dialed, input, UPTIME).await?;
+    let mut rest = reply.as_slice();
+    while let Some((len, _)) = packet::header(rest) {
+        let end = packet::HEADER_LEN + len;
+        let payload = rest.get(packet::HEADER_LEN..end).unwrap_or_default();
+        rest = rest.get(end..).unwrap_or_default();
+        // Definitions begin with the name of the catalogue, a row with this name of its own.
+        let mut row = Cursor::new(payload);
+        if row.lenenc_str("name").is_ok_and(|name| name.eq_ignore_ascii_case(b"uptime")) {
+            let seconds = row
+                .lenenc_str("seconds")
+                .ok()
+                .and_then(|text| std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()));
+            return Ok(seconds.and_then(|uptime| asked.checked_sub(Duration::from_secs(uptime))));
+        }
+    }
+    Ok(None)
+}
+
+/// Runs one statement; all of its answer.
+async fn ask(dialed: &mut Dialed, input: &mut Vec<u8>, sql: &[u8]) -> Result<Vec<u8>, DialError> {
     let payload = command::query_payload(sql, dialed.capabilities);
     let mut bytes = Vec::new();
     packet::write(&mut bytes, 0, &payload);
     dialed.stream.write_all(&bytes).await?;
     let mut walker = ReplyWalker::new(Expect::Query, dialed.capabilities, dialed.mariadb);
+    let mut reply = Vec::new();
     loop {
         let advance = walker.advance(input).map_err(|bad| DialError::Malformed(bad.what))?;
+        reply.extend(input.drain(..advance.forward));
         if let Stop::Notable(notable) = advance.stop {
-            let end = advance.forward + notable.len;
-            let wire: Vec<u8> = input.drain(..end).skip(advance.forward).collect();
-            let payload = wire.get(packet::HEADER_LEN..).unwrap_or_default();
+            let at = reply.len() + packet::HEADER_LEN;
+            reply.extend(input.drain(..notable.len));
             match notable.kind {
-                Kind::Ok { .. } if notable.terminal => return Ok(payload.to_vec()),
-                Kind::Err => return Err(DialError::Refused(payload.to_vec())),
-                _ => return Err(DialError::Malformed("not an OK after the set-up statement")),
+                Kind::Err => {
+                    return Err(DialError::Refused(reply.split_off(at.min(reply.len()))));
+                }
+                Kind::Ok { .. } | Kind::Eof if notable.terminal => return Ok(reply),
+                Kind::Eof => continue,
+                _ => return Err(DialError::Malformed("no answer to a question of our own")),
             }
         }
-        input.drain(..advance.forward);
         read_more(&mut dialed.stream, input).await?;
     }
 }

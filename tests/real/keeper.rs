@@ -381,6 +381,43 @@ async fn a_failover_that_could_lose_something_waits_for_an_operator() {
     }
 }
 
+/// Its option file makes no commit wait, as is usual: the keeper has made them wait.
+#[tokio::test]
+async fn a_primary_that_was_started_between_two_probes_acknowledges_nothing_alone() {
+    for flavour in servers::flavours() {
+        let (off, waited) = match flavour {
+            Flavour::Mariadb => ("rpl-semi-sync-master-enabled", "RPL_SEMI_SYNC_MASTER_YES_TX"),
+            Flavour::Mysql => ("rpl-semi-sync-source-enabled", "RPL_SEMI_SYNC_SOURCE_YES_TX"),
+        };
+        let off = format!("--loose-{off}=0");
+        let options: Vec<&str> = DURABLE.iter().copied().chain([&*off]).collect();
+        let cluster = servers::own_with(flavour, 2, &options).await;
+        let primary = cluster.primary().expect("a primary");
+        let account = replication::keeper_account(flavour);
+        let table = "CREATE TABLE app.t (id INT PRIMARY KEY)".to_owned();
+        let statements = account.into_iter().chain([table]).collect::<Vec<_>>();
+        primary.run(&statements).await.expect("the keeper's account");
+        cluster.wait_caught_up().await.expect("replicas have it");
+        // Nothing but a client looks at a server in time.
+        let group = "[groups.main.failover]\nmode = \"auto\"\n";
+        let config = configuration_with(KEEPER, "", &[&primary.address()], group);
+        let config = config.replace("interval = \"100ms\"", "interval = \"60s\"");
+        let proxy = Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"));
+        wait_safe(&cluster, &proxy).await;
+        wait::until("the keeper to note that commits wait", || async {
+            let noted = std::fs::read_to_string(proxy.dir.join("keeper-main.json")).ok()?;
+            noted.contains("\"lossless\": true").then_some(())
+        })
+        .await;
+        cluster.kill(&primary.name).await.expect("it is killed");
+        cluster.start(&primary.name).await.expect("it comes back");
+        let mut conn = clients::connect(proxy.port, APP).await;
+        conn.query_drop("INSERT INTO t VALUES (1)").await.expect("a write");
+        let waited = servers::status(primary, flavour, waited).await;
+        assert_ne!(waited, "0", "{flavour:?}: nobody has acknowledged it");
+    }
+}
+
 /// Waits until all others replicate from this server and nobody else takes writes.
 async fn wait_led_by(cluster: &Cluster, head: &Server) {
     let flavour = cluster.flavour();

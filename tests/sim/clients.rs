@@ -72,7 +72,11 @@ impl World {
         };
         self.ledger.next += 1;
         let write = self.ledger.next;
-        let established = !self.random.permille(200) && self.reaches(self.proxy_at(), server);
+        // One that is there was asked when its server was started.
+        let started = self.instant(self.servers[server].started);
+        let established = !self.random.permille(200)
+            && self.reaches(self.proxy_at(), server)
+            && !self.health.is_outlived(server, started);
         let flight = Flight {
             client,
             server,
@@ -115,7 +119,10 @@ impl World {
             return self.answer(write, Reply::Refused);
         }
         // A session whose connection has come about looks again where it is to write.
-        if !flight.established && self.health.takes_writes() != Some(flight.server) {
+        // It asks the server when it was started, too.
+        let known = self.health.takes_writes() == Some(flight.server)
+            && !self.health.is_outlived(flight.server, self.instant(server.started));
+        if !flight.established && !known {
             return self.answer(write, Reply::Refused);
         }
         let waited = server.asks_for_acknowledgements();
@@ -245,11 +252,13 @@ impl World {
             }
         }
         let server = &mut self.servers[index];
+        let mut any = !writes.is_empty();
         if server.flavour == Flavour::MariaDb {
             // A waiter that is ended leaves its commit for all to see; on MySQL it waits on (V4).
-            server.waiting.retain(|at| matches!(at.who, Waiter::Order(_)));
+            any |= !server.waiting.is_empty();
+            server.waiting.clear();
         }
-        !writes.is_empty()
+        any
     }
 
     /// The proxy has died, and with it all connections of clients to it and of it to servers.

@@ -79,6 +79,11 @@ impl Health {
         (node.condition != Condition::Down).then_some(usize::from(node.id.0))
     }
 
+    /// Whether a server that was started then is another life than the one that was seen.
+    pub(crate) fn is_outlived(&self, server: usize, started: Instant) -> bool {
+        self.topology.nodes.get(server).is_some_and(|node| node.is_outlived_by(started))
+    }
+
     /// Assembles and publishes; whether more than positions changed.
     fn publish(&mut self, now: Instant) -> bool {
         let input =
