@@ -156,13 +156,15 @@ async fn end_clients(
     Err(Failure::new(FailureKind::Timeout, "its clients' connections do not end"))
 }
 
-/// The connection of a client: neither the server's own threads, nor a replica, nor ours.
+/// The connection of a client: neither the server's own threads, nor a replica, nor ours. One of
+/// ours whose commit waits for an acknowledgement stands in the way as a client's does.
 fn client(row: Row<'_>, ours: &str, flavour: Flavour) -> Option<String> {
     let user = row.named(&["User"])?;
     let command = row.named(&["Command"]).unwrap_or_default();
     // Who has not logged in yet has written nothing, and finds a server that takes no writes.
-    let own = ["system user", "event_scheduler", "unauthenticated user", ours];
-    let own = own.contains(&user.as_str());
+    let own = ["system user", "event_scheduler", "unauthenticated user"].contains(&user.as_str());
+    let waits = row.named(&["State"]).is_some_and(|state| state.contains("semi-sync"));
+    let own = own || user == ours && !waits;
     let replicates = command.starts_with("Binlog Dump") || command == "Daemon";
     // MySQL cuts off the client of a commit that waits, and lets the commit wait on (V4).
     let cut_off = flavour == Flavour::MySql && command == "Killed";

@@ -116,14 +116,14 @@ fn replica(
         if !told.sources.iter().any(|source| source.applying) {
             let received = told.received.subtract(&head.executed);
             let why = format!("it has received what the primary has not: {received}");
-            found.left_out.push((report.name.to_string(), why));
+            leave_out(report, told, why, found);
         }
         return;
     }
     match own(told, head, None) {
         Some(errant) => {
             let why = format!("it has transactions of its own: {errant}");
-            found.left_out.push((report.name.to_string(), why));
+            leave_out(report, told, why, found);
         }
         None if !told.sources.is_empty() => {
             found.orders.extend(still(report, told, What::Repoint(place)));
@@ -163,6 +163,14 @@ fn start(report: &Report, told: &Told, head: &Told, found: &mut Upkeep) {
         found.orders.extend(orders.map(|(_, what)| Order { node: report.node, what }));
         return;
     };
+    leave_out(report, told, why, found);
+}
+
+/// Names a server that cannot follow. Whatever it lacks, it takes no writes of its own.
+fn leave_out(report: &Report, told: &Told, why: String, found: &mut Upkeep) {
+    if !told.is_read_only() {
+        found.orders.push(Order { node: report.node, what: What::Close });
+    }
     found.left_out.push((report.name.to_string(), why));
 }
 
@@ -271,6 +279,15 @@ mod tests {
         assert!(orders.is_empty(), "{orders:?}");
         let why = "it has transactions of its own: 0-2-9";
         assert_eq!(left_out, [("db2".to_owned(), why.to_owned())]);
+    }
+
+    #[test]
+    fn who_cannot_follow_takes_no_writes_of_its_own() {
+        let open = [("read_only", "OFF"), ("rpl_semi_sync_slave_enabled", "ON")];
+        let strange = Told { sources: vec![from(3)], ..told(2, "0-2-9", &open) };
+        let (orders, left_out) = found(&told(1, "0-1-12", &[]), &[strange]);
+        assert_eq!(orders, ["db2 take no writes"]);
+        assert!(left_out[0].1.ends_with("of its own: 0-2-9"), "{left_out:?}");
     }
 
     #[test]

@@ -20,6 +20,11 @@ impl<S: Surgeon> Keeper<S> {
         if !head.sources.is_empty() && !self.record.closed {
             return self.yield_to(&reports, topology, node).await;
         }
+        if head.may_have_started_within(self.since_well())
+            && self.cut_off(settings, topology, &reports, head).await
+        {
+            return;
+        }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
         let name = &node.name;
         match verdict::returned(head, &others, &self.record.members, self.since_well()) {
@@ -50,6 +55,32 @@ impl<S: Surgeon> Keeper<S> {
                 self.begin(settings, topology, node, &reports, &why).await;
             }
         }
+    }
+
+    /// What the primary sent before it was started anew may still be on its way to a replica, which
+    /// would have it only after it was asked: nobody receives over such a connection any more.
+    /// Whether somebody was to be told that.
+    async fn cut_off(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        reports: &[Report],
+        head: &Told,
+    ) -> bool {
+        let receives = |report: &&Report| {
+            let receives = |told: &Told| told.sources.iter().any(|source| source.receiving);
+            report.told().is_some_and(|told| told.follows(head) && receives(told))
+        };
+        let stop = |report: &Report| Order { node: report.node, what: What::StopReceiver };
+        let mut orders: Vec<Order> = reports.iter().filter(receives).map(stop).collect();
+        orders.retain(|order| !self.denied.iter().any(|(denied, _)| denied == order));
+        if orders.is_empty() {
+            return false;
+        }
+        if self.perform(orders, settings, topology, reports).await {
+            self.look_at = self.surgeon.now();
+        }
+        true
     }
 
     /// Its settings may be those of its option files, by which commits wait for nobody: where it
