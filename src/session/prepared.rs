@@ -146,6 +146,8 @@ impl Session {
             return self.unknown_statement(world, id, "mysqld_stmt_reset", wire, out);
         };
         let cursor = statement.cursor();
+        // Whether it is open still only its server knows.
+        let doubted = self.transaction.filter(|_| self.doubtful);
         self.statements.clear_long_data(id);
         self.pend(world, Ask::ResetStatement { id }, plain(Reason::Pinned), Expect::Simple, wire);
         match cursor {
@@ -155,9 +157,9 @@ impl Session {
             }
             // The flags of the answer are not known here; or it is counted, and logged, by the
             // server that the session is bound to.
-            None if (self.doubtful && self.transaction.is_some()) || self.is_bound_where(id) => {
+            None if doubted.is_some() || self.is_bound_where(id) => {
                 self.repeat_no_count();
-                self.decide_held(Held::Primary, Reason::Pinned);
+                self.decide_held(doubted.unwrap_or(Held::Primary), Reason::Pinned);
                 self.proceed(world, out);
             }
             None => {
