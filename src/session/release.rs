@@ -219,7 +219,13 @@ impl Session {
 
     fn releasable(&self, slot: Held) -> bool {
         let asked_for_cost = self.carried.explained && self.last == Some(slot);
-        self.is_free(slot) && self.lost.is_none() && !self.keeps_list(slot) && !asked_for_cost
+        // Nobody can ask for it before it is told.
+        let tells_later = self.carried.found_due == Due::On(slot);
+        self.is_free(slot)
+            && self.lost.is_none()
+            && !self.keeps_list(slot)
+            && !asked_for_cost
+            && !tells_later
     }
 
     /// Whether nothing that cannot be set up elsewhere hangs on the link.
