@@ -422,7 +422,7 @@ impl<S: Surgeon> Keeper<S> {
         let admit = Order { node: node.id, what: What::Admit(account.clone()) };
         if self.perform(vec![admit.clone()], settings, topology, reports).await {
             self.admitted = Some(self.record.epoch);
-        } else if self.denied.iter().any(|(denied, _)| *denied == admit) {
+        } else if self.is_denied(&admit) {
             return None;
         } else {
             // Where nobody follows, it waits for an acknowledgement by one who needs it to follow.
@@ -502,7 +502,7 @@ impl<S: Surgeon> Keeper<S> {
         let now = self.surgeon.now();
         self.denied.retain(|(_, at)| now - *at < DENIED_FOR);
         let mut orders = orders;
-        orders.retain(|order| !self.denied.iter().any(|(denied, _)| denied == order));
+        orders.retain(|order| !self.is_denied(order));
         if orders.is_empty() {
             return false;
         }
@@ -514,6 +514,10 @@ impl<S: Surgeon> Keeper<S> {
             }
         }
         failed.is_empty()
+    }
+
+    fn is_denied(&self, order: &Order) -> bool {
+        self.denied.iter().any(|(denied, _)| denied == order)
     }
 
     /// Writes down what is about to be; `false` when that failed and it must not be done.

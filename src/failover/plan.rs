@@ -115,14 +115,14 @@ fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
             ));
         }
     }
-    let orders = stopping(facts, |_| true);
+    let orders = stopping(facts.reports, |_| true);
     if orders.is_empty() { choose(operation, facts) } else { Next::Act(orders) }
 }
 
 /// What keeps these from receiving, and loses nothing that they have received.
-fn stopping(facts: &Facts<'_>, whom: impl Fn(&Told) -> bool) -> Vec<Order> {
+pub(super) fn stopping(reports: &[Report], whom: impl Fn(&Told) -> bool) -> Vec<Order> {
     let mut orders = Vec::new();
-    for (report, told) in answers(facts.reports).filter(|(_, told)| whom(told)) {
+    for (report, told) in answers(reports).filter(|(_, told)| whom(told)) {
         let [source] = told.sources.as_slice() else { continue };
         let rests = !source.applying && !source.applier_failed;
         // MySQL's relay log outlives this (V9), MariaDB's does not (V6).
@@ -154,7 +154,7 @@ fn is_told_of(former: &Node, told: &Told) -> bool {
 fn revoke_again(operation: &Operation, heir: &Told, facts: &Facts<'_>) -> Option<Next> {
     let former = former(operation, facts)?;
     let receives = |told: &Told| told.sources.iter().any(|source| !source.receiver_stopped);
-    let orders = stopping(facts, |told| is_told_of(former, told) && receives(told));
+    let orders = stopping(facts.reports, |told| is_told_of(former, told) && receives(told));
     if !orders.is_empty() {
         return Some(Next::Act(orders));
     }

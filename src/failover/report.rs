@@ -80,6 +80,12 @@ impl Told {
         self.sources.iter().find(|source| is_at(source, node, told))
     }
 
+    /// Whether it is connected to a source.
+    #[must_use]
+    pub fn receives(&self) -> bool {
+        self.sources.iter().any(|source| source.receiving)
+    }
+
     /// The value of a variable, under whichever of these names the server has it.
     #[must_use]
     pub fn variable(&self, names: &[&str]) -> Option<&str> {

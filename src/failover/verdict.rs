@@ -83,9 +83,7 @@ pub fn judge(primary: NodeId, reports: &[Report]) -> Verdict {
     if answering.is_empty() {
         return Verdict::Isolated;
     }
-    let hears = |report: &&&Report| {
-        report.told().is_some_and(|told| told.sources.iter().any(|source| source.receiving))
-    };
+    let hears = |report: &&&Report| report.told().is_some_and(Told::receives);
     let hearing: Vec<String> =
         answering.iter().filter(hears).map(|report| report.name.to_string()).collect();
     if hearing.is_empty() {

@@ -4,6 +4,7 @@
 use super::{Keeper, Settings, THINK_AGAIN};
 use crate::config::failover::MaxLoss;
 use crate::failover::order::{Order, What};
+use crate::failover::plan;
 use crate::failover::record::Record;
 use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing::{self, Check};
@@ -67,13 +68,8 @@ impl<S: Surgeon> Keeper<S> {
         reports: &[Report],
         head: &Told,
     ) -> bool {
-        let receives = |report: &&Report| {
-            let receives = |told: &Told| told.sources.iter().any(|source| source.receiving);
-            report.told().is_some_and(|told| told.follows(head) && receives(told))
-        };
-        let stop = |report: &Report| Order { node: report.node, what: What::StopReceiver };
-        let mut orders: Vec<Order> = reports.iter().filter(receives).map(stop).collect();
-        orders.retain(|order| !self.denied.iter().any(|(denied, _)| denied == order));
+        let mut orders = plan::stopping(reports, |told| told.follows(head) && told.receives());
+        orders.retain(|order| !self.is_denied(order));
         if orders.is_empty() {
             return false;
         }
@@ -98,7 +94,7 @@ impl<S: Surgeon> Keeper<S> {
         }
         let settle = |at: standing::Mend| Order { node: node.id, what: What::Settle(at.statement) };
         let mut orders: Vec<Order> = standing::mends(head, true).into_iter().map(settle).collect();
-        orders.retain(|order| !self.denied.iter().any(|(denied, _)| denied == order));
+        orders.retain(|order| !self.is_denied(order));
         if orders.is_empty() {
             return false;
         }
