@@ -89,15 +89,10 @@ pub(super) async fn open(
     opening: Opening<'_>,
 ) -> Result<(LinkSocket, LinkFacts, Vec<u8>), DialError> {
     let accounts_at = opening.accounts_at();
-    let (node, schema) = (opening.node, opening.schema);
-    let setup = |facts: &ServerFacts| opening.setup(facts);
-    let (mut target, request) = prepare(seat, identity, topology, settings, node, schema, setup)?;
-    target.compression = opening.compression(settings);
-    target.asks_start = life::matters(opening.slot, settings);
+    let (target, request) = opening.prepare(seat, identity, topology, settings)?;
     let dialed = dial::dial(&seat.reactor, target, request).await?;
-    fits(identity, &dialed)?;
-    life::is_known(seat, node, dialed.started, settings.connect_timeout).await?;
-    let (stream, facts, ok) = split(dialed, (node, schema), settings);
+    opening.accept(seat, identity, settings, &dialed).await?;
+    let (stream, facts, ok) = split(dialed, (opening.node, opening.schema), settings);
     Ok((opening.done(stream, accounts_at), facts, ok))
 }
 
@@ -116,12 +111,8 @@ pub(super) async fn open_first(
     ask: impl AsyncFnMut(Vec<u8>) -> Result<Vec<u8>, DialError>,
 ) -> Result<(LinkSocket, LinkFacts, bool), DialError> {
     let accounts_at = opening.accounts_at();
-    let (node, schema) = (opening.node, opening.schema);
-    let setup = |facts: &ServerFacts| opening.setup(facts);
-    let (mut target, request) = prepare(seat, identity, topology, settings, node, schema, setup)?;
+    let (mut target, request) = opening.prepare(seat, identity, topology, settings)?;
     target.sandbox_will_do = true;
-    target.compression = opening.compression(settings);
-    target.asks_start = life::matters(opening.slot, settings);
     if matches!(identity.credential, Credential::Relayed { .. }) {
         // The client has its part in it.
         target.timeout = settings.handshake_timeout;
@@ -130,18 +121,10 @@ pub(super) async fn open_first(
         }
     }
     let dialed = dial::dial_asking(&seat.reactor, target, request, ask).await?;
-    fits(identity, &dialed)?;
-    life::is_known(seat, node, dialed.started, settings.connect_timeout).await?;
+    opening.accept(seat, identity, settings, &dialed).await?;
     let sandboxed = dialed.sandboxed;
-    let (stream, facts, _) = split(dialed, (node, schema), settings);
+    let (stream, facts, _) = split(dialed, (opening.node, opening.schema), settings);
     Ok((opening.done(stream, accounts_at), facts, sandboxed))
-}
-
-fn fits(identity: &Identity, dialed: &Dialed) -> Result<(), DialError> {
-    if identity.hello.capabilities.and(FRAMING).0 & !dialed.capabilities.0 != 0 {
-        return Err(DialError::Malformed("it lacks capabilities that the primary offers"));
-    }
-    Ok(())
 }
 
 /// Which link is opened, and what it needs on the worker's side.
@@ -162,6 +145,37 @@ impl LinkSocket {
 }
 
 impl Opening<'_> {
+    /// Where to dial, and as whom.
+    fn prepare<'t>(
+        &self,
+        seat: &Seat,
+        identity: &Identity,
+        topology: &'t Topology,
+        settings: &Group,
+    ) -> Result<(Target<'t>, LoginRequest), DialError> {
+        let (node, schema) = (self.node, self.schema);
+        let setup = |facts: &ServerFacts| self.setup(facts);
+        let (mut target, request) =
+            prepare(seat, identity, topology, settings, node, schema, setup)?;
+        target.compression = self.compression(settings);
+        target.asks_start = life::matters(self.slot, settings);
+        Ok((target, request))
+    }
+
+    /// Whether the server at the other end is what the client was promised, and whom health knows.
+    async fn accept(
+        &self,
+        seat: &Seat,
+        identity: &Identity,
+        settings: &Group,
+        dialed: &Dialed,
+    ) -> Result<(), DialError> {
+        if identity.hello.capabilities.and(FRAMING).0 & !dialed.capabilities.0 != 0 {
+            return Err(DialError::Malformed("it lacks capabilities that the primary offers"));
+        }
+        life::is_known(seat, self.node, dialed.started, settings.connect_timeout).await
+    }
+
     /// The link, once it has logged in; `accounts_at` is the count from before.
     fn done(self, stream: Stream, accounts_at: u32) -> LinkSocket {
         LinkSocket {

@@ -145,22 +145,13 @@ impl Request {
         matches!(self, Self::Dial { .. } | Self::ChangeUser(_) | Self::Kill { .. } | Self::Close)
     }
 
-    /// Whether it changes what the group's other sessions, logins, and who reads the metrics go
-    /// by.
+    /// Whether others go by it: the group's other sessions, logins, and who reads the metrics. Not
+    /// so what waits, and what becomes of the session's own links.
     #[must_use]
     pub const fn concerns_others(&self) -> bool {
-        matches!(
-            self,
-            Self::Signal(..)
-                | Self::AccountsChanged
-                | Self::ProbeNow
-                | Self::SettingsChanged
-                | Self::Finished(_)
-                | Self::Waited(_)
-                | Self::Retried(_)
-                | Self::Replayed(_)
-                | Self::Resolved(_)
-        )
+        let of_links =
+            matches!(self, Self::Drop(_) | Self::Release { .. } | Self::CloseParked { .. });
+        !self.waits() && !of_links
     }
 }
 

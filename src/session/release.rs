@@ -360,35 +360,37 @@ impl Session {
         }
         self.carried.explained = class.verb == Verb::Explain;
         if self.has_set_found(class, exchange) {
-            if self.carried.found_is_off(exchange.slot)
-                && class.effects.any(Effects::OPAQUE)
-                && !exchange.rows
-            {
+            let answered = exchange.rows && (class.multi || !self.explains(class));
+            if self.carried.found_is_off(exchange.slot) && self.may_keep_found(class) && !answered {
                 // It may have left what was found elsewhere: nobody can tell.
                 return self.carried.found_is(None);
             }
             self.carried.found_is_on(exchange.slot);
-        } else if exchange.error == 0 {
-            self.note_found_beside(class, exchange.slot);
+        } else if exchange.error == 0 && self.state.dialect.flavour == Flavour::MySql {
+            self.note_found_later(class, exchange.slot);
         }
     }
 
-    /// What a statement that has succeeded does to FOUND_ROWS, other than to find rows.
-    fn note_found_beside(&mut self, class: &Class, slot: Held) {
-        match (self.state.dialect.flavour, class.verb) {
-            // Of a query without a table it leaves 0, of others what was there (10.11, measured).
-            (Flavour::MariaDb, Verb::Explain) if self.carried.found_is_off(slot) => {
-                self.carried.found_is(None);
-            }
-            (Flavour::MariaDb, Verb::Explain) => self.carried.found_is_on(slot),
-            (Flavour::MySql, Verb::Ddl) if self.runs_query(class) => {
-                self.carried.found_is_due_on(slot);
-            }
-            (Flavour::MySql, Verb::LoadData) => {}
-            (Flavour::MySql, verb) if verb == Verb::Explain || verb.changes_rows() => {
+    /// Whether the statement sets FOUND_ROWS or leaves it, which its text does not tell.
+    fn may_keep_found(&self, class: &Class) -> bool {
+        class.effects.any(Effects::OPAQUE) || self.explains(class)
+    }
+
+    /// MariaDB's EXPLAIN leaves 0 of a query whose plan has no table, of others what was there
+    /// (10.11, measured).
+    fn explains(&self, class: &Class) -> bool {
+        self.state.dialect.flavour == Flavour::MariaDb && class.verb == Verb::Explain
+    }
+
+    /// What a statement that has succeeded on MySQL does to a number that is told later.
+    fn note_found_later(&mut self, class: &Class, slot: Held) {
+        match class.verb {
+            Verb::Ddl if self.runs_query(class) => self.carried.found_is_due_on(slot),
+            Verb::LoadData => {}
+            verb if verb == Verb::Explain || verb.changes_rows() => {
                 self.carried.found_was_due_on(slot);
             }
-            (Flavour::MariaDb | Flavour::MySql, _) => {}
+            _ => {}
         }
     }
 
@@ -450,6 +452,7 @@ impl Session {
             (Flavour::MySql, Verb::Do | Verb::Update) => true,
             (_, verb) if verb.changes_rows() => self.runs_query(class),
             (Flavour::MySql, _) => false,
+            (Flavour::MariaDb, Verb::Explain) => true,
             (Flavour::MariaDb, _) => !exchange.rows && self.runs_query(class),
         }
     }
@@ -473,14 +476,13 @@ impl Session {
     pub(super) fn found_step(&self, slot: Held) -> Option<Step> {
         let pending = self.pending.as_ref()?;
         let runs = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
-        let mariadb = self.state.dialect.flavour == Flavour::MariaDb;
-        let explains = mariadb && pending.class.verb == Verb::Explain;
+        let explains = self.explains(&pending.class);
         // EXPLAIN asks for neither, and replaces both.
         let rows_kept =
             explains || self.last != Some(slot) || matches!(self.carried.told, Some(UNCOUNTED | 0));
+        let mariadb = self.state.dialect.flavour == Flavour::MariaDb;
         let list_kept = mariadb && !explains && self.keeps_list(slot);
-        let opaque = explains || pending.class.effects.any(Effects::OPAQUE);
-        let wanted = runs && !pending.way.found_again && opaque;
+        let wanted = runs && !pending.way.found_again && self.may_keep_found(&pending.class);
         if !wanted || !rows_kept {
             return None;
         }

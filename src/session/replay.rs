@@ -76,10 +76,10 @@ impl Session {
         if begins || !within {
             // While a session uses MariaDB's query cache it is not told of transactions.
             let untold = self.state.variable(QUERY_CACHE).is_some();
-            let known = special && self.transcript.is_some();
-            let fresh = self.transcript.take().filter(|_| known);
-            let transcript = self.transcript.insert(fresh.unwrap_or_default());
-            if untold || special && !known {
+            self.transcript = self.transcript.take().filter(|_| special);
+            let unknown = special && self.transcript.is_none();
+            let transcript = self.transcript.get_or_insert_default();
+            if untold || unknown {
                 transcript.seal();
             }
         }
@@ -296,7 +296,8 @@ impl Session {
         if !self.transcript.as_ref().is_some_and(|transcript| transcript.is_whole()) {
             let server = world.topology.primary.map(|node| self.name_of(world, node));
             let server = server.unwrap_or_default();
-            let failure = self.transaction_given_up(Failure::TransactionLost { server });
+            let failure =
+                self.transaction_given_up(server, |server| Failure::TransactionLost { server });
             self.fail(world, &failure, 1, out);
             return true;
         }
@@ -394,7 +395,7 @@ impl Session {
             link.warned = false;
         });
         if done {
-            match self.transcript.as_ref().is_some_and(|transcript| transcript.is_begun()) {
+            match self.has_begun_transcript() {
                 true => self.transaction = Some(Held::Primary),
                 false => self.pins.add(Pin::NextTransaction),
             }
@@ -432,26 +433,32 @@ impl Session {
     pub(super) fn replay_differs(&mut self, world: &World<'_>, out: &mut Outbox) {
         let node = self.link(Held::Primary).map(|link| link.facts.node);
         let server = node.map_or_else(String::new, |node| self.name_of(world, node));
-        let failure = self.transaction_given_up(Failure::TransactionDiffers { server });
+        let failure =
+            self.transaction_given_up(server, |server| Failure::TransactionDiffers { server });
         // It has done something there, which ends with the link.
         self.drop_link(Held::Primary, out);
         out.requests.push(Request::Replayed(Replay::Differed));
         self.fail(world, &failure, 1, out);
     }
 
-    /// The transaction is not done again, for this reason. One that was still to begin would begin
-    /// without its characteristics.
-    fn transaction_given_up(&mut self, why: Failure) -> Failure {
-        let begun = self.transcript.as_ref().is_some_and(|transcript| transcript.is_begun());
+    /// The transaction is not done again: why, if it had begun. One that was still to begin would
+    /// begin without its characteristics.
+    fn transaction_given_up(
+        &mut self,
+        server: String,
+        why: impl FnOnce(String) -> Failure,
+    ) -> Failure {
+        let begun = self.has_begun_transcript();
         self.transaction_gone();
-        match why {
-            Failure::TransactionLost { server } | Failure::TransactionDiffers { server }
-                if !begun =>
-            {
-                Failure::StateLost { server, pins: Pins::only(Pin::NextTransaction) }
-            }
-            why => why,
+        match begun {
+            true => why(server),
+            false => Failure::StateLost { server, pins: Pins::only(Pin::NextTransaction) },
         }
+    }
+
+    /// Whether the transcript is of a transaction that has begun.
+    fn has_begun_transcript(&self) -> bool {
+        self.transcript.as_ref().is_some_and(|transcript| transcript.is_begun())
     }
 }
 

@@ -387,12 +387,16 @@ fn characterised() -> Rig {
     rig
 }
 
+fn sets_again(rig: &mut Rig) {
+    answers(rig, "SET TRANSACTION READ ONLY", &tells(AUTO, b"SET TRANSACTION READ ONLY;"));
+}
+
 #[test]
 fn what_was_set_for_the_next_transaction_alone_is_set_again_before_it_begins() {
     let mut rig = characterised();
     rig.client(&query("BEGIN"));
     rig.dialed(Primary);
-    answers(&mut rig, "SET TRANSACTION READ ONLY", &tells(AUTO, b"SET TRANSACTION READ ONLY;"));
+    sets_again(&mut rig);
     answers(&mut rig, "BEGIN", &tells(OPEN, b"START TRANSACTION READ ONLY;"));
     rig.told();
     rig.ask(Primary, "SELECT a FROM t", &row("2", OPEN));
@@ -400,7 +404,7 @@ fn what_was_set_for_the_next_transaction_alone_is_set_again_before_it_begins() {
     rig.event(Event::LinkClosed(Primary));
     rig.client(&query("COMMIT"));
     rig.dialed(Primary);
-    answers(&mut rig, "SET TRANSACTION READ ONLY", &tells(AUTO, b"SET TRANSACTION READ ONLY;"));
+    sets_again(&mut rig);
     answers(&mut rig, "BEGIN", &tells(OPEN, b"START TRANSACTION READ ONLY;"));
     answers(&mut rig, "SELECT a FROM t", &row("2", OPEN));
     answers(&mut rig, "COMMIT", &tells(AUTO, b""));
@@ -420,7 +424,7 @@ fn a_session_is_bound_by_what_it_has_set_again_for_its_next_transaction() {
     let mut rig = characterised();
     rig.client(&query("SELECT 1"));
     rig.dialed(Primary);
-    answers(&mut rig, "SET TRANSACTION READ ONLY", &tells(AUTO, b"SET TRANSACTION READ ONLY;"));
+    sets_again(&mut rig);
     answers(&mut rig, "SELECT 1", &row("1", AUTO));
     assert!(rig.session.pins().has(Pin::NextTransaction));
     assert!(rig.session.pins().words().contains("next_transaction"));
