@@ -17,6 +17,8 @@ pub fn runs_query(sql: &[u8], verb: Verb, dialect: &Dialect) -> bool {
         Verb::Update | Verb::Delete if changes_several_tables(sql, verb, dialect) => true,
         // They keep it.
         Verb::Prepare => false,
+        // MySQL's EXPLAIN ANALYZE executes what it explains.
+        Verb::Explain => tokens(sql, dialect).nth(1).is_some_and(|word| word.is_word(kw::ANALYZE)),
         Verb::Ddl => runs_subquery(sql, dialect) && makes_table(sql, dialect),
         _ => runs_subquery(sql, dialect),
     }

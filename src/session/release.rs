@@ -450,6 +450,7 @@ impl Session {
             (_, Verb::Select | Verb::Values | Verb::Table | Verb::With | Verb::Describe) => true,
             (_, Verb::Show) => exchange.rows && !self.shows_without_query(),
             (Flavour::MySql, Verb::Do | Verb::Update) => true,
+            (Flavour::MySql, Verb::Explain) => self.runs_query(class),
             (_, verb) if verb.changes_rows() => self.runs_query(class),
             (Flavour::MySql, _) => false,
             (Flavour::MariaDb, Verb::Explain) => true,
