@@ -12,6 +12,7 @@ use crate::router::{Effects, Reason};
 use crate::session::action::{Outbox, Request, Retry, Trouble, World, index};
 use crate::session::answer::LASTING;
 use crate::session::failure::Failure;
+use crate::session::links::Told;
 use crate::session::pending::Ask;
 use crate::session::phrase::QUERY_CACHE;
 use crate::session::pin::Pin;
@@ -323,7 +324,7 @@ impl Session {
             if let Change::Variable { name: QUERY_CACHE, .. } = change {
                 // Whether transactions are tracked depends on it.
                 if let Some(link) = self.link_mut(slot) {
-                    link.untracked = true;
+                    link.told = Told::Nothing;
                 }
             }
             if effects.any(Effects::SET_STATEMENT)

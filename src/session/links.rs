@@ -12,6 +12,17 @@ use crate::session::step::Step;
 use crate::session::{Pin, Session};
 use crate::topology::{Flavour, NodeId, ServerFacts};
 
+/// What a link tells of what its server changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// All that the session must know.
+    All,
+    /// All but the position of a write: it was set up while a transaction was open.
+    NoGtids,
+    /// Its trackers are not as they must be, after a reset or a SET of the client's.
+    Nothing,
+}
+
 /// A link as the session sees it.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -29,8 +40,8 @@ pub(super) struct Link {
     pub(super) caught_up: bool,
     /// When the session last read there.
     pub(super) read_at: Option<Instant>,
-    /// A reset switched its trackers off.
-    pub(super) untracked: bool,
+    /// What it tells of changes.
+    pub(super) told: Told,
     /// The server has been told the session's COM_SET_OPTION.
     pub(super) option: Option<u16>,
     /// Another session has used it: COM_RESET_CONNECTION comes first.
@@ -93,7 +104,7 @@ impl Link {
             charsets_synced: 0,
             caught_up: false,
             read_at: None,
-            untracked: false,
+            told: Told::All,
             option: None,
             foreign: false,
             bare: false,

@@ -6,6 +6,7 @@ use crate::router::set::{self, Assignment, SetTarget, SetValue};
 use crate::router::{Effects, Kind, Reason, Verb};
 use crate::session::action::{Outbox, Request, Trouble, World};
 use crate::session::attach::shows_data;
+use crate::session::links::Told;
 use crate::session::pending::Ask;
 use crate::session::pin::Pin;
 use crate::session::retry::may_have_rolled_back;
@@ -354,7 +355,7 @@ impl Session {
         self.tracking.set(name, word.trim_ascii().trim_quotes());
         // Ours must stay on, whatever the client asked for.
         if let Some(link) = self.link_mut(Held::Primary) {
-            link.untracked = true;
+            link.told = Told::Nothing;
         }
     }
 
@@ -376,7 +377,7 @@ impl Session {
             Ask::ResetConnection => {
                 self.reset_done(out);
                 if let Some(link) = self.link_mut(Held::Primary) {
-                    link.untracked = true;
+                    link.told = Told::Nothing;
                 }
             }
             Ask::ResetStatement { id } => {

@@ -8,7 +8,7 @@ use crate::protocol::walker::{Expect, Kind, ReplyWalker, Stop};
 use crate::router::policy::{Decision, Held, Target};
 use crate::router::{Class, Effects, Kind as Where, Reason, Verb, rewrite};
 use crate::session::action::{Outbox, Request, WaitOutcome, World, index};
-use crate::session::links::Link;
+use crate::session::links::{Link, Told};
 use crate::session::pending::{Ask, Trackers};
 use crate::session::phrase::{
     MARK, MARKS, QUERY_CACHE, TrackerSet, position_expression, wait_expression,
@@ -103,14 +103,24 @@ impl Session {
     }
 
     fn trackers_step(&self, link: &Link, trackers: Trackers) -> Option<Step> {
+        let lacks = match link.told {
+            Told::All => false,
+            Told::NoGtids => self.may_set_gtids(),
+            Told::Nothing => true,
+        };
         match trackers {
             Trackers::Wanted => Some(Step::ShowTrackers),
             // A SET would be the previous statement.
-            Trackers::Ours if link.untracked && !self.needs_the_last() => Some(Step::Track),
+            Trackers::Ours if lacks && !self.needs_the_last() => Some(Step::Track),
             // Shown on another link, which was lost since.
-            Trackers::Shown if !link.untracked => Some(Step::ShowTrackers),
+            Trackers::Shown if link.told != Told::Nothing => Some(Step::ShowTrackers),
             Trackers::Ours | Trackers::Shown => None,
         }
+    }
+
+    /// MySQL: session_track_gtids cannot be set in a transaction.
+    fn may_set_gtids(&self) -> bool {
+        self.state.dialect.flavour == Flavour::MySql && self.transaction.is_none()
     }
 
     /// The statement mentions user variables, and what they are is known on the primary's link
@@ -224,9 +234,8 @@ impl Session {
     /// The text of a step that is a statement.
     fn own_text(&self, world: &World<'_>, slot: Held, step: &Step) -> Vec<u8> {
         let flavour = self.state.dialect.flavour;
-        // MySQL: session_track_gtids cannot be set in a transaction, not by the client either,
-        // so that it is as it should be.
-        let with_gtids = flavour == Flavour::MySql && self.transaction.is_none();
+        // In a transaction the client cannot set it either, so that it is as it should be.
+        let with_gtids = self.may_set_gtids();
         match step {
             Step::SetUp => self.set_up_again(world, slot),
             Step::InsertId => self.insert_id_statement(slot),
@@ -367,7 +376,7 @@ impl Session {
             Step::FindAgain(_) => self.found_again(own.slot),
             Step::AskStrays => self.strays_known(&own.reply),
             Step::SetStrays(_) => self.strays = None,
-            Step::Track => self.on_link(own.slot, |link| link.untracked = false),
+            Step::Track => self.was_tracked(own.slot),
             Step::Option(option) => self.on_link(own.slot, |link| link.option = Some(option)),
             Step::Schema(_) => self.on_link(own.slot, |link| link.schema_synced = version),
             Step::Role(_) => self.on_link(own.slot, |link| link.role_synced = version),
@@ -407,12 +416,20 @@ impl Session {
         self.proceed(world, out);
     }
 
+    fn was_tracked(&mut self, slot: Held) {
+        let all = self.state.dialect.flavour == Flavour::MariaDb || self.may_set_gtids();
+        let told = if all { Told::All } else { Told::NoGtids };
+        self.on_link(slot, |link| link.told = told);
+    }
+
     fn variables_sent(&mut self, slot: Held) {
         let version = self.state.version;
         let cached = self.state.variable(QUERY_CACHE).is_some();
         self.on_link(slot, |link| {
             link.synced = version;
-            link.untracked |= cached;
+            if cached {
+                link.told = Told::Nothing;
+            }
         });
     }
 
@@ -420,6 +437,7 @@ impl Session {
         let insert_id = self.carried.insert_id;
         self.on_link(slot, |link| {
             link.bare = false;
+            link.told = Told::All;
             if slot == Held::Primary && !link.ran {
                 link.insert_id = insert_id;
             }
@@ -455,7 +473,7 @@ impl Session {
     }
 
     pub(super) fn trackers_shown(&mut self, slot: Held) {
-        self.on_link(slot, |link| link.untracked = true);
+        self.on_link(slot, |link| link.told = Told::Nothing);
         if let Some(pending) = self.pending.as_mut() {
             pending.way.trackers = Trackers::Shown;
         }
