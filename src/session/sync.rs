@@ -437,7 +437,6 @@ impl Session {
         let insert_id = self.carried.insert_id;
         self.on_link(slot, |link| {
             link.bare = false;
-            link.told = Told::All;
             if slot == Held::Primary && !link.ran {
                 link.insert_id = insert_id;
             }
