@@ -2,6 +2,7 @@
 //! its own, watched through its HTTP address.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,7 +51,8 @@ impl Front {
             .map(|word| word.to_string_lossy().into_owned());
         let pid = process::start(&command, &dir.join("log")).map_err(system("the proxy"))?;
         std::fs::write(dir.join("pid"), pid.to_string()).map_err(system("the proxy's pid"))?;
-        let front = Self { dsn: server::dsn(listen), admin, http, dir };
+        let front =
+            Self { dsn: server::dsn((Ipv4Addr::LOCALHOST, listen).into()), admin, http, dir };
         front.wait_ready(pid).await?;
         front.wait_safe(pid).await?;
         Ok(front)

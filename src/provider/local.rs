@@ -14,7 +14,7 @@ use crate::provider::programs::{Install, Programs};
 use crate::provider::replication::{self, Place, ROOT};
 use crate::provider::server::{self, Condition, Server};
 use crate::provider::state::{Entry, State};
-use crate::provider::{Error, Flavour, Lifetime, Relation, Spec, process};
+use crate::provider::{Error, Flavour, Host, Lifetime, Relation, Spec, process};
 
 /// How long a server that comes back may be nobody's replica.
 const FOLLOWING: Duration = Duration::from_secs(20);
@@ -57,7 +57,7 @@ impl Cluster {
             return Err(Error::Refused(what));
         }
         std::fs::create_dir_all(&dir).map_err(file("cannot make", &dir))?;
-        let servers = lay_out(&dir, spec.replicas)?;
+        let servers = lay_out(&dir, spec.replicas, &spec.hosts)?;
         let guard = match spec.lifetime {
             Lifetime::Detached => None,
             Lifetime::Process => Some(guard(&dir)?),
@@ -76,7 +76,7 @@ impl Cluster {
         }
         let primary = cluster.primary()?;
         for replica in cluster.replicas()? {
-            replica.run(&replication::follow(cluster.flavour, primary.port)).await?;
+            replica.run(&replication::follow(cluster.flavour, primary.at())).await?;
         }
         cluster.wait_acknowledging(spec.replicas).await?;
         Ok(cluster)
@@ -228,7 +228,7 @@ impl Cluster {
                 let position = replication::carry_position(self.flavour);
                 statements.extend(position.map(str::to_owned));
             }
-            statements.extend(replication::follow(self.flavour, new.port));
+            statements.extend(replication::follow(self.flavour, new.at()));
             server.run(&statements).await?;
         }
         Ok(())
@@ -351,6 +351,7 @@ impl Cluster {
     fn write_state(&self, spec: &Spec) -> Result<(), Error> {
         let entry = |server: &Server| Entry {
             name: server.name.clone(),
+            host: server.host.clone(),
             port: server.port,
             socket: server.socket.clone(),
             server_id: server.server_id,
@@ -423,11 +424,12 @@ impl Cluster {
         let state = State::read(&self.dir)?;
         let place = Place {
             server_id: server.server_id,
-            port: server.port,
+            at: server.at(),
             read_only: state.primary != server.name,
             durability: state.durability,
         };
-        let mut command = self.programs.server.clone();
+        let mut command = server.host.through.clone();
+        command.extend(self.programs.server.iter().cloned());
         command.push("--no-defaults".to_owned());
         command.extend(self.programs.places.iter().cloned());
         command.extend(run_as());
@@ -515,9 +517,10 @@ fn reserve(count: usize) -> Result<Vec<(u16, TcpListener)>, Error> {
 }
 
 /// Names, ports and folders for a primary and `replicas`.
-fn lay_out(dir: &Path, replicas: usize) -> Result<Vec<Server>, Error> {
+fn lay_out(dir: &Path, replicas: usize, hosts: &[Host]) -> Result<Vec<Server>, Error> {
     let mut servers = Vec::new();
-    for (server_id, (port, _listener)) in (1u32..).zip(reserve(replicas + 1)?) {
+    let hosts = hosts.iter().cloned().chain(std::iter::repeat_with(Host::default));
+    for ((server_id, host), (port, _listener)) in (1u32..).zip(hosts).zip(reserve(replicas + 1)?) {
         let name = format!("db{server_id}");
         let folder = dir.join(&name);
         std::fs::create_dir_all(&folder).map_err(file("cannot make", &folder))?;
@@ -525,7 +528,7 @@ fn lay_out(dir: &Path, replicas: usize) -> Result<Vec<Server>, Error> {
         if socket.as_os_str().len() > SOCKET_PATH {
             socket = std::env::temp_dir().join(format!("pointsman-{port}.sock"));
         }
-        servers.push(Server { name, port, socket, server_id, dir: folder });
+        servers.push(Server { name, host, port, socket, server_id, dir: folder });
     }
     Ok(servers)
 }

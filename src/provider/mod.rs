@@ -5,6 +5,7 @@
 //! Does not know: the data path, the topology, the configuration of a proxy in front of it.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,23 @@ pub enum Durability {
     Relaxed,
 }
 
+/// Where a server lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Where it listens, and where the others find it.
+    pub address: IpAddr,
+    /// The command that its process is started by, with its arguments: what enters a network
+    /// namespace, say. It must become the process, not have it for a child.
+    pub through: Vec<String>,
+}
+
+impl Default for Host {
+    /// This machine's loopback.
+    fn default() -> Self {
+        Self { address: Ipv4Addr::LOCALHOST.into(), through: Vec::new() }
+    }
+}
+
 /// A cluster that is wanted.
 #[derive(Debug, Clone)]
 pub struct Spec {
@@ -72,6 +90,8 @@ pub struct Spec {
     pub relation: Relation,
     /// Further server options, as on the command line (`--slow-query-log=1`).
     pub options: Vec<String>,
+    /// Where they live, the primary first; those for whom there is none, on loopback.
+    pub hosts: Vec<Host>,
     /// The folder that `scripts/server-folder` made; `None` is the system's MariaDB, and MySQL at
     /// the usual place.
     pub root: Option<PathBuf>,
@@ -89,6 +109,7 @@ impl Spec {
             durability: Durability::Relaxed,
             relation: Relation::Group,
             options: Vec::new(),
+            hosts: Vec::new(),
             root: None,
         }
     }

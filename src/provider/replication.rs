@@ -3,6 +3,8 @@
 //! GTID everywhere, the replica applies what it acknowledges, and the acknowledgement comes before
 //! the commit is visible (`AFTER_SYNC`, which is not MariaDB's default).
 
+use std::net::SocketAddr;
+
 use crate::provider::{Durability, Flavour};
 
 /// Name and password of the account that owns everything; by TCP too.
@@ -24,8 +26,8 @@ pub const DATABASE: &str = "app";
 pub struct Place {
     /// Its `server_id`, unique.
     pub server_id: u32,
-    /// Its TCP port.
-    pub port: u16,
+    /// Where it listens.
+    pub at: SocketAddr,
     /// Whether it begins as a replica.
     pub read_only: bool,
     /// When a commit reaches the disk.
@@ -40,11 +42,11 @@ pub fn options(flavour: Flavour, place: &Place) -> Vec<String> {
         Durability::Relaxed => (0, 2),
     };
     let mut options = vec![
-        format!("--port={}", place.port),
-        "--bind-address=127.0.0.1".to_owned(),
+        format!("--port={}", place.at.port()),
+        format!("--bind-address={}", place.at.ip()),
         format!("--server-id={}", place.server_id),
-        "--report-host=127.0.0.1".to_owned(),
-        format!("--report-port={}", place.port),
+        format!("--report-host={}", place.at.ip()),
+        format!("--report-port={}", place.at.port()),
         "--skip-name-resolve".to_owned(),
         "--log-bin=binlog".to_owned(),
         "--binlog-format=ROW".to_owned(),
@@ -183,14 +185,15 @@ const APP_GRANTS: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, RELOAD, 
     REFERENCES, INDEX, ALTER, SHOW DATABASES, CREATE TEMPORARY TABLES, LOCK TABLES, EXECUTE, \
     CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, CREATE USER, EVENT, TRIGGER ON *.*";
 
-/// Makes a server a replica of the one at `port`, and starts it.
+/// Makes a server a replica of the one at this address, and starts it.
 #[must_use]
-pub fn follow(flavour: Flavour, port: u16) -> Vec<String> {
+pub fn follow(flavour: Flavour, source: SocketAddr) -> Vec<String> {
     let (user, password) = REPL;
+    let (host, port) = (source.ip(), source.port());
     match flavour {
         Flavour::Mariadb => vec![
             format!(
-                "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, \
+                "CHANGE MASTER TO MASTER_HOST = '{host}', MASTER_PORT = {port}, \
                  MASTER_USER = '{user}', MASTER_PASSWORD = '{password}', \
                  MASTER_CONNECT_RETRY = 1, MASTER_HEARTBEAT_PERIOD = 1, \
                  MASTER_USE_GTID = slave_pos"
@@ -199,7 +202,7 @@ pub fn follow(flavour: Flavour, port: u16) -> Vec<String> {
         ],
         Flavour::Mysql => vec![
             format!(
-                "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {port}, \
+                "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '{host}', SOURCE_PORT = {port}, \
                  SOURCE_USER = '{user}', SOURCE_PASSWORD = '{password}', \
                  SOURCE_CONNECT_RETRY = 1, SOURCE_HEARTBEAT_PERIOD = 1, \
                  SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1"

@@ -1,5 +1,6 @@
 //! One server of a sandbox: where it is, what it does, and statements to it as root.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,14 +12,16 @@ use tokio::time::{Instant, sleep};
 use crate::provider::local::{GLANCE, PATIENCE};
 use crate::provider::replication::{APP, DATABASE, ROOT};
 use crate::provider::state::Entry;
-use crate::provider::{Error, process};
+use crate::provider::{Error, Host, process};
 
 /// One server of a sandbox.
 #[derive(Debug, Clone)]
 pub struct Server {
     /// `db1`, `db2` ...
     pub name: String,
-    /// TCP port on 127.0.0.1.
+    /// Where it lives.
+    pub host: Host,
+    /// Its TCP port there.
     pub port: u16,
     /// Unix socket.
     pub socket: PathBuf,
@@ -44,6 +47,7 @@ impl Server {
     pub(super) fn new(dir: &Path, entry: &Entry) -> Self {
         Self {
             name: entry.name.clone(),
+            host: entry.host.clone(),
             port: entry.port,
             socket: entry.socket.clone(),
             server_id: entry.server_id,
@@ -51,22 +55,28 @@ impl Server {
         }
     }
 
-    /// `127.0.0.1:port`.
+    /// Where it is found.
+    #[must_use]
+    pub fn at(&self) -> SocketAddr {
+        SocketAddr::new(self.host.address, self.port)
+    }
+
+    /// `127.0.0.1:port`, where it lives on loopback.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.at().to_string()
     }
 
     /// The application's account on this server, by TCP.
     #[must_use]
     pub fn dsn(&self) -> String {
-        dsn(self.port)
+        dsn(self.at())
     }
 
     /// How to connect as `account` (name, password), by TCP, to the application's database.
     #[must_use]
     pub fn opts(&self, account: (&str, &str)) -> Opts {
-        opts(self.port, account)
+        opts_at(self.at(), account)
     }
 
     /// A connection as `account` (name, password).
@@ -179,10 +189,16 @@ impl Server {
 /// How to reach `port` on loopback as `account`, past no unix socket.
 #[must_use]
 pub fn opts(port: u16, account: (&str, &str)) -> Opts {
+    opts_at((Ipv4Addr::LOCALHOST, port).into(), account)
+}
+
+/// How to reach `at` as `account`, past no unix socket.
+#[must_use]
+pub fn opts_at(at: SocketAddr, account: (&str, &str)) -> Opts {
     // Drivers ask for @@socket on loopback and continue there, which is not what is being tested.
     OptsBuilder::default()
-        .ip_or_hostname("127.0.0.1")
-        .tcp_port(port)
+        .ip_or_hostname(at.ip().to_string())
+        .tcp_port(at.port())
         .user(Some(account.0))
         .pass(Some(account.1))
         .db_name(Some(DATABASE))
@@ -190,10 +206,10 @@ pub fn opts(port: u16, account: (&str, &str)) -> Opts {
         .into()
 }
 
-/// The application's data source name for `port` on loopback.
+/// The application's data source name for `at`.
 #[must_use]
-pub fn dsn(port: u16) -> String {
-    format!("mysql://{}:{}@127.0.0.1:{port}/{DATABASE}", APP.0, APP.1)
+pub fn dsn(at: SocketAddr) -> String {
+    format!("mysql://{}:{}@{at}/{DATABASE}", APP.0, APP.1)
 }
 
 /// The end of `text`.

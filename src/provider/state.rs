@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::provider::{Durability, Error, Flavour};
+use crate::provider::{Durability, Error, Flavour, Host};
 
 /// The content of `state.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,7 +28,10 @@ pub struct State {
 pub struct Entry {
     /// Its name: `db1`, `db2` ...
     pub name: String,
-    /// TCP port on 127.0.0.1.
+    /// Where it lives.
+    #[serde(default)]
+    pub host: Host,
+    /// Its TCP port there.
     pub port: u16,
     /// Unix socket.
     pub socket: PathBuf,

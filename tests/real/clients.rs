@@ -1,11 +1,12 @@
 //! Real clients: the command line client of each family, and `mysql_async`.
 
 use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 
 use mysql_async::Conn;
 use pointsman::provider::programs::{Install, Programs};
-use pointsman::provider::server::opts;
+use pointsman::provider::server::{opts, opts_at};
 
 /// What a command line client said.
 #[derive(Debug)]
@@ -60,9 +61,14 @@ pub(crate) fn command_line(
 
 /// A connection of `mysql_async` as `account`, to the application's database.
 pub(crate) async fn connect(port: u16, account: (&str, &str)) -> Conn {
-    match Conn::new(opts(port, account)).await {
+    connect_at((Ipv4Addr::LOCALHOST, port).into(), account).await
+}
+
+/// The same, not on loopback.
+pub(crate) async fn connect_at(at: SocketAddr, account: (&str, &str)) -> Conn {
+    match Conn::new(opts_at(at, account)).await {
         Ok(conn) => conn,
-        Err(error) => panic!("{} cannot log in at port {port}: {error}", account.0),
+        Err(error) => panic!("{} cannot log in at {at}: {error}", account.0),
     }
 }
 

@@ -2,7 +2,7 @@
 //! need not, and who must be told is told the truth.
 
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -67,7 +67,7 @@ async fn promote_db2(cluster: &Cluster) {
     let (db2, db3) = (cluster.server("db2").expect("db2"), cluster.server("db3").expect("db3"));
     db2.run(replication::become_primary(flavour)).await.expect("db2 takes writes");
     db3.run(replication::before_following(flavour)).await.expect("db3 stops following");
-    db3.run(&replication::follow(flavour, db2.port)).await.expect("db3 follows db2");
+    db3.run(&replication::follow(flavour, db2.at())).await.expect("db3 follows db2");
 }
 
 /// Error number and SQLSTATE of a refusal, and its text.
@@ -359,12 +359,15 @@ pub(crate) async fn console_says(
     command: &str,
 ) -> Result<String, mysql_async::Error> {
     let password = std::fs::read_to_string(proxy.dir.join("admin-password")).expect("a password");
+    let console = proxy.console();
     let opts = mysql_async::OptsBuilder::default()
-        .ip_or_hostname("127.0.0.1")
-        .tcp_port(proxy.admin)
         .user(Some("admin"))
         .pass(Some(password.trim()))
         .prefer_socket(Some(false));
+    let opts = match console.parse::<SocketAddr>() {
+        Ok(at) => opts.ip_or_hostname(at.ip().to_string()).tcp_port(at.port()),
+        Err(_) => opts.socket(Some(console)),
+    };
     let mut conn = Conn::new(opts).await.expect("the console");
     let rows: Vec<mysql_async::Row> = conn.query(command).await?;
     let values = rows.into_iter().flat_map(mysql_async::Row::unwrap);

@@ -1,26 +1,17 @@
 //! A proxy that keeps its group: a primary that dies is replaced without losing what clients were
 //! told of, and follows its successor when it comes back.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
 use mysql_async::prelude::Queryable as _;
-use pointsman::app::tasks;
 use pointsman::config::outcome::CommitOutcome;
-use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{self, APP, KEEPER, ROOT};
 use pointsman::provider::server::Server;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use pointsman::provider::{Flavour, Host};
 
 use crate::faults::{console, console_says};
+use crate::ledger::Ledger;
 use crate::proxy::{Proxy, configuration_with};
 use crate::{clients, servers, wait};
-
-const WRITERS: u64 = 8;
 
 /// What a keeper may not set on MariaDB without SUPER.
 const DURABLE: &[&str] = &["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1"];
@@ -40,8 +31,13 @@ async fn kept_in(mode: &str, flavour: Flavour, failover: &str) -> (Cluster, Prox
 }
 
 /// A primary and two replicas with an account for the keeper.
-async fn prepared(flavour: Flavour) -> Cluster {
-    let cluster = servers::own_with(flavour, 2, DURABLE).await;
+pub(crate) async fn prepared(flavour: Flavour) -> Cluster {
+    prepared_on(flavour, Vec::new()).await
+}
+
+/// The same, on these hosts.
+pub(crate) async fn prepared_on(flavour: Flavour, hosts: Vec<Host>) -> Cluster {
+    let cluster = servers::own_on(flavour, 2, DURABLE, hosts).await;
     cluster.wait_acknowledging(2).await.expect("two replicas acknowledge");
     let account = replication::keeper_account(flavour);
     cluster.primary().expect("a primary").run(&account).await.expect("the keeper's account");
@@ -51,15 +47,20 @@ async fn prepared(flavour: Flavour) -> Cluster {
 
 /// A proxy with these settings of the group, which has seen that it is safe.
 async fn in_front_of(cluster: &Cluster, group: &str) -> Proxy {
+    in_front_on(Host::default(), cluster, group).await
+}
+
+/// The same, on this host.
+pub(crate) async fn in_front_on(host: Host, cluster: &Cluster, group: &str) -> Proxy {
     let seed = cluster.primary().expect("a primary").address();
     let config = configuration_with(KEEPER, "timeout = \"500ms\"", &[&seed], group);
-    let proxy = Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"));
+    let proxy = Proxy::with_config_on(host, &config).await.unwrap_or_else(|why| panic!("{why}"));
     wait_safe(cluster, &proxy).await;
     proxy
 }
 
 /// What SHOW CLUSTER says: the mode, and what the keeper does.
-async fn standing(proxy: &Proxy) -> (String, String) {
+pub(crate) async fn standing(proxy: &Proxy) -> (String, String) {
     let answer = console(proxy, "SHOW CLUSTER").await;
     let cells: Vec<&str> = answer.split('\t').collect();
     let of = |subject: &str| cells.chunks_exact(5).find(|row| row[2] == subject);
@@ -70,7 +71,7 @@ async fn standing(proxy: &Proxy) -> (String, String) {
 
 /// Waits until a failover would lose nothing, and the keeper has seen it. A server that has just
 /// been started may have forgotten what it had received: the keeper must have seen it live.
-async fn wait_safe(cluster: &Cluster, proxy: &Proxy) {
+pub(crate) async fn wait_safe(cluster: &Cluster, proxy: &Proxy) {
     for server in cluster.servers() {
         wait::until("a server to have been up for a while", || async {
             let uptime = servers::status(server, cluster.flavour(), "UPTIME").await;
@@ -85,139 +86,8 @@ async fn wait_safe(cluster: &Cluster, proxy: &Proxy) {
     .await;
 }
 
-/// Writers that go on until they are told to stop, and what they were told of.
-#[derive(Debug, Default)]
-struct Ledger {
-    stop: AtomicBool,
-    /// Writers wait as long as it is true.
-    pause: watch::Sender<bool>,
-    next: AtomicU64,
-    acknowledged: Mutex<Vec<u64>>,
-    /// Each with the words of its error.
-    unknown: Mutex<Vec<(u64, String)>>,
-    /// The longest time without an acknowledged write, and when the last one was.
-    gap: Mutex<(Duration, Option<Instant>)>,
-}
-
-impl Ledger {
-    async fn open(cluster: &Cluster, proxy: &Proxy) -> (Arc<Self>, Vec<JoinHandle<()>>) {
-        Self::open_with(cluster, proxy, 1).await
-    }
-
-    /// The same, of which every second one writes so many rows in each transaction.
-    async fn open_with(
-        cluster: &Cluster,
-        proxy: &Proxy,
-        rows: usize,
-    ) -> (Arc<Self>, Vec<JoinHandle<()>>) {
-        let primary = cluster.primary().expect("a primary");
-        primary.run(&["CREATE TABLE app.ledger (id BIGINT, KEY (id))"]).await.expect("a table");
-        let ledger = Arc::new(Self::default());
-        let mut writers = Vec::new();
-        for number in 0..WRITERS {
-            let (ledger, port) = (ledger.clone(), proxy.port);
-            let rows = if number % 2 == 0 { 1 } else { rows };
-            writers.push(tasks::spawn("writer", async move { ledger.write(port, rows).await }));
-        }
-        (ledger, writers)
-    }
-
-    async fn write(&self, port: u16, rows: usize) {
-        let mut conn = clients::connect(port, APP).await;
-        let mut pause = self.pause.subscribe();
-        while !self.stop.load(Ordering::Relaxed) {
-            pause.wait_for(|pause| !*pause).await.expect("the ledger is there");
-            let ids: Vec<u64> =
-                (0..rows).map(|_| self.next.fetch_add(1, Ordering::Relaxed)).collect();
-            match insert(&mut conn, &ids).await {
-                Ok(()) => ids.into_iter().for_each(|id| self.note(id)),
-                Err(error) => {
-                    let unknown = ids.into_iter().map(|id| (id, error.to_string()));
-                    self.unknown.lock().expect("a list").extend(unknown);
-                    conn = clients::connect(port, APP).await;
-                }
-            }
-        }
-        conn.disconnect().await.expect("a goodbye");
-    }
-
-    fn note(&self, id: u64) {
-        self.acknowledged.lock().expect("a list").push(id);
-        let mut gap = self.gap.lock().expect("a time");
-        let since = gap.1.map_or(Duration::ZERO, |last| last.elapsed());
-        *gap = (gap.0.max(since), Some(Instant::now()));
-    }
-
-    /// The longest time without an acknowledged write so far, which begins anew.
-    fn take_gap(&self) -> Duration {
-        std::mem::take(&mut self.gap.lock().expect("a time").0)
-    }
-
-    fn count(&self) -> usize {
-        self.acknowledged.lock().expect("a list").len()
-    }
-
-    /// Waits until so many more writes were acknowledged.
-    async fn more(&self, writes: usize) {
-        let before = self.count();
-        wait::until("writes to go on", || async {
-            (self.count() >= before + writes).then_some(())
-        })
-        .await;
-    }
-
-    async fn close(&self, writers: Vec<JoinHandle<()>>) {
-        self.stop.store(true, Ordering::Relaxed);
-        for writer in writers {
-            writer.await.expect("a writer");
-        }
-    }
-
-    /// Waits until a server has applied what was told of by now: on a machine that is busy what has
-    /// come back may be far behind, and a change to it would last as long.
-    async fn reaches(&self, server: &Server) {
-        let wanted = self.count();
-        wait::until("a server to catch up", || async {
-            let rows = server.ask("SELECT COUNT(*) FROM app.ledger").await.ok()?;
-            (rows.parse::<usize>().ok()? >= wanted).then_some(())
-        })
-        .await;
-    }
-
-    /// What was told of is there once, on every server.
-    async fn check(&self, servers: &[&Server]) {
-        let mut acknowledged = self.acknowledged.lock().expect("a list").clone();
-        acknowledged.sort_unstable();
-        let wanted: BTreeSet<u64> = acknowledged.iter().copied().collect();
-        for server in servers {
-            wait::until("every server to have all of it", || async {
-                let mut conn = mysql_async::Conn::new(server.opts(ROOT)).await.ok()?;
-                let there: Vec<u64> = conn.query("SELECT id FROM app.ledger").await.ok()?;
-                wanted.is_subset(&there.into_iter().collect()).then_some(())
-            })
-            .await;
-            let twice = "SELECT COUNT(*) FROM (SELECT id FROM app.ledger GROUP BY id \
-                         HAVING COUNT(*) > 1) AS twice";
-            assert_eq!(server.ask(twice).await.expect("a count"), "0", "{}", server.name);
-        }
-    }
-}
-
-/// One statement, or a transaction of as many as there are ids.
-async fn insert(conn: &mut mysql_async::Conn, ids: &[u64]) -> mysql_async::Result<()> {
-    let statement = |id: &u64| format!("INSERT INTO ledger VALUES ({id})");
-    if let [id] = ids {
-        return conn.query_drop(statement(id)).await;
-    }
-    conn.query_drop("BEGIN").await?;
-    for id in ids {
-        conn.query_drop(statement(id)).await?;
-    }
-    conn.query_drop("COMMIT").await
-}
-
 /// The server that takes the writes, by its own word.
-async fn writable(cluster: &Cluster) -> Vec<&Server> {
+pub(crate) async fn writable(cluster: &Cluster) -> Vec<&Server> {
     let mut found = Vec::new();
     for server in cluster.servers() {
         if server.ask("SELECT @@global.read_only").await.is_ok_and(|value| value == "0") {
@@ -227,7 +97,7 @@ async fn writable(cluster: &Cluster) -> Vec<&Server> {
     found
 }
 
-async fn follows(flavour: Flavour, server: &Server, port: u16) -> bool {
+pub(crate) async fn follows(flavour: Flavour, server: &Server, port: u16) -> bool {
     let (status, from, receiving) = match flavour {
         Flavour::Mariadb => ("SHOW SLAVE STATUS", "Master_Port", "Slave_IO_Running"),
         Flavour::Mysql => ("SHOW REPLICA STATUS", "Source_Port", "Replica_IO_Running"),

@@ -17,10 +17,13 @@ mod faults;
 mod freshness;
 mod health;
 mod keeper;
+mod ledger;
 mod logins;
 mod logs;
 mod memory;
+mod network;
 mod orchestration;
+mod partitions;
 mod pins;
 #[allow(dead_code, reason = "it offers what the tests of the data path need")]
 mod proxy;

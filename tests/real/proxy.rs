@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use pointsman::provider::Host;
 use pointsman::provider::local::{Cluster, free_ports};
 use pointsman::provider::replication::MONITOR;
 
@@ -20,7 +21,9 @@ const CONFIG_FILE: &str = "pointsman.toml";
 /// A running proxy; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
-    /// Where clients connect, on 127.0.0.1.
+    /// Where it lives.
+    host: Host,
+    /// Where clients connect there.
     pub(crate) port: u16,
     /// Where the console listens.
     pub(crate) admin: u16,
@@ -50,30 +53,36 @@ impl Proxy {
     /// `{admin}`, `{http}` and `{state}` stand for free addresses and the state folder; waits
     /// until it is ready.
     pub(crate) async fn with_config(config: &str) -> Result<Self, String> {
-        Self::begin(config).wait_until(|status| status == 200).await
+        Self::with_config_on(Host::default(), config).await
+    }
+
+    /// The same, not on loopback.
+    pub(crate) async fn with_config_on(host: Host, config: &str) -> Result<Self, String> {
+        Self::begin(host, config).wait_until(|status| status == 200).await
     }
 
     /// The same, without waiting for a primary: it only has to run.
     pub(crate) async fn without_primary(config: &str) -> Result<Self, String> {
-        Self::begin(config).wait_until(|status| status > 0).await
+        Self::begin(Host::default(), config).wait_until(|status| status > 0).await
     }
 
-    fn begin(config: &str) -> Self {
+    fn begin(host: Host, config: &str) -> Self {
         let dir = scratch("proxy");
         std::fs::create_dir_all(&dir).expect("a folder for the proxy");
         let [port, admin, http] = free_ports().expect("free ports");
+        let own = |port| SocketAddr::new(host.address, port).to_string();
         let config = config
-            .replace("{listen}", &format!("127.0.0.1:{port}"))
+            .replace("{listen}", &own(port))
             .replace("{everywhere}", &format!("0.0.0.0:{port}"))
-            .replace("{admin}", &format!("127.0.0.1:{admin}"))
-            .replace("{http}", &format!("127.0.0.1:{http}"))
+            .replace("{admin}", &console(&host, admin, &dir))
+            .replace("{http}", &own(http))
             .replace("{state}", &dir.display().to_string());
         let path = dir.join(CONFIG_FILE);
         std::fs::write(&path, config).expect("its configuration");
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
             .expect("its mode");
-        let child = spawn(&dir);
-        Self { port, admin, http, dir, child }
+        let child = spawn(&host, &dir);
+        Self { host, port, admin, http, dir, child }
     }
 
     /// Ends it as a crash does and starts it again with the state that it left behind; waits until
@@ -81,8 +90,18 @@ impl Proxy {
     pub(crate) async fn crash_and_start(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it has ended");
-        self.child = spawn(&self.dir);
+        self.child = spawn(&self.host, &self.dir);
         wait::until("the proxy to run again", || async { self.get("/healthz") }).await;
+    }
+
+    /// Where clients connect.
+    pub(crate) fn at(&self) -> SocketAddr {
+        SocketAddr::new(self.host.address, self.port)
+    }
+
+    /// Where the console listens: an address, or the path of a socket.
+    pub(crate) fn console(&self) -> String {
+        console(&self.host, self.admin, &self.dir)
     }
 
     /// The configuration that it runs with.
@@ -120,7 +139,7 @@ impl Proxy {
 
     /// One HTTP request; answers status and body, or nothing when nobody listens.
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
+        let mut stream = TcpStream::connect((self.host.address, self.http)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).ok()?;
@@ -162,9 +181,20 @@ impl Proxy {
     }
 }
 
-fn spawn(dir: &Path) -> Child {
+/// A console listens for nobody on another host.
+fn console(host: &Host, port: u16, dir: &Path) -> String {
+    match host.address.is_loopback() {
+        true => SocketAddr::new(host.address, port).to_string(),
+        false => dir.join("console").display().to_string(),
+    }
+}
+
+fn spawn(host: &Host, dir: &Path) -> Child {
     let log = File::options().create(true).append(true).open(dir.join("log")).expect("its log");
-    Command::new(program())
+    let through = host.through.iter().map(OsString::from);
+    let mut words = through.chain([program()]);
+    Command::new(words.next().expect("a program"))
+        .args(words)
         .args(["serve", "--config"])
         .arg(dir.join(CONFIG_FILE))
         .stdin(Stdio::null())

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use pointsman::provider::local::Cluster;
 use pointsman::provider::programs::{MARIADB_ROOT, Programs};
 use pointsman::provider::server::Server;
-use pointsman::provider::{Flavour, Lifetime, Relation, Spec};
+use pointsman::provider::{Flavour, Host, Lifetime, Relation, Spec};
 
 /// The shared clusters, built by the first test that asks. They are never dropped: their guard
 /// ends them with this process.
@@ -61,11 +61,22 @@ pub(crate) async fn own(flavour: Flavour, replicas: usize) -> Cluster {
 
 /// As [`own`], with further server options.
 pub(crate) async fn own_with(flavour: Flavour, replicas: usize, options: &[&str]) -> Cluster {
+    own_on(flavour, replicas, options, Vec::new()).await
+}
+
+/// As [`own_with`], on these hosts.
+pub(crate) async fn own_on(
+    flavour: Flavour,
+    replicas: usize,
+    options: &[&str],
+    hosts: Vec<Host>,
+) -> Cluster {
     let options = options.iter().chain(&["--general-log=1"]);
     let spec = Spec {
         replicas,
         lifetime: Lifetime::Process,
         options: options.map(|option| (*option).to_owned()).collect(),
+        hosts,
         root: root(flavour),
         ..Spec::new(flavour, scratch("servers"))
     };
