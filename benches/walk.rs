@@ -21,7 +21,7 @@ use pointsman::router::refused::RefusedDigests;
 use pointsman::session::Session;
 use pointsman::session::action::{LinkFacts, Login, Outbox, Spent, World, index};
 use pointsman::topology::gtid::GtidSet;
-use pointsman::topology::{Condition, Flavour, Node, NodeId, Role, Topology};
+use pointsman::topology::{Condition, Flavour, Node, NodeId, Promotion, Role, Topology};
 
 const CAPS: Capabilities = Capabilities(
     Capabilities::PROTOCOL_41.0
@@ -97,6 +97,7 @@ impl Stage {
             condition: Condition::Up,
             weight: 100,
             lag: None,
+            promotion: Promotion::Usual,
             applying: true,
             alike: true,
             read_only: false,

@@ -196,7 +196,7 @@ pub fn cluster(assessments: Vec<Assessment>) -> Table {
             table.push([group.into(), None::<&str>.into(), "keeper".into(), state.into(), found]);
         }
         for ranked in candidates {
-            let (state, found) = match ranked.place {
+            let (state, found) = match ranked.may_lead() {
                 Ok(place) if ranked.must_drain => (place.to_string(), "has more to apply".into()),
                 Ok(place) => (place.to_string(), "has applied all that it has received".into()),
                 Err(why) => ("never".to_owned(), why),

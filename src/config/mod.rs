@@ -12,6 +12,7 @@ use crate::config::failover::Failover;
 use crate::config::outcome::CommitOutcome;
 use crate::config::tls::{ClientTls, ServerTls};
 use crate::config::units::Secret;
+use crate::topology::Promotion;
 
 pub mod address;
 pub mod failover;
@@ -277,6 +278,18 @@ pub enum RoleHint {
     Replica,
     /// Preferred as the primary when two look alike (it never overrules replication facts).
     Primary,
+}
+
+impl RoleHint {
+    /// What that means where a primary is to be chosen.
+    #[must_use]
+    pub fn promotion(self) -> Promotion {
+        match self {
+            Self::Auto => Promotion::Usual,
+            Self::Primary => Promotion::Preferred,
+            Self::Replica => Promotion::Never,
+        }
+    }
 }
 
 /// How fresh a replica must be for a read.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::failover::report::{Report, Told};
 use crate::topology::gtid::GtidSet;
-use crate::topology::{Node, NodeId, Topology};
+use crate::topology::{Node, NodeId, Promotion, Topology};
 
 /// A replica's place in the order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,19 +17,39 @@ pub struct Ranked {
     pub node: NodeId,
     /// The operator's name for it.
     pub name: Arc<str>,
-    /// Its place, from 1, or why it has none.
+    /// Its place, from 1, or why it can be nobody's source.
     pub place: Result<usize, String>,
+    /// What the operator wants of it.
+    pub promotion: Promotion,
     /// It has received transactions that it has not applied.
     pub must_drain: bool,
 }
 
-/// Ranks all servers of a group but the primary. Those without a place come last.
+/// Why a server that could be promoted is not.
+const NEVER: &str = "the configuration says that it is never the primary (role = \"replica\")";
+
+impl Ranked {
+    /// Its place among those that may be promoted.
+    ///
+    /// # Errors
+    /// Why it may not be.
+    pub fn may_lead(&self) -> Result<usize, String> {
+        match self.promotion {
+            Promotion::Never => self.place.clone().and_then(|_| Err(NEVER.to_owned())),
+            Promotion::Usual | Promotion::Preferred => self.place.clone(),
+        }
+    }
+}
+
+/// Ranks all servers of a group but the primary. Those that are never to be promoted come behind
+/// those that may be, and those without a place last.
 #[must_use]
 pub fn rank(reports: &[Report], topology: &Topology) -> Vec<Ranked> {
     let told: Vec<(&Report, &Told)> = reports
         .iter()
         .filter_map(|report| report.told.as_ref().ok().map(|told| (report, told)))
         .collect();
+    let ranked_as = |report, place| ranked_as(report, topology, place);
     let (mut able, mut out) = (Vec::new(), Vec::new());
     for report in reports.iter().filter(|report| Some(report.node) != topology.primary) {
         match objection(report, &told, topology) {
@@ -52,7 +72,9 @@ pub fn rank(reports: &[Report], topology: &Topology) -> Vec<Ranked> {
     } else {
         // A server of a later version cannot be the source of an older one.
         order.sort_by_key(|(behind, report, told)| {
-            (*behind, told.version, must_drain(told), report.node)
+            let promotion = promotion(report, topology);
+            let (never, usual) = (promotion == Promotion::Never, promotion != Promotion::Preferred);
+            (never, *behind, told.version, usual, must_drain(told), report.node)
         });
         let places = order.iter().enumerate();
         places.map(|(at, (_, report, _))| ranked_as(report, Ok(at + 1))).collect()
@@ -61,9 +83,14 @@ pub fn rank(reports: &[Report], topology: &Topology) -> Vec<Ranked> {
     ranked
 }
 
-fn ranked_as(report: &Report, place: Result<usize, String>) -> Ranked {
+fn ranked_as(report: &Report, topology: &Topology, place: Result<usize, String>) -> Ranked {
     let must_drain = report.told.as_ref().is_ok_and(must_drain);
-    Ranked { node: report.node, name: report.name.clone(), place, must_drain }
+    let promotion = promotion(report, topology);
+    Ranked { node: report.node, name: report.name.clone(), place, promotion, must_drain }
+}
+
+fn promotion(report: &Report, topology: &Topology) -> Promotion {
+    topology.node(report.node).map_or_else(Promotion::default, |node| node.promotion)
 }
 
 fn must_drain(told: &Told) -> bool {
@@ -108,6 +135,7 @@ mod tests {
     use crate::failover::fixture;
     use crate::health::observation::{Failure, FailureKind, Source};
     use crate::topology::Flavour;
+    use crate::topology::fixture::node;
     use crate::topology::gtid::MariaDbState;
 
     /// A replica of server 1, with what it has received, applied, and has in its history.
@@ -129,14 +157,48 @@ mod tests {
 
     /// Names in their order, with what speaks against them.
     fn order(reports: &[Report]) -> Vec<String> {
-        let word = |at: Ranked| match at.place {
+        order_in(&Topology { primary: Some(NodeId(0)), ..Topology::empty("main") }, reports)
+    }
+
+    fn order_in(topology: &Topology, reports: &[Report]) -> Vec<String> {
+        let word = |at: Ranked| match at.may_lead() {
             Ok(place) => {
                 format!("{place} {}{}", at.name, if at.must_drain { " drain" } else { "" })
             }
             Err(why) => format!("- {}: {why}", at.name),
         };
-        let topology = Topology { primary: Some(NodeId(0)), ..Topology::empty("main") };
-        rank(reports, &topology).into_iter().map(word).collect()
+        rank(reports, topology).into_iter().map(word).collect()
+    }
+
+    /// A primary, and servers of which this is wanted.
+    fn wanted(promotions: &[Promotion]) -> Topology {
+        let mut nodes = vec![node(0, "db1")];
+        for (id, promotion) in (1u16..).zip(promotions) {
+            nodes.push(Node { promotion: *promotion, ..node(id, &format!("db{}", id + 1)) });
+        }
+        Topology { primary: Some(NodeId(0)), nodes, ..Topology::empty("main") }
+    }
+
+    #[test]
+    fn a_preferred_server_comes_first_among_those_that_have_as_much() {
+        let topology = wanted(&[Promotion::Usual, Promotion::Preferred, Promotion::Preferred]);
+        let reports = [
+            replica(1, "0-1-9", "0-1-9", "0-1-9"),
+            replica(2, "0-1-9", "0-1-8", "0-1-8"),
+            replica(3, "0-1-8", "0-1-8", "0-1-8"),
+        ];
+        assert_eq!(order_in(&topology, &reports), ["1 db3 drain", "2 db2", "3 db4"]);
+    }
+
+    #[test]
+    fn a_server_that_is_never_to_be_the_primary_is_not_whatever_it_has() {
+        let topology = wanted(&[Promotion::Never, Promotion::Usual]);
+        let reports =
+            [replica(1, "0-1-9", "0-1-9", "0-1-9"), replica(2, "0-1-8", "0-1-8", "0-1-8")];
+        let ranked = rank(&reports, &topology);
+        assert_eq!(order_in(&topology, &reports), ["1 db3", &format!("- db2: {NEVER}")]);
+        // It can follow another one all the same.
+        assert_eq!(ranked[1].place, Ok(2));
     }
 
     #[test]

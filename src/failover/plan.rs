@@ -191,7 +191,7 @@ fn has_forgotten(told: &Told, since_well: Duration) -> bool {
 /// Nobody receives any more: chooses the heir.
 fn choose(operation: &Operation, facts: &Facts<'_>) -> Next {
     let ranked = candidate::rank(facts.reports, facts.topology);
-    let able = ranked.iter().filter(|ranked| ranked.place.is_ok());
+    let able = ranked.iter().filter(|ranked| ranked.may_lead().is_ok());
     let mut able = able.filter_map(|ranked| told_of(facts.reports, ranked.node));
     let Some((heir, told)) = able.find(|(_, told)| drains(told)) else {
         return Next::GiveUp(format!("nobody can be promoted: {}", objections(&ranked)));
@@ -226,7 +226,7 @@ fn drains(told: &Told) -> bool {
 }
 
 fn objections(ranked: &[Ranked]) -> String {
-    let told = ranked.iter().map(|ranked| match &ranked.place {
+    let told = ranked.iter().map(|ranked| match ranked.may_lead() {
         Err(why) => format!("{}: {why}", ranked.name),
         Ok(_) => format!("{}: it has received what it cannot apply", ranked.name),
     });

@@ -169,6 +169,7 @@ fn node(
         condition,
         weight,
         lag,
+        promotion: member.hint.promotion(),
         applying,
         alike,
         started: seen.and_then(|seen| seen.started),

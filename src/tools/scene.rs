@@ -22,7 +22,7 @@ use crate::tools::plan::{Act, VerbError};
 use crate::tools::seed;
 use crate::tools::seed::Seeding;
 use crate::topology::gtid::GtidSet;
-use crate::topology::{Condition, Node, NodeId, Role, Topology};
+use crate::topology::{Condition, Node, NodeId, Promotion, Role, Topology};
 
 /// How long a new replica may take until it follows and has caught up.
 const FOLLOWING: Duration = Duration::from_secs(120);
@@ -323,6 +323,7 @@ fn unseen(index: usize, name: Arc<str>, address: Arc<str>) -> Node {
         condition: Condition::Suspect,
         weight: 0,
         lag: None,
+        promotion: Promotion::Usual,
         applying: false,
         alike: true,
         read_only: false,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::topology::gtid::GtidSet;
-use crate::topology::{Condition, Node, NodeId, Role};
+use crate::topology::{Condition, Node, NodeId, Promotion, Role};
 
 /// One that is up and of which nothing else is known: `<name>:3306`.
 pub(crate) fn node(id: u16, name: &str) -> Node {
@@ -15,6 +15,7 @@ pub(crate) fn node(id: u16, name: &str) -> Node {
         condition: Condition::Up,
         weight: 100,
         lag: None,
+        promotion: Promotion::Usual,
         applying: true,
         alike: true,
         started: None,

@@ -57,6 +57,8 @@ pub struct Node {
     pub weight: u32,
     /// How far it is behind the primary; `None` when that is not known.
     pub lag: Option<Duration>,
+    /// What is wanted of it when a primary is to be chosen.
+    pub promotion: Promotion,
     /// Whether its applier (SQL thread) runs without an error. Always true on the primary.
     pub applying: bool,
     /// Whether a session that begins there finds the settings that it would find on the primary,
@@ -87,6 +89,18 @@ pub enum Role {
     Primary,
     /// Replicates from another server of the group.
     Replica,
+}
+
+/// What the operator wants of a server when a primary is to be chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Promotion {
+    /// Nothing.
+    #[default]
+    Usual,
+    /// It is chosen before others that are as good.
+    Preferred,
+    /// It is never chosen.
+    Never,
 }
 
 /// Whether a server may be used, in operators' words.

@@ -75,7 +75,7 @@ impl<S: Surgeon> Keeper<S> {
         }
         if settings.group.failover.mode == FailoverMode::Manual && !self.consent {
             let ranked = candidate::rank(&others, topology);
-            let first = ranked.iter().find(|ranked| ranked.place.is_ok());
+            let first = ranked.iter().find(|ranked| ranked.may_lead().is_ok());
             let (group, first) = (&topology.group, first.map_or("nobody", |first| &first.name));
             return self.say(format!(
                 "{name} is to be replaced ({why}), and failover.mode is \"manual\": waiting for \

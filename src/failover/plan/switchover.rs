@@ -66,7 +66,7 @@ pub fn choose<'a>(
             continue;
         }
         let may_be =
-            ranked.place.and_then(|_| may_hand_over(topology, reports, primary, ranked.node));
+            ranked.may_lead().and_then(|_| may_hand_over(topology, reports, primary, ranked.node));
         match (may_be, reports.iter().find(|report| report.node == ranked.node)) {
             (Ok(()), Some(report)) => return Ok(report),
             (Ok(()), None) => {}
