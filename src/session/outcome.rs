@@ -149,6 +149,14 @@ impl Session {
         let Some(class) = self.pending.as_ref().map(|pending| pending.class) else { return };
         let sets_only = class.reason == Reason::SessionState && !class.multi;
         let (verb, may_write) = (class.verb, class.kind == Kind::Primary && !sets_only);
+        let resets =
+            matches!(self.pending.as_ref().map(|pending| &pending.ask), Some(Ask::ResetConnection));
+        let untold = self.link(slot).is_some_and(|link| link.told != Told::All);
+        // What it has written, or what it has committed, has a position that nobody was told of.
+        if slot == Held::Primary && untold && !sets_only && !resets {
+            self.floor = Some(world.now);
+            return self.outdate_replica();
+        }
         if wrote && covers_what_was_read(world.topology) {
             self.floor = None;
         }
