@@ -146,11 +146,12 @@ impl Session {
     /// What was read, and where: a later read elsewhere must not go back behind it.
     fn note_reading(&mut self, world: &World<'_>, slot: Held, exchange: &Exchange) {
         let wrote = exchange.wrote;
-        let Some(class) = self.pending.as_ref().map(|pending| pending.class) else { return };
+        let Some(pending) = self.pending.as_ref() else { return };
+        let class = pending.class;
+        let (resets, prepared) =
+            (pending.ask == Ask::ResetConnection, matches!(pending.ask, Ask::Prepare { .. }));
         let sets_only = class.reason == Reason::SessionState && !class.multi;
         let (verb, may_write) = (class.verb, class.kind == Kind::Primary && !sets_only);
-        let resets =
-            matches!(self.pending.as_ref().map(|pending| &pending.ask), Some(Ask::ResetConnection));
         let untold = self.link(slot).is_some_and(|link| link.told != Told::All);
         // What it has written, or what it has committed, has a position that nobody was told of.
         if slot == Held::Primary && untold && !sets_only && !resets {
@@ -160,8 +161,6 @@ impl Session {
         if wrote && covers_what_was_read(world.topology) {
             self.floor = None;
         }
-        let prepared =
-            matches!(self.pending.as_ref().map(|pending| &pending.ask), Some(Ask::Prepare { .. }));
         // A statement that has failed may have changed something all the same (it has ended the
         // transaction before, or has dropped one of two tables), and no tracker tells where.
         if exchange.error != 0 && slot == Held::Primary && may_write && !prepared {

@@ -1,7 +1,7 @@
 //! Real clients: the command line client of each family, and `mysql_async`.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use mysql_async::Conn;
@@ -61,23 +61,18 @@ pub(crate) fn command_line(
 
 /// A connection of `mysql_async` as `account`, to the application's database.
 pub(crate) async fn connect(port: u16, account: (&str, &str)) -> Conn {
-    connect_at((Ipv4Addr::LOCALHOST, port).into(), account).await
-}
-
-/// The same, not on loopback.
-pub(crate) async fn connect_at(at: SocketAddr, account: (&str, &str)) -> Conn {
-    match Conn::new(opts_at(at, account)).await {
+    match Conn::new(opts(port, account)).await {
         Ok(conn) => conn,
-        Err(error) => panic!("{} cannot log in at {at}: {error}", account.0),
+        Err(error) => panic!("{} cannot log in at port {port}: {error}", account.0),
     }
 }
 
-/// As [`connect`], to no database: the monitor may not see the application's.
-pub(crate) async fn connect_bare(port: u16, account: (&str, &str)) -> Conn {
-    let bare = mysql_async::OptsBuilder::from_opts(opts(port, account)).db_name(None::<&str>);
+/// As [`connect`], anywhere and to no database: the monitor may not see the application's.
+pub(crate) async fn connect_bare(at: SocketAddr, account: (&str, &str)) -> Conn {
+    let bare = mysql_async::OptsBuilder::from_opts(opts_at(at, account)).db_name(None::<&str>);
     match Conn::new(bare).await {
         Ok(conn) => conn,
-        Err(error) => panic!("{} cannot log in at port {port}: {error}", account.0),
+        Err(error) => panic!("{} cannot log in at {at}: {error}", account.0),
     }
 }
 

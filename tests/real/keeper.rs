@@ -97,7 +97,20 @@ pub(crate) async fn writable(cluster: &Cluster) -> Vec<&Server> {
     found
 }
 
-pub(crate) async fn follows(flavour: Flavour, server: &Server, port: u16) -> bool {
+/// Waits until a former primary takes no writes any more: it follows, or what it had in flight has
+/// made it a stranger.
+pub(crate) async fn wait_closed(cluster: &Cluster, proxy: &Proxy, former: &Server) {
+    wait::until("the old primary to be closed", || async {
+        let heads = writable(cluster).await;
+        let closed = heads.len() == 1 && heads[0].name != former.name;
+        let out = standing(proxy).await.1.contains("stays out");
+        let follows = closed && follows(cluster.flavour(), former, heads[0].port).await;
+        (closed && (out || follows)).then_some(())
+    })
+    .await;
+}
+
+async fn follows(flavour: Flavour, server: &Server, port: u16) -> bool {
     let (status, from, receiving) = match flavour {
         Flavour::Mariadb => ("SHOW SLAVE STATUS", "Master_Port", "Slave_IO_Running"),
         Flavour::Mysql => ("SHOW REPLICA STATUS", "Source_Port", "Replica_IO_Running"),
@@ -198,15 +211,7 @@ async fn a_frozen_primary_is_replaced_and_takes_no_write_when_it_thaws() {
         ledger.more(200).await;
         println!("{flavour:?}: {:?} without a write after a freeze", ledger.take_gap());
         cluster.thaw(&frozen.name).expect("it thaws");
-        // What it had in flight makes it a stranger, or it follows; writable it is no more.
-        wait::until("the old primary to be closed", || async {
-            let heads = writable(&cluster).await;
-            let closed = heads.len() == 1 && heads[0].name != frozen.name;
-            let out = standing(&proxy).await.1.contains("stays out");
-            let follows = closed && follows(flavour, frozen, heads[0].port).await;
-            (closed && (out || follows)).then_some(())
-        })
-        .await;
+        wait_closed(&cluster, &proxy, frozen).await;
         ledger.more(50).await;
         ledger.close(writers).await;
         let others = cluster.servers().iter().filter(|server| server.name != frozen.name);

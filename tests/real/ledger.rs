@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::proxy::Proxy;
-use crate::{clients, wait};
+use crate::wait;
 
 /// How many there are.
 pub(crate) const WRITERS: usize = 8;
@@ -62,7 +62,7 @@ impl Ledger {
     }
 
     async fn write(&self, at: SocketAddr, rows: usize) {
-        let mut conn = clients::connect_at(at, APP).await;
+        let mut conn = self.log_in(at).await;
         let mut pause = self.pause.subscribe();
         while !self.stop.load(Ordering::Relaxed) {
             pause.wait_for(|pause| !*pause).await.expect("the ledger is there");

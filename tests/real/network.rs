@@ -106,8 +106,8 @@ impl Network {
 impl Machine {
     async fn new(network: u8, number: u8) -> Self {
         // It ends when its input does, which this process holds.
-        let mut holder = Command::new("unshare");
-        holder.args(["--net", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut holder = unshare();
+        holder.arg("cat").stdin(Stdio::piped()).stdout(Stdio::null());
         let holder = holder.spawn().expect("unshare(1) of util-linux");
         let pid = holder.id().to_string();
         let own = read_link("/proc/self/ns/net").expect("a namespace");

@@ -79,7 +79,7 @@ async fn the_monitor_account_sees_what_discovery_needs() {
             Flavour::Mysql => "SHOW REPLICAS",
         };
         let primary = cluster.primary().expect("a primary");
-        let mut conn = clients::connect_bare(primary.port, MONITOR).await;
+        let mut conn = clients::connect_bare(primary.at(), MONITOR).await;
         let replicas: Vec<mysql_async::Row> = conn.query(query).await.expect(query);
         let mut ports: Vec<u16> = replicas.iter().filter_map(|row| row.get("Port")).collect();
         ports.sort_unstable();

@@ -4,6 +4,7 @@
 //! case 7,9 mariadb +found_rows -local_files: what it is about
 //! setup: CREATE TABLE u (a INT)          run as root before either run
 //! clean: DROP USER IF EXISTS d           run as root before the setup, and at the end
+//! again: 2 19                            the last 2 steps, 19 times more
 //! P> SELECT a INTO @v FROM t             a query, expected on the primary
 //! @1 R execute s> 1, 'x', NULL           of session 1, expected on a replica
 //! ```
@@ -105,6 +106,11 @@ pub(super) fn read(table: &'static str, text: &str, first: usize) -> Vec<Case> {
             case.setup.push(sql.to_owned());
         } else if let Some(sql) = text.strip_prefix("clean: ") {
             case.clean.push(sql.to_owned());
+        } else if let Some(again) = text.strip_prefix("again: ") {
+            let (steps, times) = again.split_once(' ').expect("how many steps, how often");
+            let [steps, times] = [steps, times].map(|n| n.parse::<usize>().expect("a number"));
+            let last = case.steps[case.steps.len() - steps..].to_vec();
+            case.steps.extend(last.iter().cycle().take(steps * times).cloned());
         } else {
             let step = step(&text, line).unwrap_or_else(|| panic!("{table}:{line}: {text:?}?"));
             case.steps.push(step);

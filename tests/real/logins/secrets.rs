@@ -257,7 +257,7 @@ async fn leaks_of(config: &str) -> Vec<String> {
     let proxy = Proxy::with_config(config).await.unwrap_or_else(|why| panic!("{why}"));
     let mut errors = log_in_everywhere(&proxy);
     assert!(errors.contains("1045") && errors.contains("In(Ok("), "{errors}");
-    let mut conn = clients::connect_bare(proxy.port, ("hushed", PASSWORD)).await;
+    let mut conn = clients::connect_bare(proxy.at(), ("hushed", PASSWORD)).await;
     errors += &change_passwords(&mut conn).await;
     let mut shown = Vec::new();
     for what in
