@@ -7,10 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use pointsman::protocol::flags::{Capabilities, MariadbCapabilities};
+use pointsman::protocol::flags::Capabilities;
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
-use pointsman::provider::replication::{MONITOR, ROOT};
+use pointsman::provider::replication::MONITOR;
 
 use crate::logs::Tail;
 use crate::proxy::{Proxy, configuration_with};
@@ -22,7 +22,7 @@ mod random;
 mod run;
 mod script;
 
-use client::{As, Client};
+use client::Client;
 use run::{Outcome, Side};
 use script::Case;
 
@@ -139,16 +139,7 @@ fn cases(flavour: Flavour) -> Vec<Case> {
 }
 
 fn root(cluster: &Cluster) -> Client {
-    let who = As {
-        user: ROOT.0.to_owned(),
-        password: ROOT.1.to_owned(),
-        schema: None,
-        capabilities: Capabilities::default(),
-        mariadb: MariadbCapabilities::default(),
-        collation: 45,
-    };
-    let primary = cluster.primary().expect("a primary");
-    Client::connect(primary.port, &who).expect("root may log in")
+    run::root(cluster.primary().expect("a primary").port)
 }
 
 /// Brings everything that the cases need, anew.
@@ -231,17 +222,19 @@ async fn all_on(cluster: Cluster, sharing: Sharing) {
     let cases = cases(flavour);
     let mut tails: Vec<Tail> = cluster.servers().iter().map(Tail::new).collect();
     let mut tally = Tally::default();
-    let primary = cluster.primary().expect("a primary");
+    let writer = cluster.primary().expect("a primary");
+    let (primary, port) = (writer.name.as_str(), writer.port);
+    let servers: Vec<u16> = cluster.servers().iter().map(|server| server.port).collect();
     for manner in manners() {
         set_up(&cluster, &cases).await;
-        let side = Side { port: primary.port, mark: 'd', primary: &primary.name, rivals: false };
+        let side = Side { port, mark: 'd', primary, rivals: false, servers: &servers };
         let mut direct = Vec::new();
         for case in &cases {
             direct.push(run::case(&side, case, manner.capabilities, &mut tails).await);
         }
         set_up(&cluster, &cases).await;
         let rivals = sharing == Sharing::Contended;
-        let side = Side { port: proxy.port, mark: 'p', primary: &primary.name, rivals };
+        let side = Side { port: proxy.port, mark: 'p', primary, rivals, servers: &servers };
         for (case, direct) in cases.iter().zip(&direct) {
             let proxied = run::case(&side, case, manner.capabilities, &mut tails).await;
             tally.compare(case, manner, direct, &proxied);

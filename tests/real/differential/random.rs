@@ -17,7 +17,7 @@ use pointsman::protocol::flags::{Capabilities, Status};
 use pointsman::protocol::reply;
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
-use pointsman::provider::replication::APP;
+use pointsman::provider::replication::{APP, ROOT};
 use pointsman::provider::server::Server;
 
 use super::client::Reply;
@@ -104,7 +104,7 @@ impl World<'_> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         script.case.number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut side = |port, mark| {
-            let side = Side { port, mark, primary: "", rivals: false };
+            let side = Side { port, mark, primary: "", rivals: false, servers: &[] };
             script.case.schema = schema(mark, slot);
             runtime.block_on(run::case(&side, &script.case, manner.capabilities, &mut []))
         };
@@ -432,13 +432,13 @@ async fn replica_writes(flavour: Flavour, replica: &Server) -> String {
 
 async fn checksums(server: &Server, sql: &str) -> Vec<(String, Option<u64>)> {
     use mysql_async::prelude::Queryable as _;
-    let mut conn = server.connect(super::ROOT).await.expect("root may log in");
+    let mut conn = server.connect(ROOT).await.expect("root may log in");
     conn.query(sql).await.expect(sql)
 }
 
 async fn ask(server: &Server, sql: &str) -> String {
     use mysql_async::prelude::Queryable as _;
-    let mut conn = server.connect(super::ROOT).await.expect("root may log in");
+    let mut conn = server.connect(ROOT).await.expect("root may log in");
     let row: Option<Option<String>> = conn.query_first(sql).await.expect(sql);
     row.flatten().unwrap_or_default()
 }

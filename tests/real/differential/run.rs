@@ -22,6 +22,8 @@ pub(super) struct Side<'a> {
     pub(super) primary: &'a str,
     /// Other clients, in a state of their own, take the session's links after each step.
     pub(super) rivals: bool,
+    /// The ports of all servers, wherever this side's statements run.
+    pub(super) servers: &'a [u16],
 }
 
 /// What became of a step.
@@ -57,6 +59,19 @@ const RIVAL_STATE: [&str; 2] = [
     "SET SESSION sql_mode='ANSI_QUOTES', time_zone='+05:00', sql_select_limit=1",
     "SET @a='leaked', @v='leaked', @x='leaked', @n='leaked'",
 ];
+
+/// Root's connection to the server at `port`.
+pub(super) fn root(port: u16) -> Client {
+    let who = As {
+        user: ROOT.0.to_owned(),
+        password: ROOT.1.to_owned(),
+        schema: None,
+        capabilities: Capabilities::default(),
+        mariadb: MariadbCapabilities::default(),
+        collation: 45,
+    };
+    Client::connect(port, &who).expect("root may log in")
+}
 
 /// Runs a statement of a case's setup as root.
 pub(super) fn as_root(root: &mut Client, case: &Case, sql: &str) {
@@ -229,14 +244,7 @@ impl Run<'_> {
         };
         let body = script::expand(&step.body, &marker, &schema, &self.ids);
         if step.verb == "await" {
-            let text = String::from_utf8_lossy(&body).into_owned();
-            wait::until(&text, || {
-                self.look(tails);
-                let mut all = self.earlier.iter().chain(&self.logged);
-                let seen = all.any(|entry| entry.text.contains(&text));
-                async move { seen.then_some(()) }
-            })
-            .await;
+            self.come_to(&step.words, &String::from_utf8_lossy(&body)).await;
             return Outcome::default();
         }
         let reply = self.act(step, marker, body);
@@ -244,6 +252,34 @@ impl Run<'_> {
         let reply = self.without_own_ids(reply);
         let misroute = self.misroute(step, &needle);
         Outcome { reply, misroute }
+    }
+
+    /// Waits until the statement with `text` in it sleeps, or waits for a row's lock, on one of
+    /// the servers. That a server has logged it says only that it has been read.
+    async fn come_to(&self, words: &[String], text: &str) {
+        let text = text.replace('\'', "''");
+        let found = match words {
+            [word] if word == "sleep" => {
+                format!("PROCESSLIST WHERE STATE = 'User sleep' AND INFO LIKE '%{text}%'")
+            }
+            [word] if word == "lock" => {
+                format!("INNODB_TRX WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '%{text}%'")
+            }
+            _ => panic!("{}: await sleep> or await lock>", self.case.table),
+        };
+        let asked = format!("SELECT 1 FROM information_schema.{found}");
+        let mut roots: Vec<Client> = self.side.servers.iter().map(|port| root(*port)).collect();
+        wait::until(&asked, || {
+            let there = roots.iter_mut().any(|root| {
+                root.send(&root.query(asked.as_bytes(), &[]));
+                let reply = root.receive(Expect::Query, b"");
+                assert!(reply.error().is_none(), "{asked}: {reply:?}");
+                // Without a row: the number of columns, one of them, and an end of each part.
+                reply.packets.len() > 4
+            });
+            async move { there.then_some(()) }
+        })
+        .await;
     }
 
     fn act(&mut self, step: &Step, marker: String, body: Vec<u8>) -> Reply {
