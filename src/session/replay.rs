@@ -22,7 +22,7 @@ use crate::session::retry::{MAY_COMMIT, is_plain_rollback, may_have_rolled_back,
 use crate::session::step::Step;
 use crate::session::transcript::{Command, Next, Transcript};
 use crate::session::{Exchange, Own, Phase, Session};
-use crate::topology::NodeId;
+use crate::topology::{Node, NodeId};
 
 /// What a client may ask of its previous statement, before the link is gone on which it ran.
 pub(super) struct Asked {
@@ -253,8 +253,11 @@ impl Session {
         refusal: &[u8],
         out: &mut Outbox,
     ) -> bool {
-        // A primary that is known to be read-only is so by a client's wish.
-        let known = world.topology.primary_node().is_some_and(|at| at.id == node && at.read_only);
+        // A primary that is known to be read-only is so by a client's wish; one that was not looked
+        // at since a client has changed a setting of it may be.
+        let primary = world.topology.primary_node().filter(|at| at.id == node);
+        let changed = |at: &Node| world.settings_changed.is_some_and(|t| !at.is_observed_since(t));
+        let known = primary.is_some_and(|at| at.read_only || changed(at));
         if known || !self.leave_primary(out) {
             return false;
         }

@@ -422,8 +422,16 @@ async fn a_primary_that_a_client_makes_read_only_answers_for_itself() {
         let proxy = watchful(&cluster, "hold = \"60s\"").await;
         let mut writer = clients::connect(proxy.port, APP).await;
         run(&mut writer, "INSERT INTO closing VALUES (1)").await;
+        let mut open = clients::connect(proxy.port, APP).await;
+        run(&mut open, "BEGIN").await;
+        run(&mut open, "INSERT INTO closing VALUES (2)").await;
+        let _: Option<u8> = open.query_first("SELECT @@global.read_only").await.expect("it");
         let mut closer = clients::connect(proxy.port, ("closer", "closer")).await;
         run(&mut closer, "SET GLOBAL read_only = 1").await;
+        let (code, _, text) = refusal(open.query_drop("COMMIT").await);
+        assert_eq!(code, 1290, "{flavour:?}: {text}");
+        assert!(text.contains("--read-only"), "{flavour:?}: the server's own words: {text}");
+        run(&mut open, "ROLLBACK").await;
         let refused = writer.query_drop("INSERT INTO closing VALUES (2)");
         let refused = tokio::time::timeout(wait::PATIENCE, refused).await.expect("not held");
         let (code, _, text) = refusal(refused);

@@ -44,6 +44,8 @@ pub(super) struct Rig {
     pub(super) topology: Arc<Topology>,
     pub(super) group: Group,
     pub(super) now: Instant,
+    /// When a client has changed a setting of a server.
+    pub(super) settings_changed: Option<Instant>,
     pub(super) caps: Capabilities,
     classes: ClassCache,
     refused: RefusedDigests,
@@ -79,6 +81,7 @@ impl Rig {
             topology: Arc::new(cluster()),
             group: group(),
             now,
+            settings_changed: None,
             caps,
             classes: ClassCache::new(64),
             refused: RefusedDigests::default(),
@@ -102,7 +105,7 @@ impl Rig {
             classes: &mut self.classes,
             refused: &mut self.refused,
             spent: &mut self.spent,
-            settings_changed: None,
+            settings_changed: self.settings_changed,
             tables_locked: false,
         };
         let result = run(&mut self.session, &mut world, &mut out);

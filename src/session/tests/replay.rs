@@ -372,6 +372,19 @@ fn a_primary_that_closes_under_a_transaction_is_left_for_the_new_one() {
     assert_eq!(rig.told_error().0, 1290);
 }
 
+#[test]
+fn a_primary_that_a_client_has_closed_under_a_transaction_answers_for_itself() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.ask(Primary, "UPDATE t SET a = 2", &ok(1, OPEN));
+    // It was not looked at since.
+    rig.settings_changed = Some(rig.now);
+    rig.client(&query("COMMIT"));
+    answers(&mut rig, "COMMIT", &err(1, 1290, "running with the --read-only option"));
+    assert_eq!(rig.told_error().0, 1290);
+    assert!(!rig.dropped(Primary));
+}
+
 /// What a server tells of SET TRANSACTION, and of what follows.
 fn tells(status: Status, characteristics: &[u8]) -> Vec<u8> {
     ok_with(1, status, &[Change::TransactionCharacteristics(characteristics)])
