@@ -57,7 +57,7 @@ pub fn rank(reports: &[Report], topology: &Topology) -> Vec<Ranked> {
             Err(why) => out.push(ranked_as(report, Err(why))),
         }
     }
-    let lacks = |told: &Told, other: &Told| !told.received.contains(&other.received);
+    let lacks = |told: &Told, other: &Told| !told.received.contains(&other.received_from_others());
     let behind = |told: &Told| able.iter().filter(|(_, other)| lacks(told, other)).count();
     let mut order: Vec<(usize, &Report, &Told)> =
         able.iter().map(|(report, told)| (behind(told), *report, *told)).collect();

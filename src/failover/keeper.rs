@@ -416,7 +416,12 @@ impl<S: Surgeon> Keeper<S> {
         };
         let is_admitted = self.admitted == Some(self.record.epoch);
         let is_stated = settings.group.failover.replication.is_some();
-        if is_admitted || is_stated || self.surgeon.now() < self.admit_at {
+        // A commit there would wait for an acknowledgement by one who needs the account to follow,
+        // and on MariaDB all logins for that commit. An earlier primary has made it, then, and all
+        // have it from there.
+        let waits = told_by(reports, node.id)
+            .is_some_and(|told| standing::asking(told).is_some() && !standing::acknowledging(told));
+        if is_admitted || is_stated || waits || self.surgeon.now() < self.admit_at {
             return Some(account);
         }
         let admit = Order { node: node.id, what: What::Admit(account.clone()) };
@@ -425,8 +430,7 @@ impl<S: Surgeon> Keeper<S> {
         } else if self.is_denied(&admit) {
             return None;
         } else {
-            // Where nobody follows, it waits for an acknowledgement by one who needs it to follow.
-            // An earlier primary has made it, then, and all have it from there.
+            // Nobody has acknowledged it after all.
             self.admit_at = self.surgeon.now() + DENIED_FOR;
         }
         Some(account)

@@ -97,7 +97,7 @@ fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
     for name in facts.members.iter().filter(|name| **name != operation.former) {
         let report = facts.reports.iter().find(|report| *report.name == **name);
         let why = match report.map(|report| &report.told) {
-            Some(Ok(told)) if has_forgotten(told, facts.since_well) && !facts.lossy => {
+            Some(Ok(told)) if told.may_have_forgotten_within(facts.since_well) && !facts.lossy => {
                 return Next::GiveUp(format!(
                     "{name} was started anew since {} was last seen, and MariaDB has deleted what \
                      it had received and not applied: it may have been acknowledged",
@@ -160,7 +160,8 @@ fn revoke_again(operation: &Operation, heir: &Told, facts: &Facts<'_>) -> Option
     }
     let mut has = heir.received.clone();
     has.union(&heir.executed);
-    let knows_more = |told: &Told| is_told_of(former, told) && !has.contains(&told.received);
+    let knows_more =
+        |told: &Told| is_told_of(former, told) && !has.contains(&told.received_from_others());
     let anew = !facts.lossy && answers(facts.reports).any(|(_, told)| knows_more(told));
     anew.then(|| Next::Enter(Operation::failover(&operation.former)))
 }
@@ -182,12 +183,6 @@ fn unrevoked(operation: &Operation, facts: &Facts<'_>) -> Option<String> {
     })
 }
 
-/// Whether a server may have deleted what it had acknowledged after that time: MariaDB does when it
-/// starts (V6), MySQL does not (V9).
-fn has_forgotten(told: &Told, since_well: Duration) -> bool {
-    told.flavour == Flavour::MariaDb && told.may_have_started_within(since_well)
-}
-
 /// Nobody receives any more: chooses the heir.
 fn choose(operation: &Operation, facts: &Facts<'_>) -> Next {
     let ranked = candidate::rank(facts.reports, facts.topology);
@@ -197,7 +192,7 @@ fn choose(operation: &Operation, facts: &Facts<'_>) -> Next {
         return Next::GiveUp(format!("nobody can be promoted: {}", objections(&ranked)));
     };
     for (other, more) in answers(facts.reports) {
-        if !facts.lossy && !told.received.contains(&more.received) {
+        if !facts.lossy && !told.received.contains(&more.received_from_others()) {
             return Next::GiveUp(format!(
                 "{} has received what {}, which could be promoted, has not",
                 other.name, heir.name

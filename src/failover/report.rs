@@ -10,6 +10,8 @@ use crate::topology::{Flavour, Node, NodeId};
 
 /// The variable that tells servers apart.
 pub const SERVER_ID: &str = "server_id";
+/// The variable that MySQL's transactions are named after.
+pub const SERVER_UUID: &str = "server_uuid";
 /// The variable that keeps clients from writing.
 pub const READ_ONLY: &str = "read_only";
 /// The same of MySQL, which keeps everybody from it.
@@ -106,6 +108,13 @@ impl Told {
         uptime.is_some_and(|uptime| uptime < time.saturating_add(Duration::from_secs(1)))
     }
 
+    /// Whether it may have deleted within this time what it had acknowledged and not applied:
+    /// MariaDB does when it starts (V6), MySQL does not (V9).
+    #[must_use]
+    pub fn may_have_forgotten_within(&self, time: Duration) -> bool {
+        self.flavour == Flavour::MariaDb && self.may_have_started_within(time)
+    }
+
     /// Whether this variable is on.
     #[must_use]
     pub fn is_on(&self, name: &str) -> bool {
@@ -128,6 +137,16 @@ impl Told {
     #[must_use]
     pub fn server_id(&self) -> u32 {
         self.variable(&[SERVER_ID]).and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// What it has received, without what was written there, of which no primary has told anybody.
+    /// (MariaDB does not count that as received.)
+    #[must_use]
+    pub fn received_from_others(&self) -> GtidSet {
+        match self.variable(&[SERVER_UUID]) {
+            Some(uuid) => self.received.without_source(uuid),
+            None => self.received.clone(),
+        }
     }
 
     /// The transactions that nobody else can have given it: written here, behind the primary's
@@ -163,5 +182,23 @@ impl Told {
                 left.to_string()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::fixture;
+
+    #[test]
+    fn what_somebody_has_written_on_a_replica_was_not_received() {
+        let [source, own] =
+            ["3e11fa47-71ca-11e1-9e33-c80aa9429562", "4e11fa47-71ca-11e1-9e33-c80aa9429562"];
+        let set = |text: &str| GtidSet::parse(Flavour::MySql, text).expect("a set");
+        let received = set(&format!("{source}:1-9,{own}:1"));
+        let mut told = Told { received: received.clone(), ..fixture::told(Flavour::MySql) };
+        assert_eq!(told.received_from_others(), received, "whose it is was not told");
+        told.variables.insert(SERVER_UUID.to_owned(), own.to_owned());
+        assert_eq!(told.received_from_others(), set(&format!("{source}:1-9")));
     }
 }

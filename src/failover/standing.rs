@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::failover::report::{READ_ONLY, Report, SERVER_ID, SUPER_READ_ONLY, Told};
+use crate::failover::report::{READ_ONLY, Report, SERVER_ID, SERVER_UUID, SUPER_READ_ONLY, Told};
 use crate::topology::{Flavour, NodeId};
 
 /// What may be promised.
@@ -234,7 +234,7 @@ pub fn mode(checks: &[Check]) -> Mode {
 /// The variables that matter, under all names that servers have for them.
 pub fn variable_names() -> impl Iterator<Item = &'static str> {
     let listed = MARIADB.iter().chain(MYSQL).chain(BOTH).flat_map(|wanted| wanted.names);
-    listed.copied().chain([SERVER_ID, ACKNOWLEDGEMENTS, READ_ONLY, SUPER_READ_ONLY])
+    listed.copied().chain([SERVER_ID, SERVER_UUID, ACKNOWLEDGEMENTS, READ_ONLY, SUPER_READ_ONLY])
 }
 
 /// The settings that a server lacks for its place and that can be made while it runs; what switches

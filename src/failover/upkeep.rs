@@ -146,6 +146,7 @@ fn start(report: &Report, told: &Told, head: &Told, found: &mut Upkeep) {
             let failed = failed.or_else(|| source.applier_failed.then_some(&source.error));
             (receives && !source.receiver_stopped, applies && source.applying, failed)
         });
+    let refused = told.sources.iter().find(|source| source.refused && source.receiver_stopped);
     let rests = !receives && !applies;
     // MariaDB then deletes what it has received, and gets it anew (V6).
     let forgets = rests && told.flavour == Flavour::MariaDb;
@@ -154,6 +155,11 @@ fn start(report: &Report, told: &Told, head: &Told, found: &mut Upkeep) {
         format!("it has transactions of its own: {errant}")
     } else if let Some(error) = failed {
         format!("it cannot apply what it receives: {error}")
+    } else if let Some(lacking) = refused {
+        format!(
+            "the primary does not have any more what it lacks, so rebuild it: {}",
+            lacking.error
+        )
     } else if forgets && !replaced {
         let received = told.received.subtract(&head.executed);
         format!("it has received what the primary has not: {received}")
@@ -336,6 +342,11 @@ mod tests {
         "1062: duplicate".clone_into(&mut half.sources[0].error);
         let (orders, left_out) = found(&primary, &[half]);
         assert!(orders.is_empty() && left_out[0].1.ends_with("1062: duplicate"), "{left_out:?}");
+        // Nor does who lacks what is nowhere any more get it by asking again.
+        let late = Source { receiver_stopped: true, refused: true, ..from(1) };
+        let late = Told { sources: vec![late], ..told(2, "0-1-5", CLOSED) };
+        let (orders, left_out) = found(&primary, &[late]);
+        assert!(orders.is_empty() && left_out[0].1.contains("rebuild it"), "{left_out:?}");
         let strange = Source { receiver_stopped: true, ..from(1) };
         let strange = Told { sources: vec![strange], ..told(2, "0-1-9,0-2-10", CLOSED) };
         let (orders, left_out) = found(&primary, &[strange]);

@@ -47,21 +47,35 @@ pub fn returned(
     members: &BTreeSet<String>,
     since_well: Duration,
 ) -> Return {
-    let mut behind = Vec::new();
+    let was_started = primary.may_have_started_within(since_well);
+    let (mut behind, mut unsure) = (Vec::new(), None);
     for report in others.iter().filter(|report| members.contains(&*report.name)) {
+        let name = &report.name;
         match &report.told {
             // What who follows nobody, or another, has more than it is that server's own.
             Ok(told) if !told.follows(primary) => {}
-            Ok(told) if primary.executed.contains(&told.received) => {}
-            Ok(_) => behind.push(report.name.to_string()),
-            Err(why) if primary.may_have_started_within(since_well) && behind.is_empty() => {
-                let name = &report.name;
-                return Return::Unsure(format!("{name}, which may know more, says nothing: {why}"));
+            Ok(told) if !primary.executed.contains(&told.received) => behind.push(name.to_string()),
+            // The primary, too, deletes what is in its log and not in its tables when it is started
+            // after a crash as a server that acknowledges (V2).
+            Ok(told) if was_started && told.may_have_forgotten_within(since_well) => {
+                unsure = Some(format!(
+                    "{name} was started anew, too, and MariaDB has deleted what it had received \
+                     and not applied: it may have been acknowledged \
+                     (failover.max_loss = \"some\" accepts that)"
+                ));
+            }
+            Ok(_) => {}
+            Err(why) if was_started => {
+                unsure = Some(format!("{name}, which may know more, says nothing: {why}"));
             }
             Err(_) => {}
         }
     }
-    if behind.is_empty() { Return::Sound } else { Return::Behind(behind) }
+    match unsure {
+        _ if !behind.is_empty() => Return::Behind(behind),
+        Some(why) => Return::Unsure(why),
+        None => Return::Sound,
+    }
 }
 
 /// Judges a primary by what it and the others say.
@@ -161,6 +175,13 @@ mod tests {
         let one = [silent(2, FailureKind::Timeout), has(3, "0-1-8")];
         assert_eq!(back(9, "0-1-8", &one), Return::Sound);
         assert!(matches!(back(1, "0-1-8", &one), Return::Unsure(_)));
+        // Neither it nor the replica may have what the replica has acknowledged last.
+        let mut anew = has(3, "0-1-8");
+        let uptime = ("uptime".to_owned(), "1".to_owned());
+        anew.told.iter_mut().for_each(|told| told.counters.extend([uptime.clone()]));
+        let anew = [has(2, "0-1-8"), anew];
+        assert!(matches!(back(1, "0-1-8", &anew), Return::Unsure(_)));
+        assert_eq!(back(9, "0-1-8", &anew), Return::Sound);
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub(super) fn source(server_id: u32) -> Source {
         receiving: true,
         receiver_stopped: false,
         applying: true,
+        refused: false,
         applier_failed: false,
         by_gtid: true,
         user: "repl".to_owned(),

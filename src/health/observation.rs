@@ -59,6 +59,8 @@ pub struct Source {
     pub receiving: bool,
     /// The receiving thread does not run, and will not connect by itself.
     pub receiver_stopped: bool,
+    /// It does not run because the source lacks what it asks for (1236, MySQL 8 and later 13114).
+    pub refused: bool,
     /// The applying thread runs.
     pub applying: bool,
     /// The applying thread has stopped at an error.

@@ -317,6 +317,7 @@ pub fn source(row: Row<'_>) -> Option<Source> {
         server_uuid: get(&["Source_UUID", "Master_UUID"]),
         receiving: get(&["Replica_IO_Running", "Slave_IO_Running"]) == "Yes",
         receiver_stopped: get(&["Replica_IO_Running", "Slave_IO_Running"]) == "No",
+        refused: matches!(get(&["Last_IO_Errno"]).as_str(), "1236" | "13114"),
         applying: get(&["Replica_SQL_Running", "Slave_SQL_Running"]) == "Yes",
         applier_failed: !matches!(get(&["Last_SQL_Errno"]).as_str(), "" | "0"),
         error: errors.join("; "),

@@ -318,6 +318,7 @@ impl Server {
             receiving: matches!(at.receiver, Receiver::Connected(_)),
             receiver_stopped: at.receiver == Receiver::Stopped,
             applying: at.applier == Applier::Running,
+            refused: false,
             applier_failed: at.applier == Applier::Failed,
             error: at.error.clone(),
             user: "repl".to_owned(),
