@@ -115,6 +115,15 @@ impl Told {
         self.flavour == Flavour::MariaDb && self.may_have_started_within(time)
     }
 
+    /// Whether it deletes what is in its log and not in its tables when it is started after a
+    /// crash: MariaDB does where `init_rpl_role` is SLAVE and it acknowledges (V2). Of the first
+    /// tells `Rpl_status`, which is AUTH_MASTER otherwise (10.11, measured).
+    #[must_use]
+    pub fn deletes_at_start(&self) -> bool {
+        let role = self.counters.get("rpl_status").map(String::as_str);
+        self.flavour == Flavour::MariaDb && role != Some("AUTH_MASTER")
+    }
+
     /// Whether this variable is on.
     #[must_use]
     pub fn is_on(&self, name: &str) -> bool {

@@ -26,7 +26,7 @@ pub type Patience<'a> = &'a (dyn Fn(&Node) -> Option<Duration> + Sync);
 
 /// The counters that are asked for.
 const COUNTERS: &str = "SHOW GLOBAL STATUS WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%' \
-     OR Variable_name = 'Uptime'";
+     OR Variable_name IN ('Uptime', 'Rpl_status')";
 
 /// Asks all servers of the topology that are not excluded, with the monitor's account; each may
 /// take as long as `patience` says of it, and one without any is not asked.

@@ -48,23 +48,26 @@ pub fn returned(
     since_well: Duration,
 ) -> Return {
     let was_started = primary.may_have_started_within(since_well);
+    let forgets = was_started && primary.deletes_at_start();
     let (mut behind, mut unsure) = (Vec::new(), None);
     for report in others.iter().filter(|report| members.contains(&*report.name)) {
         let name = &report.name;
         match &report.told {
-            // What who follows nobody, or another, has more than it is that server's own.
-            Ok(told) if !told.follows(primary) => {}
-            Ok(told) if !primary.executed.contains(&told.received) => behind.push(name.to_string()),
-            // The primary, too, deletes what is in its log and not in its tables when it is started
-            // after a crash as a server that acknowledges (V2).
-            Ok(told) if was_started && told.may_have_forgotten_within(since_well) => {
-                unsure = Some(format!(
-                    "{name} was started anew, too, and MariaDB has deleted what it had received \
-                     and not applied: it may have been acknowledged \
-                     (failover.max_loss = \"some\" accepts that)"
-                ));
+            Ok(told) => {
+                // What who follows nobody, or another, has more than it is that server's own.
+                let follows = told.follows(primary);
+                // One that was just started may not have reached its source yet.
+                let may_follow = follows || told.sources.iter().any(|at| at.server_id == 0);
+                if follows && !primary.executed.contains(&told.received) {
+                    behind.push(name.to_string());
+                } else if forgets && may_follow && told.may_have_forgotten_within(since_well) {
+                    unsure = Some(format!(
+                        "{name} was started anew, too, and MariaDB has deleted what it had \
+                         received and not applied: it may have been acknowledged \
+                         (failover.max_loss = \"some\" accepts that)"
+                    ));
+                }
             }
-            Ok(_) => {}
             Err(why) if was_started => {
                 unsure = Some(format!("{name}, which may know more, says nothing: {why}"));
             }
@@ -182,6 +185,11 @@ mod tests {
         let anew = [has(2, "0-1-8"), anew];
         assert!(matches!(back(1, "0-1-8", &anew), Return::Unsure(_)));
         assert_eq!(back(9, "0-1-8", &anew), Return::Sound);
+        let mut keeps = told(1, "0-1-8");
+        keeps.counters.insert("rpl_status".to_owned(), "AUTH_MASTER".to_owned());
+        let anew: Vec<&Report> = anew.iter().collect();
+        let names = ["db2", "db3"].map(str::to_owned).into();
+        assert_eq!(returned(&keeps, &anew, &names, Duration::from_secs(5)), Return::Sound);
     }
 
     #[test]

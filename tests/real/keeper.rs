@@ -249,6 +249,18 @@ async fn a_failover_that_could_lose_something_waits_for_an_operator() {
                 .await;
                 assert!(writable(&cluster).await.is_empty());
                 cluster.start(&primary.name).await.expect("it comes back");
+                // It, too, deletes something when it is started.
+                wait::until("the keeper to say what an operator can do", || async {
+                    let says = standing(&proxy).await.1;
+                    says.contains("max_loss = \"some\" accepts that").then_some(())
+                })
+                .await;
+                let path = proxy.config();
+                let strict = std::fs::read_to_string(&path).expect("a configuration");
+                let mode = "mode = \"auto\"";
+                let lossy = strict.replace(mode, &format!("{mode}\nmax_loss = \"some\""));
+                std::fs::write(&path, lossy).expect("a configuration");
+                proxy.signal(rustix::process::Signal::HUP);
                 wait_safe(&cluster, &proxy).await;
                 assert_eq!(writable(&cluster).await[0].name, primary.name);
             }
