@@ -33,7 +33,7 @@ pub enum Return {
     /// These servers have received from it what it does not have any more: a crash has cost it
     /// commits that it had told clients of.
     Behind(Vec<String>),
-    /// It was started anew, and who may know more does not answer.
+    /// It was started anew, and who may know more does not answer, or has forgotten it.
     Unsure(String),
 }
 
@@ -188,7 +188,6 @@ mod tests {
         let mut keeps = told(1, "0-1-8");
         keeps.counters.insert("rpl_status".to_owned(), "AUTH_MASTER".to_owned());
         let anew: Vec<&Report> = anew.iter().collect();
-        let names = ["db2", "db3"].map(str::to_owned).into();
         assert_eq!(returned(&keeps, &anew, &names, Duration::from_secs(5)), Return::Sound);
     }
 

@@ -138,7 +138,7 @@ where
         }
     }
 
-    /// Assembles, logs what changed, and publishes.
+    /// Assembles, publishes, and logs what changed: what the log says is in force.
     fn publish(&mut self) {
         let input = Input {
             members: &self.members,
@@ -149,20 +149,18 @@ where
         let next = assemble(&self.topology, &input);
         note_position(&mut self.trail, &next, &self.members);
         let changed = next.generation != self.topology.generation;
-        if changed {
-            self.log(&next);
-        }
-        self.topology = next;
+        let before = std::mem::replace(&mut self.topology, next);
         self.publisher.publish(self.topology.clone());
         if changed {
+            self.log(&before);
             // What changed at one server is often half of a change: look at the others now.
             self.nudge_all();
         }
     }
 
-    fn log(&self, next: &Topology) {
-        let (group, generation) = (&*next.group, next.generation);
-        for event in diff(&self.topology, next) {
+    fn log(&self, before: &Topology) {
+        let (group, generation) = (&*self.topology.group, self.topology.generation);
+        for event in diff(before, &self.topology) {
             let grave = match &event {
                 Event::ConditionChanged { to, .. } => *to == Condition::Down,
                 Event::PrimaryChanged { to, .. } => to.is_none(),

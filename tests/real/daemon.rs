@@ -37,7 +37,8 @@ fn family() -> Option<Flavour> {
     servers::flavours().into_iter().next()
 }
 
-fn reload(proxy: &Proxy, change: impl FnOnce(String) -> String) {
+/// Changes the configuration and has it read again.
+pub(crate) fn reload(proxy: &Proxy, change: impl FnOnce(String) -> String) {
     let path = proxy.config();
     let text = std::fs::read_to_string(&path).expect("its configuration");
     std::fs::write(&path, change(text)).expect("a changed configuration");

@@ -8,6 +8,7 @@ use pointsman::provider::replication::{self, APP, KEEPER, ROOT};
 use pointsman::provider::server::Server;
 use pointsman::provider::{Flavour, Host};
 
+use crate::daemon::reload;
 use crate::faults::{console, console_says};
 use crate::ledger::Ledger;
 use crate::proxy::{Proxy, configuration_with};
@@ -255,12 +256,9 @@ async fn a_failover_that_could_lose_something_waits_for_an_operator() {
                     says.contains("max_loss = \"some\" accepts that").then_some(())
                 })
                 .await;
-                let path = proxy.config();
-                let strict = std::fs::read_to_string(&path).expect("a configuration");
                 let mode = "mode = \"auto\"";
-                let lossy = strict.replace(mode, &format!("{mode}\nmax_loss = \"some\""));
-                std::fs::write(&path, lossy).expect("a configuration");
-                proxy.signal(rustix::process::Signal::HUP);
+                let lossy = format!("{mode}\nmax_loss = \"some\"");
+                reload(&proxy, |strict| strict.replace(mode, &lossy));
                 wait_safe(&cluster, &proxy).await;
                 assert_eq!(writable(&cluster).await[0].name, primary.name);
             }

@@ -1,7 +1,7 @@
 //! A client that keeps every packet of a reply as it came.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -214,6 +214,9 @@ impl Client {
         }
         let mut chunk = vec![0; 1 << 16];
         match self.stream.read(&mut chunk) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                panic!("waited {PATIENCE:?} in vain for the rest of {}", show(&self.buffer))
+            }
             Ok(0) | Err(_) => false,
             Ok(n) => {
                 self.buffer.extend_from_slice(&chunk[..n]);
@@ -224,7 +227,12 @@ impl Client {
 
     /// Whether the other side closes now, within the patience.
     pub(super) fn is_closed(&mut self) -> bool {
-        self.buffer.is_empty() && matches!(self.stream.read(&mut [0; 1]), Ok(0) | Err(_))
+        let waited = |error: &io::Error| matches!(error.kind(), ErrorKind::WouldBlock);
+        self.buffer.is_empty()
+            && match self.stream.read(&mut [0; 1]) {
+                Ok(read) => read == 0,
+                Err(error) => !waited(&error),
+            }
     }
 
     /// Keeps the id that the reply to COM_STMT_PREPARE gave; none when it was refused.
