@@ -441,10 +441,15 @@ impl Session {
         }
     }
 
+    /// Whether the list of the statement before may still be there after the pending request.
+    pub(super) fn leaves_list(&self) -> bool {
+        self.fate() != Fate::Emptied
+    }
+
     /// Whether what the link lists of our own statements may still be there after the pending
     /// request, which ran on it.
     pub(super) fn leaves_warnings(&self, slot: Held) -> bool {
-        self.fate() != Fate::Emptied && !self.is_listed_on(slot)
+        self.leaves_list() && !self.is_listed_on(slot)
     }
 
     fn fate_by_text(&self, class: &Class) -> Fate {

@@ -478,11 +478,11 @@ impl Session {
         let pending = self.pending.as_ref()?;
         let runs = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
         let explains = self.explains(&pending.class);
-        // EXPLAIN asks for neither, and replaces both.
+        // EXPLAIN asks for neither, and replaces the number; the list only where it uses a table.
         let rows_kept =
             explains || self.last != Some(slot) || matches!(self.carried.told, Some(UNCOUNTED | 0));
         let mariadb = self.state.dialect.flavour == Flavour::MariaDb;
-        let list_kept = mariadb && !explains && self.keeps_list(slot);
+        let list_kept = mariadb && self.keeps_list(slot) && self.leaves_list();
         let wanted = runs && !pending.way.found_again && self.may_keep_found(&pending.class);
         if !wanted || !rows_kept {
             return None;
