@@ -10,6 +10,9 @@ use crate::topology::Flavour;
 /// Words behind which MariaDB has to run a subquery: one without them is taken for its value.
 const RUN: [u64; 6] = [kw::FROM, kw::WHERE, kw::UNION, kw::HAVING, kw::GROUP, kw::EXCEPT];
 
+/// Words that make more of the rows of a VALUES.
+const MORE: [u64; 4] = [kw::UNION, kw::EXCEPT, kw::INTERSECT, kw::ORDER];
+
 /// Whether the text runs a query, seen as a statement with this verb.
 #[must_use]
 pub fn runs_query(sql: &[u8], verb: Verb, dialect: &Dialect) -> bool {
@@ -19,6 +22,10 @@ pub fn runs_query(sql: &[u8], verb: Verb, dialect: &Dialect) -> bool {
         Verb::Prepare => false,
         // MySQL's EXPLAIN ANALYZE executes what it explains.
         Verb::Explain => tokens(sql, dialect).nth(1).is_some_and(|word| word.is_word(kw::ANALYZE)),
+        // MariaDB hands the rows of VALUES over and counts none.
+        Verb::Values if dialect.flavour == Flavour::MariaDb => {
+            is_more_than_rows(sql, dialect) || runs_subquery(sql, dialect)
+        }
         Verb::Ddl => runs_subquery(sql, dialect) && makes_table(sql, dialect),
         _ => runs_subquery(sql, dialect),
     }
@@ -27,6 +34,16 @@ pub fn runs_query(sql: &[u8], verb: Verb, dialect: &Dialect) -> bool {
 fn tokens<'a>(sql: &'a [u8], dialect: &'a Dialect) -> impl Iterator<Item = Token> {
     let mut lexer = Lexer::new(sql, dialect, Gate::Server);
     std::iter::from_fn(move || lexer.token())
+}
+
+/// Whether the rows of a VALUES are sorted, put together with others, or made by another one
+/// (MariaDB 10.11, measured).
+fn is_more_than_rows(sql: &[u8], dialect: &Dialect) -> bool {
+    let mut values = 0;
+    tokens(sql, dialect).any(|token| {
+        values += usize::from(token.is_word(kw::VALUES));
+        values > 1 || MORE.iter().any(|word| token.is_word(*word))
+    })
 }
 
 fn runs_subquery(sql: &[u8], dialect: &Dialect) -> bool {

@@ -447,7 +447,9 @@ impl Session {
             return exchange.rows || self.runs_query(class);
         }
         match (flavour, class.verb) {
-            (_, Verb::Select | Verb::Values | Verb::Table | Verb::With | Verb::Describe) => true,
+            (_, Verb::Select | Verb::Table | Verb::With | Verb::Describe) => true,
+            (Flavour::MySql, Verb::Values) => true,
+            (Flavour::MariaDb, Verb::Values) => self.runs_query(class),
             (_, Verb::Show) => exchange.rows && !self.shows_without_query(),
             (Flavour::MySql, Verb::Do | Verb::Update) => true,
             (Flavour::MySql, Verb::Explain) => self.runs_query(class),
