@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from drivers import Driver, call, drivers_folder, make
+from servers import SEE_OTHERS
 
 GO = re.compile(r"^--- (PASS|FAIL): (\S+)", re.M)
 RUST = re.compile(r"^test (\S+) (?:- should panic )?\.\.\. (ok|FAILED)$", re.M)
@@ -125,6 +126,8 @@ class Sqlx(Crate):
     crate = "sqlx"
     version = "0.9.0"
     schemas = ["sqlx"]
+    # One connection reads what another one of the pool has set up.
+    group = Crate.group + "\n" + SEE_OTHERS
     flags = [
         "--no-default-features",
         "--features=mysql,runtime-tokio,macros,migrate,json",

@@ -5,6 +5,7 @@ import tarfile
 import zlib
 
 from drivers import HERE, Driver, call, drivers_folder, make
+from servers import SEE_OTHERS
 
 PINNED = HERE / "drivers.txt"
 
@@ -107,8 +108,7 @@ class Mysqlclient(Pytest):
 class Aiomysql(Pytest):
     package = "aiomysql"
     others = ["SQLAlchemy==1.3.24"]
-    # Its tests look with one connection at what another one has just written.
-    group = Pytest.group + '\nconsistency = "global"'
+    group = Pytest.group + "\n" + SEE_OTHERS
 
     def env(self, port):
         return {"MYSQL_ROOT_PASSWORD": "", "MYSQL_DB": "test_pymysql"}
