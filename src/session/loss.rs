@@ -87,8 +87,13 @@ impl Session {
 
     /// The client has asked that each transaction begins where another ends.
     pub(super) fn chains_transactions(&self) -> bool {
+        self.completes_with(b"1", b"CHAIN")
+    }
+
+    /// What the client has said of the ends of its transactions, by number or word.
+    pub(super) fn completes_with(&self, number: &[u8], word: &[u8]) -> bool {
         let kind = self.state.variable(b"completion_type");
-        kind.is_some_and(|kind| kind == b"1" || kind.eq_ignore_ascii_case(b"CHAIN"))
+        kind.is_some_and(|kind| kind == number || kind.eq_ignore_ascii_case(word))
     }
 
     /// No transaction is open any more, and the client's next OK says so.
@@ -196,8 +201,7 @@ impl Session {
             Verdict::DoneByItself => {
                 self.phase = Phase::Idle;
                 self.transaction_gone();
-                self.say_ok(out);
-                self.finished_here(world, 0, out);
+                self.ended_here(world, self.releases(), out);
             }
             Verdict::OutcomeUnknown => {
                 self.fail(world, &Failure::OutcomeUnknown { server }, 1, out);

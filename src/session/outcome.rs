@@ -3,7 +3,7 @@
 use crate::protocol::flags::Status;
 use crate::router::policy::Held;
 use crate::router::set::{self, Assignment, SetTarget, SetValue};
-use crate::router::{Effects, Kind, Reason, Verb};
+use crate::router::{Class, Effects, Kind, Reason, Verb};
 use crate::session::action::{Outbox, Request, Trouble, World};
 use crate::session::attach::shows_data;
 use crate::session::links::Told;
@@ -128,19 +128,33 @@ impl Session {
         self.doubtful |= error != 0 && doubtful;
     }
 
-    /// COMMIT RELEASE and its kin: the server closes the connection after its answer.
+    /// The server closes the connection after its answer to the pending request.
     pub(super) fn releases(&self) -> bool {
         let Some(pending) = self.pending.as_ref() else { return false };
-        let ends = matches!(pending.class.verb, Verb::Commit | Verb::Rollback);
         let ran = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
-        if !ends || !ran || pending.class.multi {
+        ran && self.ends_with_release(&pending.class, self.pending_text())
+    }
+
+    /// COMMIT RELEASE and its kin, and without that word what `completion_type` says.
+    pub(super) fn ends_with_release(&self, class: &Class, text: &[u8]) -> bool {
+        if !matches!(class.verb, Verb::Commit | Verb::Rollback) || class.multi {
             return false;
         }
-        let text = self.pending_text().to_ascii_uppercase();
-        let words: Vec<_> =
-            text.split(|b| !b.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
-        words.last() == Some(&b"RELEASE".as_slice())
-            && words.get(words.len().wrapping_sub(2)) != Some(&b"NO".as_slice())
+        let text = text.to_ascii_uppercase();
+        let mut words = text.rsplit(|b| !b.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        match (words.next(), words.next()) {
+            (Some(b"RELEASE"), before) => before != Some(b"NO"),
+            _ => self.completes_with(b"2", b"RELEASE"),
+        }
+    }
+
+    /// The client's transaction is over, which no server tells.
+    pub(super) fn ended_here(&mut self, world: &World<'_>, releases: bool, out: &mut Outbox) {
+        self.say_ok(out);
+        self.finished_here(world, 0, out);
+        if releases {
+            self.close(world.now, out);
+        }
     }
 
     /// What was read, and where: a later read elsewhere must not go back behind it.

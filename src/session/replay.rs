@@ -292,8 +292,7 @@ impl Session {
         if runs && is_plain_rollback(&pending.class) && !self.chains_transactions() {
             // What it asks for has happened by itself.
             self.transaction_gone();
-            self.say_ok(out);
-            self.finished_here(world, 0, out);
+            self.ended_here(world, self.releases(), out);
             return true;
         }
         if !self.transcript.as_ref().is_some_and(|transcript| transcript.is_whole()) {

@@ -513,8 +513,7 @@ impl Session {
             return self.tell_kept(world, out);
         }
         self.transaction_gone();
-        self.say_ok(out);
-        self.finished_here(world, 0, out);
+        self.ended_here(world, self.releases(), out);
     }
 
     fn found_rolled_back(&mut self, world: &mut World<'_>, written: Written, out: &mut Outbox) {

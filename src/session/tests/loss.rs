@@ -286,6 +286,27 @@ fn the_end_of_a_read_only_transaction_is_never_unknown() {
 }
 
 #[test]
+fn completion_type_closes_after_the_end_of_a_transaction_also_where_no_server_tells_it() {
+    let releasing = [variable("completion_type", "RELEASE")];
+    for (sql, closes) in [("COMMIT", true), ("ROLLBACK", true), ("COMMIT NO RELEASE", false)] {
+        let mut rig = Rig::new();
+        rig.ask(Primary, "SET completion_type = 2", &ok_with(1, AUTO, &releasing));
+        rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+        rig.ask(Primary, sql, &ok(1, AUTO));
+        assert_eq!(rig.closed(), closes, "{sql}");
+    }
+    let mut rig = Rig::new();
+    rig.group.transaction_replay_limit = 0;
+    rig.ask(Primary, "SET completion_type = 2", &ok_with(1, AUTO, &releasing));
+    rig.ask(Primary, "BEGIN", &ok(1, OPEN));
+    rig.client(&query("ROLLBACK"));
+    rig.sent(Primary);
+    rig.event(Event::LinkClosed(Primary));
+    assert_eq!(rig.told(), ok(1, AUTO));
+    assert!(rig.closed());
+}
+
+#[test]
 fn a_rollback_that_leaves_a_transaction_open_is_told_that_it_was_lost() {
     for sql in ["ROLLBACK TO SAVEPOINT s", "ROLLBACK AND CHAIN"] {
         let mut rig = Rig::new();
