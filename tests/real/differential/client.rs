@@ -1,7 +1,7 @@
 //! A client that keeps every packet of a reply as it came.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -227,11 +227,10 @@ impl Client {
 
     /// Whether the other side closes now, within the patience.
     pub(super) fn is_closed(&mut self) -> bool {
-        let waited = |error: &io::Error| matches!(error.kind(), ErrorKind::WouldBlock);
         self.buffer.is_empty()
             && match self.stream.read(&mut [0; 1]) {
                 Ok(read) => read == 0,
-                Err(error) => !waited(&error),
+                Err(error) => error.kind() != ErrorKind::WouldBlock,
             }
     }
 

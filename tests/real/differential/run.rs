@@ -26,6 +26,13 @@ pub(super) struct Side<'a> {
     pub(super) servers: &'a [u16],
 }
 
+impl Side<'_> {
+    /// It is the server itself, with which the proxy is compared.
+    fn is_direct(&self) -> bool {
+        self.mark == 'd'
+    }
+}
+
 /// What became of a step.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -375,7 +382,7 @@ impl Run<'_> {
             "closed" => {
                 let closed = client.is_closed();
                 // On the direct side the server itself shows that the case is wrong.
-                assert!(closed || self.side.mark != 'd', "{}: it stays open", self.case.title);
+                assert!(closed || !self.side.is_direct(), "{}: it stays open", self.case.title);
                 return Reply { packets: Vec::new(), broken: closed };
             }
             "greeting" => return greeting(client),
@@ -463,7 +470,7 @@ impl Run<'_> {
         if let Some(server) = ran.last() {
             self.last.insert(step.session, server.clone());
         }
-        if self.side.mark == 'd' || step.place == Place::Unseen {
+        if self.side.is_direct() || step.place == Place::Unseen {
             return None;
         }
         let primary = self.side.primary;
