@@ -355,6 +355,12 @@ impl<S: Surgeon> Keeper<S> {
             }
             return self.say(format!("{} has been made read-only", node.name));
         }
+        // Between two probes, which would have told it: what it says now is no change of what it
+        // said before, but the settings of another life.
+        if self.vouched.is_none_or(|at| head.may_have_started_since(self.surgeon.now() - at)) {
+            (self.vouched, self.look_at) = (None, self.surgeon.now());
+            return self.say(format!("{} may have been started anew", node.name));
+        }
         let checks = standing::check(&reports, Some(node.id));
         let mode = standing::mode(&checks);
         self.kept.standings = standing::Mode::ALL.map(|at| (at.word(), at == mode)).to_vec();

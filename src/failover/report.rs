@@ -108,6 +108,14 @@ impl Told {
         uptime.is_some_and(|uptime| uptime < time.saturating_add(Duration::from_secs(1)))
     }
 
+    /// As [`Self::may_have_started_within`], of one whose seconds began after it was known to run:
+    /// it says yes without need only where it was started less than a second before that.
+    #[must_use]
+    pub fn may_have_started_since(&self, time: Duration) -> bool {
+        let uptime = self.counter(&["uptime"]).map(Duration::from_secs);
+        uptime.is_some_and(|uptime| uptime < time)
+    }
+
     /// Whether it may have deleted within this time what it had acknowledged and not applied:
     /// MariaDB does when it starts (V6), MySQL does not (V9).
     #[must_use]

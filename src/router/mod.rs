@@ -145,7 +145,7 @@ impl Verb {
 
 /// A set of things that a statement may do to its session; a prediction, never a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Effects(pub u32);
+pub struct Effects(pub u64);
 
 /// Why a statement runs where it runs; also the label of a metric and a word for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -263,6 +263,12 @@ impl Effects {
 
     /// COMMIT or ROLLBACK AND CHAIN: the next transaction begins at once.
     pub const CHAIN: Self = Self(1 << 31);
+
+    /// COMMIT or ROLLBACK RELEASE: the server closes the connection after its answer.
+    pub const RELEASE: Self = Self(1 << 32);
+
+    /// COMMIT or ROLLBACK NO RELEASE: it does not, whatever `completion_type` says.
+    pub const NO_RELEASE: Self = Self(1 << 33);
 
     /// The set with nothing in it.
     pub const NONE: Self = Self(0);

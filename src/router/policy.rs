@@ -92,7 +92,7 @@ pub enum Freshness {
 }
 
 /// Effects that a statement may have and still be answered by one host as well as by another.
-const HARMLESS: u32 = Effects::USER_VAR_READ.0
+const HARMLESS: u64 = Effects::USER_VAR_READ.0
     | Effects::VIRTUAL.0
     | Effects::FOUND_ROWS.0
     | Effects::HINT_PRIMARY.0

@@ -207,14 +207,17 @@ impl<'a> Reader<'a> {
 
     /// COMMIT or ROLLBACK; one that goes back to a savepoint ends nothing.
     fn end_of_transaction(&mut self, verb: Verb) -> Opening {
-        let mut word = self.next_word();
-        if word == kw::WORK {
+        let (mut word, mut no) = (self.next_word(), false);
+        while word != 0 {
+            match word {
+                kw::TO => return command(Verb::Savepoint),
+                kw::CHAIN if !no => self.effect(Effects::CHAIN),
+                kw::RELEASE if no => self.effect(Effects::NO_RELEASE),
+                kw::RELEASE => self.effect(Effects::RELEASE),
+                _ => {}
+            }
+            no = word == kw::NO;
             word = self.next_word();
-        }
-        match word {
-            kw::TO => return command(Verb::Savepoint),
-            kw::AND if self.next_word() == kw::CHAIN => self.effect(Effects::CHAIN),
-            _ => {}
         }
         command(verb)
     }

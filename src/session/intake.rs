@@ -109,7 +109,7 @@ impl Session {
             let class = world.classes.classify(sql, &self.state.dialect);
             if is_plain_rollback(&class) && !self.chains_transactions() {
                 // What it asks for has happened by itself.
-                self.ended_here(world, self.ends_with_release(&class, sql), out);
+                self.ended_here(world, self.ends_with_release(&class), out);
                 return true;
             }
         }

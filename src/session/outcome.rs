@@ -132,20 +132,15 @@ impl Session {
     pub(super) fn releases(&self) -> bool {
         let Some(pending) = self.pending.as_ref() else { return false };
         let ran = matches!(pending.ask, Ask::Query | Ask::Execute { .. });
-        ran && self.ends_with_release(&pending.class, self.pending_text())
+        ran && self.ends_with_release(&pending.class)
     }
 
     /// COMMIT RELEASE and its kin, and without that word what `completion_type` says.
-    pub(super) fn ends_with_release(&self, class: &Class, text: &[u8]) -> bool {
-        if !matches!(class.verb, Verb::Commit | Verb::Rollback) || class.multi {
-            return false;
-        }
-        let text = text.to_ascii_uppercase();
-        let mut words = text.rsplit(|b| !b.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-        match (words.next(), words.next()) {
-            (Some(b"RELEASE"), before) => before != Some(b"NO"),
-            _ => self.completes_with(b"2", b"RELEASE"),
-        }
+    pub(super) fn ends_with_release(&self, class: &Class) -> bool {
+        let says_nothing = matches!(class.verb, Verb::Commit | Verb::Rollback)
+            && !class.multi
+            && !class.effects.any(Effects::NO_RELEASE);
+        class.effects.any(Effects::RELEASE) || says_nothing && self.completes_with(b"2", b"RELEASE")
     }
 
     /// The client's transaction is over, which no server tells.

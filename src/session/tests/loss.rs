@@ -288,7 +288,12 @@ fn the_end_of_a_read_only_transaction_is_never_unknown() {
 #[test]
 fn completion_type_closes_after_the_end_of_a_transaction_also_where_no_server_tells_it() {
     let releasing = [variable("completion_type", "RELEASE")];
-    for (sql, closes) in [("COMMIT", true), ("ROLLBACK", true), ("COMMIT NO RELEASE", false)] {
+    for (sql, closes) in [
+        ("COMMIT", true),
+        ("ROLLBACK /* NO RELEASE */", true),
+        ("COMMIT NO RELEASE", false),
+        ("COMMIT AND NO CHAIN NO RELEASE -- RELEASE", false),
+    ] {
         let mut rig = Rig::new();
         rig.ask(Primary, "SET completion_type = 2", &ok_with(1, AUTO, &releasing));
         rig.ask(Primary, "BEGIN", &ok(1, OPEN));

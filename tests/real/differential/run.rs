@@ -168,6 +168,18 @@ fn ask(client: &mut Client, sql: &str) -> Reply {
     reply
 }
 
+/// Whether a row of the process list, or a transaction of InnoDB's status, is in this state and has
+/// the text in its statement.
+fn shows(reply: &Reply, state: &str, text: &str) -> bool {
+    reply.packets.iter().any(|(_, packet)| {
+        let packet = String::from_utf8_lossy(packet);
+        // The last deadlock, long gone, stands above the transactions.
+        let now = packet.split_once("\nTRANSACTIONS\n").map_or(&*packet, |(_, now)| now);
+        let mut each = now.split("---TRANSACTION");
+        each.any(|one| one.contains(state) && one.contains(text))
+    })
+}
+
 impl Run<'_> {
     fn marker(&self, number: usize) -> String {
         format!("/*{}{:03}.{number:02}*/", self.side.mark, self.case.number)
@@ -262,21 +274,16 @@ impl Run<'_> {
     /// Waits until the statement with `text` in it sleeps, or waits for a row's lock, on one of
     /// the servers. That a server has logged it says only that it has been read.
     async fn come_to(&self, words: &[String], text: &str) {
-        let text = text.replace('\'', "''");
-        let found = match words {
-            [word] if word == "sleep" => {
-                format!("PROCESSLIST WHERE STATE = 'User sleep' AND INFO LIKE '%{text}%'")
-            }
-            [word] if word == "lock" => {
-                format!("INNODB_TRX WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '%{text}%'")
-            }
+        // Not INNODB_TRX: who looks there more than ten times a second sees what was there first.
+        let (asked, state) = match words {
+            [word] if word == "sleep" => ("SHOW FULL PROCESSLIST", "User sleep"),
+            [word] if word == "lock" => ("SHOW ENGINE INNODB STATUS", "LOCK WAIT"),
             _ => panic!("{}: await sleep> or await lock>", self.case.table),
         };
-        let asked = format!("SELECT 1 FROM information_schema.{found}");
         let mut roots: Vec<Client> = self.side.servers.iter().map(|port| root(*port)).collect();
-        wait::until(&asked, || {
-            // Without a row: the number of columns, one of them, and an end of each part.
-            let there = roots.iter_mut().any(|root| ask(root, &asked).packets.len() > 4);
+        wait::until(&format!("{state}: {text}"), || {
+            let is_there = |root| shows(&ask(root, asked), state, text);
+            let there = roots.iter_mut().any(is_there);
             async move { there.then_some(()) }
         })
         .await;
