@@ -336,6 +336,20 @@ fn a_primary_that_a_client_made_read_only_answers_for_itself() {
     assert_eq!(rig.ask(Primary, "DELETE FROM u", &refused), refused);
 }
 
+/// What it did before is committed already, and would be done twice.
+#[test]
+fn a_procedure_that_meets_a_read_only_primary_in_its_middle_is_not_called_again() {
+    let mut rig = Rig::new();
+    rig.client(&query("CALL p()"));
+    rig.dialed(Primary);
+    rig.sent(Primary);
+    let refused = err(1, 1290, "running with the --read-only option");
+    rig.server(Primary, &refused);
+    assert_eq!(rig.told(), refused);
+    rig.topology(|topology| topology.primary = Some(crate::topology::NodeId(1)));
+    assert!(rig.sent(Primary).is_empty());
+}
+
 #[test]
 fn another_1290_is_the_answer() {
     let mut rig = Rig::new();
