@@ -2,11 +2,13 @@
 //! told of, and follows its successor when it comes back.
 
 use mysql_async::prelude::Queryable as _;
+use pointsman::app::tasks;
 use pointsman::config::outcome::CommitOutcome;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{self, APP, KEEPER, ROOT};
 use pointsman::provider::server::Server;
 use pointsman::provider::{Flavour, Host};
+use tokio::sync::watch;
 
 use crate::daemon::reload;
 use crate::faults::{console, console_says};
@@ -450,6 +452,38 @@ async fn a_keeper_that_was_killed_in_the_middle_of_a_switchover_goes_on() {
             })
             .await;
         }
+    }
+}
+
+/// What replicas have received while they were asked is no more than the primary has by then.
+#[tokio::test]
+async fn a_keeper_that_starts_while_others_write_keeps_the_primary() {
+    for flavour in servers::flavours() {
+        let (cluster, mut proxy) = kept(flavour, "").await;
+        let primary = cluster.primary().expect("a primary");
+        primary.run(&["CREATE TABLE app.t (a INT)"]).await.expect("a table");
+        let (stop, stopped) = watch::channel(false);
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                let (options, stopped) = (primary.opts(ROOT), stopped.clone());
+                tasks::spawn("writer", async move {
+                    let mut conn = mysql_async::Conn::new(options).await.expect("a login");
+                    while !*stopped.borrow() {
+                        conn.query_drop("INSERT INTO app.t VALUES (1)").await.expect("a write");
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..3 {
+            proxy.crash_and_start().await;
+            wait_safe(&cluster, &proxy).await;
+        }
+        stop.send_replace(true);
+        for writer in writers {
+            writer.await.expect("nobody closes the primary");
+        }
+        assert!(!proxy.log().contains("is dead"), "{flavour:?}");
+        assert_eq!(writable(&cluster).await[0].name, primary.name);
     }
 }
 

@@ -9,14 +9,22 @@ use crate::failover::record::Record;
 use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing::{self, Check};
 use crate::failover::surgeon::Surgeon;
+use crate::failover::survey::PATIENCE;
 use crate::failover::verdict::{self, Return};
-use crate::topology::{Condition, Node, Topology};
+use crate::topology::{Condition, Node, NodeId, Topology};
 
 impl<S: Surgeon> Keeper<S> {
     /// The primary answers again, or for the first time: has it all that it had?
     pub(super) async fn receive(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
         self.look_at = self.surgeon.now() + THINK_AGAIN;
-        let reports = self.ask_all(settings, topology).await;
+        let mut reports = self.ask_all(settings, topology).await;
+        if is_behind(&reports, node.id) {
+            // It may have gone on while the others were asked.
+            let it_alone = |at: &Node| (at.id == node.id).then_some(PATIENCE);
+            let again = self.surgeon.survey(topology, &settings.monitor, &it_alone).await;
+            reports.retain(|report| report.node != node.id);
+            reports.extend(again);
+        }
         let Some(head) = told_by(&reports, node.id) else { return };
         if !head.sources.is_empty() && !self.record.closed {
             return self.yield_to(&reports, topology, node).await;
@@ -151,4 +159,11 @@ impl<S: Surgeon> Keeper<S> {
         tracing::warn!(group, from, to, "somebody else has switched over");
         self.settle_on(to).await;
     }
+}
+
+/// Whether a replica of this server has received what it had not when it was asked.
+fn is_behind(reports: &[Report], id: NodeId) -> bool {
+    let Some(head) = told_by(reports, id) else { return false };
+    let mut others = reports.iter().filter_map(Report::told);
+    others.any(|told| told.follows(head) && !head.executed.contains(&told.received))
 }
