@@ -348,7 +348,7 @@ impl<S: Surgeon> Keeper<S> {
             return self.yield_to(&reports, topology, node).await;
         }
         if head.is_read_only() {
-            let uptime = head.counter(&["uptime"]).map(Duration::from_secs);
+            let uptime = head.uptime();
             // One that was started anew must not write before it is asked to.
             if self.record.closed || uptime.is_some_and(|uptime| uptime <= self.since_well()) {
                 return self.reopen(&node.name).await;

@@ -104,16 +104,26 @@ impl Told {
     /// clock, so that one may be over at once.
     #[must_use]
     pub fn may_have_started_within(&self, time: Duration) -> bool {
-        let uptime = self.counter(&["uptime"]).map(Duration::from_secs);
-        uptime.is_some_and(|uptime| uptime < time.saturating_add(Duration::from_secs(1)))
+        self.may_have_started_since(time.saturating_add(Duration::from_secs(1)))
     }
 
     /// As [`Self::may_have_started_within`], of one whose seconds began after it was known to run:
     /// it says yes without need only where it was started less than a second before that.
     #[must_use]
     pub fn may_have_started_since(&self, time: Duration) -> bool {
-        let uptime = self.counter(&["uptime"]).map(Duration::from_secs);
-        uptime.is_some_and(|uptime| uptime < time)
+        self.uptime().is_some_and(|uptime| uptime < time)
+    }
+
+    /// How long it has been up, in whole seconds; `None` where it does not tell.
+    #[must_use]
+    pub fn uptime(&self) -> Option<Duration> {
+        self.counter(&["uptime"]).map(Duration::from_secs)
+    }
+
+    /// Whether it has received from this server what that had not executed when it was asked.
+    #[must_use]
+    pub fn is_ahead_of(&self, source: &Self) -> bool {
+        self.follows(source) && !source.executed.contains(&self.received)
     }
 
     /// Whether it may have deleted within this time what it had acknowledged and not applied:

@@ -58,7 +58,7 @@ pub fn returned(
                 let follows = told.follows(primary);
                 // One that was just started may not have reached its source yet.
                 let may_follow = follows || told.sources.iter().any(|at| at.server_id == 0);
-                if follows && !primary.executed.contains(&told.received) {
+                if told.is_ahead_of(primary) {
                     behind.push(name.to_string());
                 } else if forgets && may_follow && told.may_have_forgotten_within(since_well) {
                     unsure = Some(format!(

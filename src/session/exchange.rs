@@ -521,10 +521,10 @@ impl Session {
             }
             Held::Primary if retry::primary_is_read_only(code, message) => {
                 // A procedure may have committed something before what was refused.
-                let did_nothing = !pending.class.effects.any(Effects::OPAQUE);
+                let may_have_written = pending.class.effects.any(Effects::OPAQUE);
                 // A primary that is known to be read-only is so by a client's wish.
                 let node_is = world.topology.primary_node().filter(|at| at.id == node);
-                if !did_nothing || self.bound() || node_is.is_some_and(|at| at.read_only) {
+                if may_have_written || self.bound() || node_is.is_some_and(|at| at.read_only) {
                     return false;
                 }
                 let Some(pending) = self.pending.as_mut() else { return false };

@@ -165,5 +165,5 @@ impl<S: Surgeon> Keeper<S> {
 fn is_behind(reports: &[Report], id: NodeId) -> bool {
     let Some(head) = told_by(reports, id) else { return false };
     let mut others = reports.iter().filter_map(Report::told);
-    others.any(|told| told.follows(head) && !head.executed.contains(&told.received))
+    others.any(|told| told.is_ahead_of(head))
 }
