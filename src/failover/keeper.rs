@@ -348,16 +348,15 @@ impl<S: Surgeon> Keeper<S> {
             return self.yield_to(&reports, topology, node).await;
         }
         if head.is_read_only() {
-            let uptime = head.uptime();
             // One that was started anew must not write before it is asked to.
-            if self.record.closed || uptime.is_some_and(|uptime| uptime <= self.since_well()) {
+            if self.record.closed || head.may_have_started_within(self.since_well()) {
                 return self.reopen(&node.name).await;
             }
             return self.say(format!("{} has been made read-only", node.name));
         }
         // Between two probes, which would have told it: what it says now is no change of what it
         // said before, but the settings of another life.
-        if self.vouched.is_none_or(|at| head.may_have_started_since(self.surgeon.now() - at)) {
+        if self.vouched.is_none_or(|at| head.may_have_started_within(self.surgeon.now() - at)) {
             (self.vouched, self.look_at) = (None, self.surgeon.now());
             return self.say(format!("{} may have been started anew", node.name));
         }

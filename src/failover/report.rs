@@ -104,14 +104,7 @@ impl Told {
     /// clock, so that one may be over at once.
     #[must_use]
     pub fn may_have_started_within(&self, time: Duration) -> bool {
-        self.may_have_started_since(time.saturating_add(Duration::from_secs(1)))
-    }
-
-    /// As [`Self::may_have_started_within`], of one whose seconds began after it was known to run:
-    /// it says yes without need only where it was started less than a second before that.
-    #[must_use]
-    pub fn may_have_started_since(&self, time: Duration) -> bool {
-        self.uptime().is_some_and(|uptime| uptime < time)
+        self.uptime().is_some_and(|uptime| uptime < time.saturating_add(Duration::from_secs(1)))
     }
 
     /// How long it has been up, in whole seconds; `None` where it does not tell.
@@ -227,5 +220,13 @@ mod tests {
         assert_eq!(told.received_from_others(), received, "whose it is was not told");
         told.variables.insert(SERVER_UUID.to_owned(), own.to_owned());
         assert_eq!(told.received_from_others(), set(&format!("{source}:1-9")));
+    }
+
+    #[test]
+    fn a_server_that_says_one_second_may_have_been_started_just_now() {
+        let mut told = fixture::told(Flavour::MariaDb);
+        told.counters.insert("uptime".to_owned(), "1".to_owned());
+        assert!(told.may_have_started_within(Duration::from_millis(10)));
+        assert!(!told.may_have_started_within(Duration::ZERO));
     }
 }

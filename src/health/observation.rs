@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::topology::ServerFacts;
 use crate::topology::gtid::GtidSet;
@@ -26,8 +26,7 @@ pub struct Seen {
     /// Tells servers apart under whatever address they were reached: the UUID on MySQL, server
     /// id with host name and port on MariaDB.
     pub identity: Arc<str>,
-    /// It was started at this time or before, by less than a second; `None` where that is not
-    /// known.
+    /// When it was started at the latest, by [`latest_start`]; `None` where that is not known.
     pub started: Option<Instant>,
     /// `read_only` or `super_read_only`.
     pub read_only: bool,
@@ -114,6 +113,14 @@ pub enum FailureKind {
     Puzzling,
 }
 
+/// When a server was started at the latest that says at this moment that it has been up for so
+/// long, in whole seconds: the seconds of its clock, less the second in which it was started. So it
+/// was started up to two seconds before, and never later.
+#[must_use]
+pub fn latest_start(told_at: Instant, uptime: Duration) -> Option<Instant> {
+    told_at.checked_sub(uptime)?.checked_add(Duration::from_secs(1))
+}
+
 impl Failure {
     /// A failure with its words.
     #[must_use]
@@ -181,4 +188,25 @@ impl fmt::Display for Failure {
 /// `host:port`, with brackets around a v6 address.
 fn address(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_was_not_started_later_than_at_the_latest() {
+        let base = Instant::now();
+        let tenths = |count: u64| Duration::from_millis(100 * count);
+        for started in 0..20 {
+            for told_at in started..60 {
+                // As a server reckons: whole seconds of its clock, and of the note of its start.
+                let uptime = tenths(told_at).as_secs() - tenths(started).as_secs();
+                let latest = latest_start(base + tenths(told_at), Duration::from_secs(uptime));
+                let latest = latest.expect("a time") - base;
+                assert!(latest >= tenths(started), "{started} {told_at}");
+                assert!(latest < tenths(started + 20), "{started} {told_at}");
+            }
+        }
+    }
 }

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use crate::config::Monitor;
 use crate::health::connect::{Connection, open};
 use crate::health::facts::Greeted;
-use crate::health::observation::{Attached, Failure, FailureKind, Seen, Source};
+use crate::health::observation::{Attached, Failure, FailureKind, Seen, Source, latest_start};
 use crate::health::probe::{Ask, Probe};
 use crate::protocol::answer::Row;
 use crate::tls::trust::Trust;
@@ -82,7 +82,7 @@ pub struct MysqlProbe {
 #[derive(Debug)]
 struct Link {
     conn: Connection,
-    /// When the server was started, or up to a second later: another life has another link.
+    /// When the server was started at the latest: another life has another link.
     started: Option<Instant>,
     /// By which the server was believed.
     trust: Arc<Trust>,
@@ -103,7 +103,7 @@ impl MysqlProbe {
         let uptime = conn.ask("SHOW GLOBAL STATUS LIKE 'Uptime'").await?;
         let uptime = uptime.first().and_then(|row| row.text(1)?.parse().ok());
         let started =
-            uptime.and_then(|uptime| Instant::now().checked_sub(Duration::from_secs(uptime)));
+            uptime.and_then(|uptime| latest_start(Instant::now(), Duration::from_secs(uptime)));
         Ok(Link { conn, started, trust })
     }
 }

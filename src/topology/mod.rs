@@ -15,9 +15,9 @@ pub mod diff;
 pub(crate) mod fixture;
 pub mod gtid;
 
-/// How far apart two answers may lie from which one time of a start was reckoned: each counts whole
-/// seconds, and so does the server's note of its start.
-const STARTED_TO_THE: Duration = Duration::from_secs(2);
+/// How much later than at the latest a server may seem to have been started: what it says of that
+/// is right to the second.
+const STARTED_TO_THE: Duration = Duration::from_secs(1);
 
 /// The state of one group at one moment. Immutable; replaced as a whole.
 #[derive(Debug, Clone)]
@@ -64,7 +64,8 @@ pub struct Node {
     /// Whether a session that begins there finds the settings that it would find on the primary,
     /// as far as they show in results. Always true on the primary.
     pub alike: bool,
-    /// When it was started, or up to a second later; `None` where that is not known.
+    /// When it was started at the latest, and less than two seconds before that at the earliest;
+    /// `None` where that is not known.
     pub started: Option<Instant>,
     /// Whether `read_only` (or `super_read_only`) was set at the last observation.
     pub read_only: bool,

@@ -8,7 +8,7 @@ use pointsman::config::RoleHint;
 use pointsman::health::assemble::{Appointment, Input, Member, Overrides, assemble, note_position};
 use pointsman::health::cell::{Publisher, TopologyCell, cell};
 use pointsman::health::judge::{Hysteresis, Judgement};
-use pointsman::health::observation::{Failure, FailureKind, Observation, Seen};
+use pointsman::health::observation::{self, Failure, FailureKind, Observation, Seen};
 use pointsman::health::trail::Trail;
 use pointsman::health::{Command, Health as Handle};
 use pointsman::topology::{Condition, Topology};
@@ -134,8 +134,8 @@ impl World {
             return;
         }
         let there = self.reaches(self.proxy_at(), node);
-        // As exact as a server's whole seconds are.
-        let started = Some(self.instant(self.servers[node].started + ms(700)));
+        let said = Duration::from_secs(self.servers[node].uptime(self.now));
+        let started = observation::latest_start(self.instant(self.now), said);
         let server = &mut self.servers[node];
         let facts = server.facts();
         let result = match server.life {

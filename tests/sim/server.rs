@@ -86,6 +86,8 @@ pub(crate) struct Server {
     /// How often it was started.
     pub(crate) incarnation: u32,
     pub(crate) started: Duration,
+    /// When its last life ended.
+    pub(crate) died: Duration,
     pub(crate) binlog: Vec<Txn>,
     /// What is in it.
     pub(crate) logged: Gtids,
@@ -132,6 +134,7 @@ impl Server {
             life: Life::Running,
             incarnation: 0,
             started: Duration::ZERO,
+            died: Duration::ZERO,
             binlog: Vec::new(),
             logged: Gtids::default(),
             writes: BTreeSet::new(),
@@ -327,10 +330,20 @@ impl Server {
         }]
     }
 
+    /// Its uptime: the seconds of its clock, less the second in which it was started.
+    pub(crate) fn uptime(&self, now: Duration) -> u64 {
+        now.as_secs().saturating_sub(self.started.as_secs())
+    }
+
+    /// When it seems to have been started, by what it says now.
+    pub(crate) fn said_start(&self, now: Duration) -> Duration {
+        now.saturating_sub(Duration::from_secs(self.uptime(now)))
+    }
+
     /// What a keeper is told; `acknowledging` is how many replicas do.
     pub(crate) fn told(&self, now: Duration, acknowledging: usize) -> Told {
         let (executed, applied, received) = self.positions();
-        let uptime = now.saturating_sub(self.started).as_secs();
+        let uptime = self.uptime(now);
         let clients = match self.flavour {
             Flavour::MariaDb => "rpl_semi_sync_master_clients",
             Flavour::MySql => "rpl_semi_sync_source_clients",

@@ -565,8 +565,10 @@ impl World {
                 self.after(ms(1), Event::Answer { write, reply: Reply::Lost });
             }
         }
+        let now = self.now;
         let server = &mut self.servers[index];
         server.life = Life::Dead;
+        server.died = now;
         server.applying = false;
         if let Some(first) = first
             && self.shape.forgets_unacknowledged
@@ -604,10 +606,12 @@ impl World {
 
     pub(crate) fn start(&mut self, index: usize) {
         let now = self.now;
+        // It takes connections a while after it has noted when it was started.
+        let ready_after = Duration::from_millis(self.random.between(50, 1500));
         let server = &mut self.servers[index];
         server.life = Life::Running;
         server.incarnation += 1;
-        server.started = now;
+        server.started = now.saturating_sub(ready_after).max(server.died);
         server.variables = server.option_file.clone();
         let skip = server.skip_start;
         let flavour = server.flavour;
