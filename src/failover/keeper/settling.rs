@@ -1,6 +1,8 @@
 //! Who takes the writes where no change is under way: the first primary that is found, one that
 //! answers again, one that somebody else has put in its place.
 
+use std::time::Duration;
+
 use super::{Keeper, Settings, THINK_AGAIN};
 use crate::config::failover::MaxLoss;
 use crate::failover::order::{Order, What};
@@ -12,6 +14,11 @@ use crate::failover::surgeon::Surgeon;
 use crate::failover::survey::PATIENCE;
 use crate::failover::verdict::{self, Return};
 use crate::topology::{Condition, Node, NodeId, Topology};
+
+/// How long ago the first primary was started at the latest. Its uptime, which is right to the
+/// second, says from then on that it was started before it was found; who may have been started
+/// since would be asked what that has cost, which nobody knows of the first one.
+const STARTED_BEFORE: Duration = Duration::from_secs(2);
 
 impl<S: Surgeon> Keeper<S> {
     /// The primary answers again, or for the first time: has it all that it had?
@@ -122,6 +129,10 @@ impl<S: Surgeon> Keeper<S> {
             return;
         }
         let (group, server) = (&*topology.group, &*node.name);
+        let known = self.surgeon.now().into_std().checked_sub(STARTED_BEFORE);
+        if node.started.is_some_and(|started| known.is_none_or(|known| started > known)) {
+            return self.say(format!("waiting for a primary: {server} was started just now"));
+        }
         tracing::info!(group, server, "keeps the group from now on");
         self.settle_on(server).await;
     }
