@@ -73,7 +73,7 @@ impl World {
         self.ledger.next += 1;
         let write = self.ledger.next;
         // One that is there was asked when its server was started.
-        let started = self.instant(self.servers[server].said_start(self.now));
+        let started = self.said_start(server);
         let established = !self.random.permille(200)
             && self.reaches(self.proxy_at(), server)
             && !self.health.is_outlived(server, started);
@@ -121,7 +121,7 @@ impl World {
         // A session whose connection has come about looks again where it is to write.
         // It asks the server when it was started, too.
         let known = self.health.takes_writes() == Some(flight.server)
-            && !self.health.is_outlived(flight.server, self.instant(server.said_start(self.now)));
+            && !self.health.is_outlived(flight.server, self.said_start(flight.server));
         if !flight.established && !known {
             return self.answer(write, Reply::Refused);
         }

@@ -102,6 +102,11 @@ impl World {
         self.base + at
     }
 
+    /// When a server seems to have been started, by what it says now.
+    pub(crate) fn said_start(&self, server: usize) -> Instant {
+        self.instant(self.now) - Duration::from_secs(self.servers[server].uptime(self.now))
+    }
+
     pub(crate) fn on_probe(&mut self, node: usize, proxy: u32) {
         if proxy != self.proxy {
             return;

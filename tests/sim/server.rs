@@ -85,6 +85,7 @@ pub(crate) struct Server {
     pub(crate) life: Life,
     /// How often it was started.
     pub(crate) incarnation: u32,
+    /// When it was started, by a clock that shows [`OLD`] in the beginning.
     pub(crate) started: Duration,
     /// When its last life ended.
     pub(crate) died: Duration,
@@ -111,6 +112,9 @@ pub(crate) struct Server {
     pub(crate) applying: bool,
     facts: Option<Arc<ServerFacts>>,
 }
+
+/// How long all servers have been up when a simulation begins.
+pub(crate) const OLD: Duration = Duration::from_mins(1);
 
 /// For ever, as both families take it.
 const FOR_EVER: &str = "4294967295";
@@ -332,12 +336,7 @@ impl Server {
 
     /// Its uptime: the seconds of its clock, less the second in which it was started.
     pub(crate) fn uptime(&self, now: Duration) -> u64 {
-        now.as_secs().saturating_sub(self.started.as_secs())
-    }
-
-    /// When it seems to have been started, by what it says now.
-    pub(crate) fn said_start(&self, now: Duration) -> Duration {
-        now.saturating_sub(Duration::from_secs(self.uptime(now)))
+        (OLD + now).as_secs().saturating_sub(self.started.as_secs())
     }
 
     /// What a keeper is told; `acknowledging` is how many replicas do.

@@ -10,7 +10,7 @@ use crate::clients::{Ledger, Reply};
 use crate::gtids::Gtids;
 use crate::health::Health;
 use crate::random::Random;
-use crate::server::{Applier, Following, Life, Receiver, Server, Txn, Waiter, Waiting};
+use crate::server::{Applier, Following, Life, OLD, Receiver, Server, Txn, Waiter, Waiting};
 use crate::surgeon::Tasks;
 
 /// What happens at some time.
@@ -162,7 +162,7 @@ impl World {
             (0..shape.servers).map(|index| Server::new(index, shape.flavour)).collect();
         let health = Health::new(&servers);
         Self {
-            base: Instant::now(),
+            base: Instant::now() + OLD,
             now: Duration::ZERO,
             random: Random::new(seed),
             queue: BTreeMap::new(),
@@ -611,7 +611,7 @@ impl World {
         let server = &mut self.servers[index];
         server.life = Life::Running;
         server.incarnation += 1;
-        server.started = now.saturating_sub(ready_after).max(server.died);
+        server.started = OLD + now.saturating_sub(ready_after).max(server.died);
         server.variables = server.option_file.clone();
         let skip = server.skip_start;
         let flavour = server.flavour;
