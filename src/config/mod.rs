@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::cluster::Cluster;
 use crate::config::failover::Failover;
 use crate::config::outcome::CommitOutcome;
 use crate::config::tls::{ClientTls, ServerTls};
@@ -15,6 +16,7 @@ use crate::config::units::Secret;
 use crate::topology::Promotion;
 
 pub mod address;
+pub mod cluster;
 pub mod failover;
 pub mod outcome;
 pub mod raw;
@@ -55,6 +57,8 @@ pub struct Boot {
     pub admin_password: Option<Secret>,
     /// How long running work may take after SIGTERM before its connection is closed.
     pub drain_timeout: Duration,
+    /// The store that is shared with other pointsman; `None` for one that is alone.
+    pub cluster: Option<Cluster>,
 }
 
 /// A TCP address or a unix socket.

@@ -32,6 +32,8 @@ pub struct File {
     pub log_format: Option<Scalar>,
     /// Log filter.
     pub log_filter: Option<Scalar>,
+    /// What is shared with other pointsman.
+    pub cluster: Option<Cluster>,
     /// How servers are observed.
     #[serde(default)]
     pub monitor: Monitor,
@@ -61,6 +63,32 @@ pub struct Monitor {
     pub fall: Option<Scalar>,
     /// Successes until up.
     pub rise: Option<Scalar>,
+}
+
+/// `[cluster]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// Members of etcd.
+    pub etcd: Option<OneOrMany>,
+    /// What keys begin with.
+    pub name: Option<Scalar>,
+    /// Who this one is.
+    pub id: Option<Scalar>,
+    /// How long it outlives its last sign of life.
+    pub lease: Option<Scalar>,
+    /// Account at etcd.
+    pub user: Option<Scalar>,
+    /// Its password.
+    pub password: Option<Hidden>,
+    /// File that holds its password.
+    pub password_file: Option<Scalar>,
+    /// Authorities of etcd's certificates.
+    pub tls_ca: Option<Scalar>,
+    /// Certificate towards etcd.
+    pub tls_certificate: Option<Scalar>,
+    /// Its key.
+    pub tls_key: Option<Scalar>,
 }
 
 /// `[groups.NAME]`.

@@ -17,6 +17,7 @@ use crate::config::{
     address,
 };
 
+mod cluster;
 mod failover;
 mod links;
 mod monitor;
@@ -96,6 +97,7 @@ pub fn resolve(
         groups.push(Arc::new(reader.group(name, group, mine)));
     }
     reader.distinct_listeners(&boot, &groups);
+    reader.shared_groups(boot.cluster.as_ref(), &groups);
     if reader.refusals.is_empty() {
         Ok(Config { boot, monitor, groups })
     } else {
@@ -143,6 +145,7 @@ impl Reader<'_> {
                 Duration::ZERO..=DAY,
                 30 * SECOND,
             ),
+            cluster: file.cluster.as_ref().map(|cluster| self.cluster(cluster)),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::PathBuf;
 
+use crate::config::cluster::Cluster;
 use crate::config::failover::Failover;
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Boot, Config, Consistency, Group, LogFormat, Monitor, RoleHint};
@@ -26,6 +27,7 @@ impl Config {
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {
         let mut entries = boot(&self.boot);
+        entries.extend(self.boot.cluster.iter().flat_map(cluster));
         entries.extend(monitor(&self.monitor));
         for one in &self.groups {
             entries.extend(group(one));
@@ -52,6 +54,10 @@ impl Config {
         if self.boot.admin_password != next.boot.admin_password {
             keys.insert("admin_password".to_owned());
         }
+        let secret = |config: &Self| config.boot.cluster.as_ref()?.account.clone();
+        if secret(self).is_some() && secret(next).is_some() && secret(self) != secret(next) {
+            keys.insert("cluster.password".to_owned());
+        }
         keys.into_iter().collect()
     }
 }
@@ -76,6 +82,26 @@ fn boot(boot: &Boot) -> Vec<Entry> {
     ]
     .into_iter()
     .map(|(key, value)| Entry { key: key.to_owned(), value, reloadable: false })
+    .collect()
+}
+
+fn cluster(cluster: &Cluster) -> Vec<Entry> {
+    let none = || "(none)".to_owned();
+    let (account, tls) = (cluster.account.as_ref(), cluster.tls.as_ref());
+    let identity = tls.and_then(|tls| tls.identity.clone()).unzip();
+    [
+        ("etcd", joined(&cluster.etcd)),
+        ("name", cluster.name.clone()),
+        ("id", cluster.id.clone().unwrap_or_else(|| "(host and listener)".to_owned())),
+        ("lease", show_duration(cluster.lease)),
+        ("user", account.map_or_else(none, |account| account.user.clone())),
+        ("password", account.map_or_else(none, |_| MASKED.to_owned())),
+        ("tls_ca", path(&tls.map(|tls| tls.ca.clone()), "(none)")),
+        ("tls_certificate", path(&identity.0, "(none)")),
+        ("tls_key", path(&identity.1, "(none)")),
+    ]
+    .into_iter()
+    .map(|(key, value)| Entry { key: format!("cluster.{key}"), value, reloadable: false })
     .collect()
 }
 

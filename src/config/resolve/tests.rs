@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::cluster::Cluster;
 
 const MINIMAL: &str = include_str!("../../../config/minimal.toml");
 const EXAMPLE: &str = include_str!("../../../config/example.toml");
@@ -81,11 +82,13 @@ fn the_example_mentions_every_key() {
 fn what_the_example_comments_out_is_valid_too() {
     let keys = ["admin_password", "workers", "proxy_protocol_from", "[[", "address", "name"];
     let more = ["weight", "role", "groups", "password = \"secret\""];
+    let cluster = ["[cluster]", "etcd = ", "id = ", "lease = ", "user = "];
     let text: Vec<&str> = EXAMPLE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
             Some(rest) if rest.starts_with("admin_password_file") => line,
             Some(rest) if keys.iter().chain(&more).any(|key| rest.starts_with(key)) => rest,
+            Some(rest) if cluster.iter().any(|key| rest.starts_with(key)) => rest,
             Some(_) | None => line,
         })
         .filter(|line| !line.starts_with("seeds"))
@@ -95,6 +98,9 @@ fn what_the_example_comments_out_is_valid_too() {
     assert_eq!(config.groups[0].servers[0].weight, DEFAULT_WEIGHT);
     assert_eq!(config.groups[0].users[0].name, "app");
     assert!(config.boot.admin_password.is_some());
+    let cluster = config.boot.cluster.as_ref().expect("a cluster");
+    assert_eq!((cluster.etcd.len(), cluster.id.as_deref()), (3, Some("pm1")));
+    assert_eq!((&*cluster.name, cluster.lease), (Cluster::NAME, Cluster::LEASE));
 }
 
 #[test]
@@ -108,6 +114,16 @@ fn a_wrong_value_is_refused_with_key_value_and_what_is_allowed() {
         ("", "admin_user = \"\"", "admin_user = \"\"", "not empty"),
         ("", "admin_password = \"\"", "admin_password = \"\"", "generated"),
         ("", "admin_password = 5", "admin_password = (hidden)", "quotes"),
+        ("", "cluster = {}", "cluster.etcd = nothing", "http://host:port"),
+        ("", "cluster = { etcd = \"db1\" }", "cluster.etcd = \"db1\"", "http://host:port"),
+        ("", "cluster = { etcd = \"http:///x\" }", "\"http:///x\"", "http://host:port"),
+        ("", "cluster = { etcd = \"https://e:2379\" }", "cluster.tls_ca = nothing", "authority"),
+        ("", "cluster = { etcd = \"http://e:1\", tls_ca = \"/c\" }", "http://e:1", "https"),
+        ("", "cluster = { etcd = \"http://e:1\", lease = \"2500ms\" }", "2500ms", "whole"),
+        ("", "cluster = { etcd = \"http://e:1\", lease = \"1s\" }", "\"1s\"", "from 2s"),
+        ("", "cluster = { etcd = \"http://e:1\", name = \"a/b\" }", "\"a/b\"", "letters"),
+        ("", "cluster = { etcd = \"http://e:1\", user = \"u\" }", "cluster.user", "password"),
+        ("", "cluster = { etcd = \"http://e:1\", password = \"x\" }", "(hidden)", "cluster.user"),
         ("[monitor]", "interval = \"1ms\"", "monitor.interval = \"1ms\"", "from 50ms to 1m"),
         ("[monitor]", "interval = 500", "monitor.interval = 500", "unit"),
         ("[monitor]", "fall = -1", "monitor.fall = -1", "from 1 to 100"),
@@ -252,6 +268,26 @@ fn what_a_reload_cannot_apply_is_named() {
         check(&minimal_with("", &format!("admin_password = \"{password}\""))).expect("valid")
     };
     assert_eq!(secret("one").needs_restart(&secret("two")), ["admin_password"]);
+}
+
+#[test]
+fn groups_that_several_keep_need_an_account_that_all_know() {
+    let cluster = "[cluster]\netcd = [\"http://10.0.0.1:2379\", \"http://10.0.0.2:2379\"]\n\
+                   user = \"pm\"\npassword = \"hunter2\"\n";
+    let kept = "[groups.main.failover]\nmode = \"auto\"\n";
+    let account = "replication_user = \"repl\"\nreplication_password = \"hunter2\"\n";
+    let refused = check(&format!("{MINIMAL}\n{cluster}{kept}")).expect_err("no account");
+    assert!(refused.to_string().contains("failover.replication_user = nothing"), "{refused}");
+    let config = check(&format!("{MINIMAL}\n{cluster}{kept}{account}")).expect("valid");
+    let found = config.boot.cluster.as_ref().expect("a cluster");
+    assert_eq!((found.etcd.len(), found.lease), (2, Duration::from_secs(3)));
+    assert!(!format!("{:?}", config.entries()).contains("hunter2"));
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let other = format!("{MINIMAL}\n{cluster}{kept}{account}").replacen("hunter2", "other", 1);
+    let other = check(&other).expect("valid");
+    assert_eq!(config.needs_restart(&other), ["cluster.password"]);
+    let alone = check(MINIMAL).expect("valid");
+    assert!(alone.needs_restart(&other).contains(&"cluster.etcd".to_owned()));
 }
 
 /// A value of any type in place of the one that stands behind a key.

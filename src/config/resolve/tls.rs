@@ -72,7 +72,7 @@ impl Reader<'_> {
     }
 
     /// The path of a file, which must not depend on where the process was started.
-    fn file(&mut self, key: &str, value: Option<&Scalar>) -> Option<PathBuf> {
+    pub(super) fn file(&mut self, key: &str, value: Option<&Scalar>) -> Option<PathBuf> {
         let path = PathBuf::from(self.text(key, Some(value?), "/"));
         if !path.is_absolute() {
             self.refuse(key, format!("{:?}", path.display()), "an absolute path");
@@ -81,7 +81,7 @@ impl Reader<'_> {
     }
 
     /// A certificate is of no use without its key, nor the other way round.
-    fn both(
+    pub(super) fn both(
         &mut self,
         certificate_key: &str,
         key_key: &str,
