@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod cluster;
 pub mod compression;
 pub mod config;
 pub mod control;

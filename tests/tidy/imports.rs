@@ -42,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "health::observation",
         ],
     ),
+    ("cluster", &["config"]),
     ("reactor", &[]),
     ("tls", &["config"]),
     ("compression", &[]),
@@ -63,6 +64,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "metrics",
             "control",
             "digests",
+            "cluster::lease",
         ],
     ),
     (
@@ -72,7 +74,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "failover", "secrets",
         ],
     ),
-    ("failover", &["topology", "config", "health", "protocol", "metrics", "tls", "secrets"]),
+    (
+        "failover",
+        &["topology", "config", "health", "protocol", "metrics", "tls", "secrets", "cluster"],
+    ),
     ("provider", &["config"]),
     ("demo", &["provider", "config::outcome"]),
     (

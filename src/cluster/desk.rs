@@ -1,0 +1,202 @@
+//! Where the keeper of one group meets what the cluster agrees on.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::cluster::lease::Lease;
+
+/// What is known of one group as long as this pointsman has a lease.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// Which of this pointsman's leases it is; from 1.
+    pub term: u64,
+    /// The revision of the store at which all this held.
+    pub revision: i64,
+    /// Who acts for the group, if anybody does.
+    pub leader: Option<Leader>,
+    /// What was written down last.
+    pub record: Written,
+    /// Every pointsman that lives and serves the group, this one too.
+    pub members: Vec<Member>,
+}
+
+/// Who acts for a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// Its name.
+    pub id: String,
+    /// Which leadership it is: each has another number.
+    pub number: i64,
+    /// It is this pointsman.
+    pub is_own: bool,
+}
+
+/// What the one who acts has written down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The text; empty where nothing was written yet.
+    pub text: String,
+    /// The revision that has written it; 0 for none.
+    pub revision: i64,
+}
+
+/// One pointsman, and what it says of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub id: String,
+    /// It is this pointsman.
+    pub is_own: bool,
+    /// What it says of the group; `None` before its keeper has looked by its present lease.
+    pub said: Option<Said>,
+}
+
+/// What a pointsman says of one group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// The revision of the record by which it sends statements, or none any more.
+    pub seen: i64,
+    /// The epoch of that record.
+    pub epoch: u64,
+    /// The step of an operation that was under way in it; empty for none.
+    pub step: String,
+    /// Whether the primary answers it.
+    pub reaches: bool,
+    /// How many of its sessions have begun what is not over, where somebody waits for that.
+    pub unfinished: Option<usize>,
+}
+
+/// All that a pointsman says, as its key has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sayings {
+    pub(super) groups: BTreeMap<String, Option<Said>>,
+}
+
+/// Why nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Somebody else acts for the group, or has written.
+    #[error("another pointsman acts for the group")]
+    Fenced,
+    /// It may have been written or not.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+/// A keeper's wish to write.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) group: Arc<str>,
+    /// The leadership by which it is written.
+    pub(super) number: i64,
+    /// What it follows.
+    pub(super) after: i64,
+    pub(super) text: String,
+    pub(super) reply: oneshot::Sender<Result<i64, WriteError>>,
+}
+
+/// What one group's keeper and the task that speaks to the store share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) group: Arc<str>,
+    pub(super) lease: Arc<Lease>,
+    /// The term in which the keeper works: it has seen to that nobody is sent anything by what
+    /// was known before.
+    pub(super) obeyed: AtomicU64,
+    /// What the keeper says; `None` while the group is not kept.
+    pub(super) said: Mutex<Option<Said>>,
+    pub(super) views: watch::Sender<Option<Arc<View>>>,
+    /// Rung when something was said.
+    pub(super) bell: Arc<Notify>,
+}
+
+/// Where a keeper meets the others.
+#[derive(Debug)]
+pub struct Desk {
+    shared: Arc<Shared>,
+    views: watch::Receiver<Option<Arc<View>>>,
+    wishes: mpsc::Sender<Wish>,
+}
+
+// === impls ===
+
+impl Desk {
+    pub(super) fn new(shared: Arc<Shared>, wishes: mpsc::Sender<Wish>) -> Self {
+        let views = shared.views.subscribe();
+        Self { shared, views, wishes }
+    }
+
+    /// What is known now; `None` without a lease.
+    #[must_use]
+    pub fn view(&self) -> Option<Arc<View>> {
+        self.views.borrow().clone()
+    }
+
+    /// Waits until more is known, or nothing any more. Nothing is lost when the wait is given up.
+    pub async fn changed(&mut self) {
+        if self.views.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Until when statements may be sent to the primary.
+    #[must_use]
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.shared.lease
+    }
+
+    /// Says what this pointsman does; `None` when the group is not kept. `term` is that of the
+    /// view by which it does so from now on.
+    pub fn say(&self, term: u64, said: Option<Said>) {
+        let before = self.shared.obeyed.swap(term, Ordering::AcqRel);
+        let mut place = self.shared.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if *place != said || before != term {
+            *place = said;
+            self.shared.bell.notify_one();
+        }
+    }
+
+    /// Writes down what is about to be, by this leadership, in the place of the record of this
+    /// revision; answers the new one.
+    ///
+    /// # Errors
+    /// When another pointsman acts for the group, or nobody can tell.
+    pub async fn write(&self, number: i64, after: i64, text: String) -> Result<i64, WriteError> {
+        let gone = || WriteError::Unknown("the store is not spoken to any more".to_owned());
+        let (reply, answer) = oneshot::channel();
+        let wish = Wish { group: self.shared.group.clone(), number, after, text, reply };
+        self.wishes.send(wish).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+impl View {
+    /// Those others who have not said yet that they have seen the record of this revision, or a
+    /// later one. Whoever is not a member any more sends nothing to anybody.
+    #[must_use]
+    pub fn unaware(&self, revision: i64) -> Vec<&str> {
+        let others = self.members.iter().filter(|member| !member.is_own);
+        let seen = |member: &Member| member.said.as_ref().is_some_and(|said| said.seen >= revision);
+        others.filter(|member| !seen(member)).map(|member| &*member.id).collect()
+    }
+
+    /// Another pointsman that the primary answers, if there is one.
+    #[must_use]
+    pub fn reaching(&self) -> Option<&str> {
+        let others = self.members.iter().filter(|member| !member.is_own);
+        let mut reaching = others.filter(|at| at.said.as_ref().is_some_and(|said| said.reaches));
+        reaching.next().map(|member| &*member.id)
+    }
+
+    /// How many sessions of others have begun what is not over; `None` where one of them does not
+    /// tell.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<usize> {
+        let others = self.members.iter().filter(|member| !member.is_own);
+        others.map(|member| member.said.as_ref()?.unfinished).sum()
+    }
+}
