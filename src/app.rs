@@ -12,12 +12,16 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::accounts::AccountBook;
 use crate::admin::commands::Console;
 use crate::admin::listen::Door;
 use crate::admin::{self, http, password};
 use crate::cli;
+use crate::cluster::agent::Agent;
+use crate::cluster::desk::Desk;
+use crate::cluster::etcd::Etcd;
 use crate::config::failover::FailoverMode;
 use crate::config::tls::{ServerTlsMode, TlsMode};
 use crate::config::{Config, Group};
@@ -44,6 +48,8 @@ pub mod tasks;
 const PIN_WORDS: [&str; Pin::ALL.len()] = pin_words();
 /// Commands that may wait for a keeper.
 const KEEPER_COMMANDS: usize = 4;
+/// How long others may take to be told that this pointsman leaves.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Reloads that may wait.
 const RELOADS: usize = 8;
 
@@ -82,6 +88,8 @@ struct App {
     stop: watch::Sender<bool>,
     config_path: PathBuf,
     drain_timeout: Duration,
+    /// The task that speaks to other pointsman, if there may be others.
+    company: Option<JoinHandle<()>>,
 }
 
 /// Runs the proxy until SIGTERM or SIGINT, then drains.
@@ -150,22 +158,19 @@ impl App {
         let next_id = Arc::new(AtomicU32::new(1));
         let (mut groups, mut controls, mut keepers) = (Vec::new(), Vec::new(), Vec::new());
         let mut asking = Vec::new();
+        let (mut desks, company) = join_others(config, &stopped)?;
         for group in &config.groups {
             let tls = GroupTls::read(group, &config.boot.state_dir);
             let tls = tls.map_err(|error| part("TLS", &error))?;
             let state_dir = &config.boot.state_dir;
             let journal = Journal::of(state_dir, &group.name);
-            let record = match group.failover.mode {
-                FailoverMode::Follow => Default::default(),
-                FailoverMode::Manual | FailoverMode::Auto => {
-                    journal.read().map_err(|error| part("the keeper's journal", &error))?
-                }
-            };
-            let appointed = keeper::appointment(group.failover.mode, &record, None);
-            let handle = start_group(group, tls, config, (&rsa, &next_id), appointed, &stopped);
+            let desk = desks.next();
+            let (record, appointed) = begin_with(group, &journal, desk.is_some())?;
+            let beside = (&rsa, &next_id, desk.as_ref());
+            let handle = start_group(group, tls, config, beside, appointed, &stopped);
             let surgeon = LiveSurgeon::new(handle.trust.clone(), journal, state_dir.clone());
-            let started =
-                start_keeper(group, &handle, config, (surgeon, record), &metrics, &stopped);
+            let keeps = (surgeon, record, desk);
+            let started = start_keeper(group, &handle, config, keeps, &metrics, &stopped);
             controls.push(started.control);
             asking.push((group.name.clone(), started.questions));
             groups.push(handle);
@@ -191,6 +196,7 @@ impl App {
             stop,
             config_path,
             drain_timeout: config.boot.drain_timeout,
+            company,
         };
         Ok((app, reloads))
     }
@@ -331,6 +337,9 @@ impl App {
             let _ = tokio::time::timeout(Duration::from_secs(5), &mut joined).await;
         }
         self.stop.send_replace(true);
+        if let Some(company) = self.company {
+            let _ = tokio::time::timeout(GOODBYE, company).await;
+        }
         tracing::info!("bye");
     }
 }
@@ -345,11 +354,54 @@ struct StartedKeeper {
     questions: mpsc::Receiver<keeper::Unfinished>,
 }
 
+/// Starts to take part in a cluster, if there is one: where the keeper of each group meets others.
+fn join_others(
+    config: &Config,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(std::vec::IntoIter<Desk>, Option<JoinHandle<()>>), StartError> {
+    let Some(cluster) = &config.boot.cluster else { return Ok((Vec::new().into_iter(), None)) };
+    let store = Etcd::new(cluster).map_err(|error| part("TLS to etcd", &error))?;
+    let groups: Vec<Arc<str>> = config.groups.iter().map(|group| group.name.clone()).collect();
+    let id = cluster.id.clone().unwrap_or_else(|| own_name(config));
+    let (agent, desks) = Agent::new(store, id, cluster.lease, &groups);
+    let task = tasks::spawn("cluster", agent.run(stopped.clone()));
+    Ok((desks.into_iter(), Some(task)))
+}
+
+/// What this pointsman is called where nobody says: its host, and where it listens first.
+fn own_name(config: &Config) -> String {
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy();
+    let listens = config.groups.iter().flat_map(|group| &group.listen).next();
+    listens.map_or_else(|| host.to_string(), |address| format!("{host}/{address}"))
+}
+
+/// With what a keeper begins, and whom it lets take the writes: by its journal, or by what it will
+/// read where it is one of several.
+fn begin_with(
+    group: &Group,
+    journal: &Journal,
+    among_others: bool,
+) -> Result<(Record, Appointment), StartError> {
+    let mode = group.failover.mode;
+    if among_others {
+        return Ok((Record::default(), keeper::without_lease(mode)));
+    }
+    let record = match mode {
+        FailoverMode::Follow => Record::default(),
+        FailoverMode::Manual | FailoverMode::Auto => {
+            journal.read().map_err(|error| part("the keeper's journal", &error))?
+        }
+    };
+    let appointed = keeper::appointment(mode, &record, None);
+    Ok((record, appointed))
+}
+
 fn start_keeper(
     group: &Arc<Group>,
     handle: &GroupHandle,
     config: &Config,
-    (surgeon, record): (LiveSurgeon, Record),
+    (surgeon, record, desk): (LiveSurgeon, Record, Option<Desk>),
     metrics: &Metrics,
     stopped: &watch::Receiver<bool>,
 ) -> StartedKeeper {
@@ -358,7 +410,8 @@ fn start_keeper(
     let health = handle.health.clone();
     let (commands, orders) = mpsc::channel(KEEPER_COMMANDS);
     let (unfinished, questions) = mpsc::channel(1);
-    let ties = keeper::Ties { commands: orders, unfinished, kept: metrics.keeper(&group.name) };
+    let kept = metrics.keeper(&group.name);
+    let ties = keeper::Ties { commands: orders, unfinished, kept, desk };
     let keeper = Keeper::new(settings.clone(), surgeon, health, record, ties);
     let control = GroupControl {
         name: group.name.clone(),
@@ -413,7 +466,7 @@ fn start_group(
     group: &Arc<Group>,
     tls: GroupTls,
     config: &Config,
-    (rsa, next_id): (&Arc<RsaKey>, &Arc<AtomicU32>),
+    (rsa, next_id, desk): (&Arc<RsaKey>, &Arc<AtomicU32>, Option<&Desk>),
     appointed: Appointment,
     stopped: &watch::Receiver<bool>,
 ) -> Arc<GroupHandle> {
@@ -427,6 +480,7 @@ fn start_group(
         settings: Arc::new(ArcSwap::new(group.clone())),
         tls: ArcSwapOption::new(tls.offer),
         trust,
+        lease: desk.map(|desk| desk.lease().clone()),
         topology: health.cell.clone(),
         health,
         accounts,

@@ -8,7 +8,7 @@ use crate::admin::table::{Cell, Table};
 use crate::config::Config;
 use crate::control::{Control, DigestRow, LinkRow, SessionRow};
 use crate::failover::assessment::Assessment;
-use crate::failover::keeper::Keeping;
+use crate::failover::keeper::{Keeping, Standing};
 use crate::metrics::Metrics;
 use crate::topology::{Node, Topology};
 
@@ -190,10 +190,15 @@ pub fn cluster(assessments: Vec<Assessment>) -> Table {
         let why = worst.map(|check| format!("{}: {}", check.required, check.found));
         let server = worst.map(|check| check.server.to_string());
         table.push([group.into(), server.into(), "mode".into(), mode.word().into(), why.into()]);
-        if let Some(Keeping { epoch, doing }) = keeping {
+        if let Some(Keeping { epoch, doing, members }) = keeping {
             let state = format!("epoch {epoch}");
             let found = doing.into();
             table.push([group.into(), None::<&str>.into(), "keeper".into(), state.into(), found]);
+            for Standing { id, acts, found } in members {
+                let state = if acts { "acts" } else { "follows" };
+                let (subject, found) = ("member".into(), format!("{id} {found}").into());
+                table.push([group.into(), None::<&str>.into(), subject, state.into(), found]);
+            }
         }
         for ranked in candidates {
             let (state, found) = match ranked.may_lead() {

@@ -12,9 +12,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
+use crate::cluster::desk::Desk;
 use crate::config::failover::{FailoverMode, ReplicationAccount};
 use crate::config::{Group, Monitor};
 use crate::failover::execute::Failed;
+use crate::failover::keeper::company::{Company, is_the_same};
 use crate::failover::order::{Order, What};
 use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::{Report, Told, told_by};
@@ -28,6 +30,7 @@ use crate::metrics::Kept;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Node, NodeId, Topology};
 
+mod company;
 mod replacement;
 mod settling;
 mod telling;
@@ -84,6 +87,19 @@ pub struct Ties {
     pub unfinished: mpsc::Sender<Unfinished>,
     /// Where its numbers go.
     pub kept: Arc<ArcSwap<Kept>>,
+    /// Where it meets the keepers of other pointsman; `None` where it is alone.
+    pub desk: Option<Desk>,
+}
+
+/// One of several pointsman, as operators see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Its name.
+    pub id: String,
+    /// It is the one that acts.
+    pub acts: bool,
+    /// What it has said; a sentence.
+    pub found: String,
 }
 
 /// What a keeper says of its group.
@@ -93,6 +109,8 @@ pub struct Keeping {
     pub epoch: u64,
     /// What it does now, or why it does nothing; a sentence.
     pub doing: String,
+    /// The pointsman that serve the group; none where this one is alone.
+    pub members: Vec<Standing>,
 }
 
 /// The keeper of one group.
@@ -103,6 +121,8 @@ pub struct Keeper<S = LiveSurgeon> {
     keeping: Arc<ArcSwap<Keeping>>,
     record: Record,
     ties: Ties,
+    /// Its place among others; `None` where it is alone.
+    company: Option<Company>,
     /// Its numbers, as they will be published next.
     kept: Kept,
     /// Who is waiting for the end of what is under way.
@@ -175,6 +195,15 @@ pub fn appointment(mode: FailoverMode, record: &Record, vouched: Option<Instant>
     }
 }
 
+/// Whom it lets take them before it knows what other pointsman do.
+#[must_use]
+pub fn without_lease(mode: FailoverMode) -> Appointment {
+    match mode.keeps() {
+        true => Appointment::Nobody(company::NO_LEASE.to_owned()),
+        false => Appointment::Open,
+    }
+}
+
 impl<S: Surgeon> Keeper<S> {
     /// A keeper that goes on from `record`, which was read from the journal.
     #[must_use]
@@ -183,12 +212,16 @@ impl<S: Surgeon> Keeper<S> {
         surgeon: S,
         health: Health,
         record: Record,
-        ties: Ties,
+        mut ties: Ties,
     ) -> Self {
         let now = surgeon.now();
         let group = settings.load().group.clone();
+        let company = ties.desk.take().map(Company::new);
         // What health began with.
-        let appointed = appointment(group.failover.mode, &record, None);
+        let appointed = match &company {
+            Some(_) => without_lease(group.failover.mode),
+            None => appointment(group.failover.mode, &record, None),
+        };
         Self {
             settings,
             surgeon,
@@ -196,6 +229,7 @@ impl<S: Surgeon> Keeper<S> {
             keeping: Arc::default(),
             record,
             ties,
+            company,
             kept: Kept::default(),
             asked_by: None,
             consent: false,
@@ -238,6 +272,7 @@ impl<S: Surgeon> Keeper<S> {
                     Err(_) => return,
                 },
                 Some(command) = self.ties.commands.recv() => Some(command),
+                () = Company::changed(self.company.as_mut()) => None,
             };
             if let Some(command) = command {
                 self.obey(command).await;
@@ -251,6 +286,7 @@ impl<S: Surgeon> Keeper<S> {
         let before = self.record.clone();
         self.look().await;
         self.appoint().await;
+        self.tell_others().await;
         self.record.operation.is_some() && self.record != before
     }
 
@@ -262,7 +298,7 @@ impl<S: Surgeon> Keeper<S> {
         if is_free && self.mode != Some(mode) && !self.change_to(mode) {
             return;
         }
-        if self.mode == Some(FailoverMode::Follow) {
+        if self.mode == Some(FailoverMode::Follow) || !self.acts(&settings).await {
             return;
         }
         let topology = self.health.cell.load();
@@ -281,10 +317,7 @@ impl<S: Surgeon> Keeper<S> {
         }
         // Started anew, it takes writes only when it is known what it has lost, and that its
         // commits wait as they did.
-        self.vouched = self.vouched.filter(|at| {
-            node.condition != Condition::Down
-                && node.started.is_none_or(|started| started <= at.into_std())
-        });
+        self.vouched = self.vouched.filter(|at| is_the_same(&node, *at));
         if let Some(at) = node.observed_at
             && node.condition == Condition::Up
             && !node.read_only
@@ -322,7 +355,7 @@ impl<S: Surgeon> Keeper<S> {
             }
             // At the start it was read before anybody could take writes.
             FailoverMode::Manual | FailoverMode::Auto
-                if self.mode != Some(FailoverMode::Follow) => {}
+                if self.mode != Some(FailoverMode::Follow) || self.company.is_some() => {}
             FailoverMode::Manual | FailoverMode::Auto => match self.surgeon.recorded() {
                 Ok(record) => {
                     // Somebody else may have been the primary since.
@@ -508,6 +541,10 @@ impl<S: Surgeon> Keeper<S> {
         topology: &Topology,
         reports: &[Report],
     ) -> bool {
+        if self.company.as_ref().is_some_and(|company| !company.may_act()) {
+            self.say("nothing is ordered: the lease in etcd does not hold".to_owned());
+            return false;
+        }
         let now = self.surgeon.now();
         self.denied.retain(|(_, at)| now - *at < DENIED_FOR);
         let mut orders = orders;
@@ -531,7 +568,11 @@ impl<S: Surgeon> Keeper<S> {
 
     /// Writes down what is about to be; `false` when that failed and it must not be done.
     async fn write_down(&mut self, record: Record) -> bool {
-        if let Err(error) = self.surgeon.write_down(&record).await {
+        let written = match self.company.as_mut() {
+            Some(company) => company.write(&self.record, &record).await,
+            None => self.surgeon.write_down(&record).await.map_err(|error| error.to_string()),
+        };
+        if let Err(error) = written {
             self.say(format!("nothing is done, since it cannot be written down: {error}"));
             return false;
         }

@@ -134,6 +134,10 @@ families! {
         "Switchovers that operators ordered, by how they ended.");
     LAST_FAILOVER = gauge("pointsman_last_failover_time_seconds", &["group"],
         "When the last failover was over, seconds since 1970; absent where there was none.");
+    CLUSTER_LEADER = gauge("pointsman_cluster_leader", &["group"],
+        "1 while this pointsman is the one of several that keeps the group, else 0.");
+    CLUSTER_LEASE = gauge("pointsman_cluster_lease_seconds", &["group"],
+        "How much longer statements may be sent to the primary by the lease in etcd.");
     KEEPER_HELD = counter("pointsman_keeper_held_seconds_total", &["group"],
         "Time in which nobody could write by the keeper's word.");
     BUILD_INFO = gauge("pointsman_build_info", &["version"],

@@ -22,6 +22,9 @@ pub struct Kept {
     pub failed_over_at: Option<u64>,
     /// How long nobody could write by the keeper's word, all times together.
     pub held: Duration,
+    /// Among several pointsman: whether this one acts for the group, and for how much longer it may
+    /// send statements to the primary.
+    pub standing: Option<(bool, Duration)>,
 }
 
 /// Changes of the primary by how they ended, since the process was started.
@@ -52,5 +55,9 @@ impl Kept {
             sheet.count(known::LAST_FAILOVER, &[group], at);
         }
         sheet.add(known::KEEPER_HELD, &[group], self.held.as_secs_f64());
+        if let Some((leads, left)) = self.standing {
+            sheet.count(known::CLUSTER_LEADER, &[group], u64::from(leads));
+            sheet.add(known::CLUSTER_LEASE, &[group], left.as_secs_f64());
+        }
     }
 }

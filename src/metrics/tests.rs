@@ -42,6 +42,7 @@ fn kept_metrics() -> Metrics {
         failovers: kept::Changes { done: 2, called_off: 1 },
         failed_over_at: Some(1_700_000_000),
         held: Duration::from_millis(1250),
+        standing: Some((true, Duration::from_millis(2250))),
         ..Kept::default()
     };
     metrics.keeper("main").store(Arc::new(told));
@@ -102,6 +103,8 @@ fn what_a_keeper_tells_is_shown_with_its_group() {
     assert_eq!(value("switchovers_total", ",outcome=\"called_off\""), "0");
     assert_eq!(value("last_failover_time_seconds", ""), "1700000000");
     assert_eq!(value("keeper_held_seconds_total", ""), "1.25");
+    assert_eq!(value("cluster_leader", ""), "1");
+    assert_eq!(value("cluster_lease_seconds", ""), "2.25");
 }
 
 #[test]

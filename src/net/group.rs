@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::accounts::AccountBook;
+use crate::cluster::lease::Lease;
 use crate::config::Group;
 use crate::health::Health;
 use crate::health::cell::TopologyCell;
@@ -27,6 +28,8 @@ pub struct GroupHandle {
     pub tls: ArcSwapOption<Offer>,
     /// TLS towards servers; health and accounts see the same.
     pub trust: Arc<ArcSwap<Trust>>,
+    /// Until when statements may be sent to the primary; `None` where this pointsman is alone.
+    pub lease: Option<Arc<Lease>>,
     /// The published topology.
     pub topology: Arc<TopologyCell>,
     /// The way to tell health what links show.

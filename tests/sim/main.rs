@@ -132,7 +132,7 @@ impl Simulation {
         drop(world);
         // Operators use the door that is made for tests, and nobody tells what sessions have begun.
         let (commands, unfinished) = (mpsc::channel(1).1, mpsc::channel(1).0);
-        let ties = keeper::Ties { commands, unfinished, kept: Arc::default() };
+        let ties = keeper::Ties { commands, unfinished, kept: Arc::default(), desk: None };
         let mut keeper = Keeper::new(self.settings.clone(), surgeon.clone(), handle, record, ties);
         self.keeping = keeper.keeping();
         self.keeper = Some(Box::pin(async move {

@@ -6,6 +6,7 @@ use super::{Keeper, PATIENCE, Settings, THINK_AGAIN};
 use crate::config::Group;
 use crate::config::failover::{FailoverMode, MaxLoss};
 use crate::failover::candidate;
+use crate::failover::keeper::company::Company;
 use crate::failover::order::{Order, What};
 use crate::failover::plan::{self, Next};
 use crate::failover::record::{Kind, Operation, Record, Stage};
@@ -34,7 +35,15 @@ impl<S: Surgeon> Keeper<S> {
         let reports = self.surgeon.survey(topology, &settings.monitor, &patience).await;
         let name = &node.name;
         let why = match verdict::judge(node.id, &reports) {
-            Verdict::Dead(why) => why,
+            Verdict::Dead(why) => {
+                let reaching = self.company.as_ref().and_then(Company::reaching);
+                if let Some(other) = reaching {
+                    // It may see the same in a moment.
+                    self.look_at = self.surgeon.now();
+                    return self.say(format!("no failover: {name} still answers {other}"));
+                }
+                why
+            }
             Verdict::Alive => {
                 if self.consent {
                     self.say(format!("{name} answers: it is not dead"));
@@ -155,6 +164,7 @@ impl<S: Surgeon> Keeper<S> {
                     }
                 }
                 Next::Wait(why) => self.say(format!("{}: {why}", operation.describe())),
+                Next::Enter(next) if self.is_unseen(&next) => {}
                 Next::Enter(next) => {
                     // In a switchover everybody waits: what servers have just said will do.
                     let at_once = next.kind == Kind::Switchover;
@@ -182,6 +192,17 @@ impl<S: Surgeon> Keeper<S> {
             }
             return;
         }
+    }
+
+    /// Whether other pointsman may still send statements to the former primary where another server
+    /// is about to take them.
+    fn is_unseen(&self, next: &Operation) -> bool {
+        let opens = next.stage == Stage::Open && !next.is_reopening();
+        let unaware = self.company.as_ref().filter(|_| opens).and_then(Company::unaware);
+        if let Some(why) = &unaware {
+            self.say(format!("{}: {why}", next.describe()));
+        }
+        unaware.is_some()
     }
 
     /// Who is needed for this and was not found yet, as after a start of this process.
@@ -226,6 +247,9 @@ impl<S: Surgeon> Keeper<S> {
         let (mut account, mut unfinished) = (None, None);
         if operation.stage == Stage::Hold {
             unfinished = self.unfinished(topology, &operation.former).await;
+            if let Some(company) = &self.company {
+                unfinished = unfinished.zip(company.unfinished()).map(|(own, more)| own + more);
+            }
         }
         if is_planned && operation.stage == Stage::Establish {
             match self.stated_or_own(settings).await {

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Keeper, Keeping, appointment};
+use super::{Keeper, Keeping};
 use crate::config::failover::FailoverMode;
+use crate::failover::keeper::company::Company;
 use crate::failover::record::Kind;
 use crate::failover::surgeon::Surgeon;
 use crate::health;
@@ -15,8 +16,7 @@ use crate::metrics::kept::Changes;
 impl<S: Surgeon> Keeper<S> {
     /// Tells health who may take the writes, where that has changed.
     pub(super) async fn appoint(&mut self) {
-        let mode = self.mode.unwrap_or_default();
-        let wanted = appointment(mode, &self.record, self.vouched);
+        let wanted = self.wanted();
         if wanted != self.appointed {
             // Only a group that is being given up has no health task.
             let told = wanted.clone();
@@ -44,6 +44,7 @@ impl<S: Surgeon> Keeper<S> {
         self.kept.modes = FailoverMode::ALL.map(|at| (at.word(), at == mode)).to_vec();
         self.kept.epoch = if mode.keeps() { self.record.epoch } else { 0 };
         self.kept.failed_over_at = self.record.failed_over_at;
+        self.kept.standing = self.company.as_ref().map(Company::standing);
         if **self.ties.kept.load() != self.kept {
             self.ties.kept.store(Arc::new(self.kept.clone()));
         }
@@ -63,7 +64,8 @@ impl<S: Surgeon> Keeper<S> {
             let group = &*self.health.cell.load().group.clone();
             tracing::info!(group, "keeper: {doing}");
             let epoch = self.record.epoch;
-            self.keeping.store(Arc::new(Keeping { epoch, doing }));
+            let members = self.keeping.load().members.clone();
+            self.keeping.store(Arc::new(Keeping { epoch, doing, members }));
         }
     }
 }

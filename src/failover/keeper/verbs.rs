@@ -140,6 +140,7 @@ impl<S: Surgeon> Keeper<S> {
             }
             None => return Err("the keeper has just been started".to_owned()),
         }
+        self.refuse_for_others()?;
         if let Some(operation) = &self.record.operation {
             return Err(format!("something is under way: {}", operation.describe()));
         }

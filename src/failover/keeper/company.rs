@@ -1,0 +1,374 @@
+//! A keeper among those of other pointsman: one of them acts, the others see to that statements go
+//! where the record of that one says.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Keeper, Keeping, Settings, Standing, THINK_AGAIN, appointment};
+use crate::cluster::desk::{Desk, Member, Said, View, WriteError};
+use crate::cluster::lease;
+use crate::config::failover::MaxLoss;
+use crate::failover::record::{Kind, Record, Stage};
+use crate::failover::report::{Report, told_by};
+use crate::failover::standing;
+use crate::failover::surgeon::Surgeon;
+use crate::failover::verdict::{self, Return};
+use crate::health::assemble::Appointment;
+use crate::topology::{Condition, Node, Topology};
+
+/// Why nobody takes them before the first lease.
+pub(super) const NO_LEASE: &str = "this pointsman has no lease in etcd yet";
+
+/// A keeper's place among others.
+#[derive(Debug)]
+pub(super) struct Company {
+    desk: Desk,
+    /// The lease by which it sees what it goes by; 0 before the first.
+    term: u64,
+    /// It has that lease still, and can read what was written.
+    sees: bool,
+    /// The leadership by which it acts; `None` while another does.
+    number: Option<i64>,
+    /// The revision of the record that it goes by.
+    revision: i64,
+    /// The revision by which the change of the primary that is under way was begun, or found.
+    begun: i64,
+    /// Who takes the writes by that record, of whom it may be known what it has gone through.
+    subject: Option<String>,
+}
+
+impl Company {
+    pub(super) fn new(desk: Desk) -> Self {
+        Self { desk, term: 0, sees: false, number: None, revision: 0, begun: 0, subject: None }
+    }
+
+    /// Waits until there is something new; for ever where a keeper is alone.
+    pub(super) async fn changed(company: Option<&mut Self>) {
+        match company {
+            Some(company) => company.desk.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Why this pointsman sends nothing to anybody; `None` while it knows what the others do.
+    pub(super) fn is_blind(&self) -> Option<&'static str> {
+        match (self.sees, self.term) {
+            (true, _) => None,
+            (false, 0) => Some(NO_LEASE),
+            (false, _) => Some(lease::LOST),
+        }
+    }
+
+    /// Whether orders may be given: it leads, and its lease holds.
+    pub(super) fn may_act(&self) -> bool {
+        self.number.is_some() && self.desk.lease().holds()
+    }
+
+    /// Whether it leads, and for how long its lease holds.
+    pub(super) fn standing(&self) -> (bool, std::time::Duration) {
+        (self.sees && self.number.is_some(), self.desk.lease().left())
+    }
+
+    /// Who acts for the group, by what is known.
+    fn leader(&self) -> String {
+        let leader = self.desk.view().and_then(|view| Some(view.leader.as_ref()?.id.clone()));
+        leader.unwrap_or_else(|| "nobody".to_owned())
+    }
+
+    /// Writes down what is about to be in place of `before`.
+    pub(super) async fn write(&mut self, before: &Record, record: &Record) -> Result<(), String> {
+        let text = serde_json::to_string(record).map_err(|error| error.to_string())?;
+        let Some(number) = self.number else { return Err(WriteError::Fenced.to_string()) };
+        match self.desk.write(number, self.revision, text).await {
+            Ok(revision) => {
+                self.revision = revision;
+                if before.operation.is_none() {
+                    self.begun = revision;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if error == WriteError::Fenced {
+                    self.number = None;
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// Those who may still send statements to a former primary; `None` where nobody does.
+    pub(super) fn unaware(&self) -> Option<String> {
+        let Some(view) = self.desk.view() else { return Some(lease::LOST.to_owned()) };
+        if view.revision < self.begun {
+            return Some("asking who else is there".to_owned());
+        }
+        let unaware = view.unaware(self.begun);
+        let names = unaware.join(", ");
+        (!unaware.is_empty()).then(|| format!("waiting for {names} to have seen it"))
+    }
+
+    /// Another pointsman that the primary answers.
+    pub(super) fn reaching(&self) -> Option<String> {
+        self.desk.view()?.reaching().map(str::to_owned)
+    }
+
+    /// What sessions of others have begun and not ended; `None` where that is not known.
+    pub(super) fn unfinished(&self) -> Option<usize> {
+        self.desk.view()?.unfinished()
+    }
+
+    /// Takes over what was written, where that is newer than what this keeper goes by.
+    fn read(&mut self, view: &View) -> Result<Option<Record>, String> {
+        // By a new lease whatever stands there counts, also where the store was emptied.
+        let is_new = view.record.revision > self.revision || view.term != self.term;
+        if !is_new {
+            return Ok(None);
+        }
+        let record = match view.record.revision {
+            0 => Record::default(),
+            _ => serde_json::from_str(&view.record.text)
+                .map_err(|error| format!("the record in etcd cannot be read: {error}"))?,
+        };
+        (self.revision, self.term) = (view.record.revision, view.term);
+        Ok(Some(record))
+    }
+}
+
+impl<S: Surgeon> Keeper<S> {
+    /// Whether this keeper is the one that acts. Where it is not, it sees to that statements go
+    /// where they are meant to by what the other has written down.
+    pub(super) async fn acts(&mut self, settings: &Settings) -> bool {
+        let Some(company) = self.company.as_mut() else { return true };
+        let Some(view) = company.desk.view() else {
+            company.sees = false;
+            let why = company.is_blind().unwrap_or_default();
+            self.stand_aside(why);
+            self.say(why.to_owned());
+            return false;
+        };
+        let number = view.leader.as_ref().filter(|at| at.is_own).map(|at| at.number);
+        let took_over = number.is_some() && company.number != number;
+        match company.read(&view) {
+            Ok(Some(record)) => {
+                company.begun = company.revision;
+                self.take_over_record(record);
+            }
+            Ok(None) => {}
+            Err(why) => {
+                company.sees = false;
+                self.say(why);
+                return false;
+            }
+        }
+        let Some(company) = self.company.as_mut() else { return true };
+        (company.sees, company.number) = (true, number);
+        let leader = company.leader();
+        if took_over {
+            // What was under way may have been begun by another.
+            company.begun = company.revision;
+            self.start_afresh();
+        }
+        if number.is_none() {
+            self.stand_aside(&format!("{leader} is the keeper now"));
+            self.follow(settings, &leader).await;
+        }
+        number.is_some()
+    }
+
+    /// Goes by another record from now on.
+    fn take_over_record(&mut self, record: Record) {
+        self.record = record;
+        self.since = self.surgeon.now();
+    }
+
+    /// Acts from now on, as if it had just been started.
+    fn start_afresh(&mut self) {
+        let now = self.surgeon.now();
+        (self.started, self.since, self.look_at, self.admit_at) = (now, now, now, now);
+        (self.unguarded, self.admitted, self.well_at) = (None, None, None);
+        self.tended.clear();
+        self.denied.clear();
+    }
+
+    /// Does not act: who waits for the end of something is told so.
+    fn stand_aside(&mut self, why: &str) {
+        self.answer(Err(why.to_owned()));
+    }
+
+    /// Sees to that statements go where the one that acts wants them.
+    async fn follow(&mut self, settings: &Settings, leader: &str) {
+        let subject = subject(&self.record);
+        let is_other = self.company.as_ref().is_some_and(|company| company.subject != subject);
+        if is_other {
+            self.vouched = None;
+            self.look_at = self.surgeon.now();
+        }
+        // Others wait for that.
+        self.appoint().await;
+        self.tell_others().await;
+        let topology = self.health.cell.load();
+        let name = subject.as_deref();
+        let node = topology.nodes.iter().find(|node| Some(&*node.name) == name).cloned();
+        let doubt = match node {
+            Some(node) => self.attest(settings, &topology, &node).await,
+            None => None,
+        };
+        let doubt = doubt.map_or(String::new(), |doubt| format!("; {doubt}"));
+        self.say(format!("{leader} is the keeper{doubt}"));
+    }
+
+    /// Finds out whether this server is what the record says of it: it may have been started anew,
+    /// and the one that acts not know yet. Answers what speaks against it.
+    async fn attest(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        node: &Node,
+    ) -> Option<String> {
+        self.vouched = self.vouched.filter(|at| is_the_same(node, *at));
+        let answers = matches!(node.condition, Condition::Up | Condition::Draining);
+        if self.vouched.is_some() || !answers || self.surgeon.now() < self.look_at {
+            return None;
+        }
+        self.look_at = self.surgeon.now() + THINK_AGAIN;
+        let reports = self.ask_all(settings, topology).await;
+        let head = told_by(&reports, node.id)?;
+        let name = &node.name;
+        // One that is about to be opened was just looked at, and its settings were made.
+        if self.record.operation.is_none() {
+            if !head.sources.is_empty() {
+                return Some(format!("{name} replicates"));
+            }
+            let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
+            let since_well = self.since_well();
+            let is_bound = settings.group.failover.max_loss == MaxLoss::None;
+            match verdict::returned(head, &others, &self.record.members, since_well) {
+                Return::Unsure(why) if is_bound => {
+                    return Some(format!(
+                        "{name} was started anew, and takes no writes yet: {why}"
+                    ));
+                }
+                Return::Behind(servers) => {
+                    let servers = servers.join(", ");
+                    return Some(format!("{name} lacks what {servers} has received from it"));
+                }
+                Return::Sound | Return::Unsure(_) => {}
+            }
+            let checks = standing::check(&reports, Some(node.id));
+            if is_bound && self.record.lossless && !standing::is_lossless(&checks) {
+                return Some(format!("{name} was started anew: its commits do not wait yet"));
+            }
+        }
+        self.vouched = Some(self.asked_at);
+        None
+    }
+
+    /// Whom this pointsman lets take the writes.
+    pub(super) fn wanted(&self) -> Appointment {
+        let own = self.mode.unwrap_or_default();
+        let Some(company) = &self.company else {
+            return appointment(own, &self.record, self.vouched);
+        };
+        let mode = self.mode.unwrap_or_else(|| self.settings.load().group.failover.mode);
+        if !mode.keeps() {
+            return Appointment::Open;
+        }
+        if let Some(why) = company.is_blind() {
+            return Appointment::Nobody(why.to_owned());
+        }
+        let is_new = self.record.primary.is_none() && self.record.operation.is_none();
+        if is_new && company.number.is_none() {
+            let leader = company.leader();
+            return Appointment::Nobody(format!("waiting for {leader} to find a primary"));
+        }
+        appointment(mode, &self.record, self.vouched)
+    }
+
+    /// Tells the others what this pointsman does now. Only what health has been told counts.
+    pub(super) async fn tell_others(&mut self) {
+        let (Some(mode), Some(_)) = (self.mode, &self.company) else { return };
+        let is_kept = mode.keeps();
+        let topology = self.health.cell.load();
+        let primary = self.record.primary.as_deref();
+        let node = topology.nodes.iter().find(|node| Some(&*node.name) == primary);
+        let reaches = node.is_some_and(|node| node.condition == Condition::Up);
+        let mut unfinished = None;
+        if let Some(operation) = &self.record.operation
+            && (operation.kind, operation.stage) == (Kind::Switchover, Stage::Hold)
+            && self.company.as_ref().is_some_and(|company| company.number.is_none())
+        {
+            unfinished = self.unfinished(&topology, &operation.former).await;
+        }
+        let Some(company) = self.company.as_mut() else { return };
+        let step = self.record.operation.as_ref().map_or("", |operation| operation.stage.word());
+        company.subject = subject(&self.record);
+        let said = Said {
+            seen: company.revision,
+            epoch: self.record.epoch,
+            step: step.to_owned(),
+            reaches,
+            unfinished,
+        };
+        let term = match (is_kept, company.desk.view()) {
+            (true, _) if !company.sees => return,
+            (true, _) => company.term,
+            (false, Some(view)) => view.term,
+            (false, None) => return,
+        };
+        company.desk.say(term, is_kept.then_some(said));
+        let members = company.desk.view().filter(|_| is_kept);
+        let members = members.map_or_else(Vec::new, |view| standings(&view));
+        let shown = self.keeping.load();
+        if shown.members != members {
+            self.keeping.store(Arc::new(Keeping { members, ..Keeping::clone(&shown) }));
+        }
+    }
+
+    /// Refuses an operator's command where another pointsman acts.
+    pub(super) fn refuse_for_others(&self) -> Result<(), String> {
+        match &self.company {
+            Some(company) if company.is_blind().is_some() => {
+                Err(company.is_blind().unwrap_or_default().to_owned())
+            }
+            Some(company) if company.number.is_none() => {
+                let (leader, group) = (company.leader(), &self.health.cell.load().group);
+                Err(format!("{leader} is the keeper of {group}: tell that one"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Everybody who serves the group, for operators.
+fn standings(view: &View) -> Vec<Standing> {
+    let leader = view.leader.as_ref();
+    let of = |member: &Member| {
+        let found = match &member.said {
+            None => "has not looked yet".to_owned(),
+            Some(said) => {
+                let primary = if said.reaches { "answers" } else { "does not answer" };
+                let step = if said.step.is_empty() { "" } else { ", " };
+                let (epoch, stage) = (said.epoch, &said.step);
+                format!("has seen epoch {epoch}{step}{stage}; the primary {primary} it")
+            }
+        };
+        let acts = leader.is_some_and(|at| at.id == member.id);
+        Standing { id: member.id.clone(), acts, found }
+    };
+    view.members.iter().map(of).collect()
+}
+
+/// Who takes the writes by this record.
+fn subject(record: &Record) -> Option<String> {
+    match &record.operation {
+        Some(operation) if operation.stage == Stage::Open => operation.heir.clone(),
+        Some(_) => None,
+        None => record.primary.clone(),
+    }
+}
+
+/// Whether a server is still the one that was known at this time.
+pub(super) fn is_the_same(node: &Node, at: Instant) -> bool {
+    node.condition != Condition::Down && node.started.is_none_or(|started| started <= at.into_std())
+}
