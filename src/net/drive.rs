@@ -130,6 +130,9 @@ impl Drive {
         if !write_now(&mut self.client, &mut out.client, |n| metrics.passed(Bytes::ToClients, n)) {
             return false;
         }
+        if self.must_withhold(out) {
+            return false;
+        }
         for (bytes, link) in out.links.iter_mut().zip(&mut self.links) {
             match link {
                 _ if bytes.is_empty() => {}
@@ -345,17 +348,27 @@ impl Drive {
     }
 
     pub(super) fn event(&self, event: Event, out: &mut Outbox) {
-        self.with_session(|session, world| session.on_event(world, event, out));
+        let is_barred = self.is_barred_for(&event);
+        self.with_session_in(is_barred, |session, world| session.on_event(world, event, out));
     }
 
     /// Runs the session with the world as it is now.
     fn with_session<T: Default>(&self, run: impl FnOnce(&mut Session, &mut World<'_>) -> T) -> T {
+        self.with_session_in(self.seat.group().is_barred(), run)
+    }
+
+    fn with_session_in<T: Default>(
+        &self,
+        is_barred: bool,
+        run: impl FnOnce(&mut Session, &mut World<'_>) -> T,
+    ) -> T {
         let mut session = self.seat.session.borrow_mut();
         let Some(session) = session.as_mut() else { return T::default() };
         let group = self.seat.group();
         let mut current = self.seat.served.current.borrow_mut();
-        let Current { topology, settings } = &mut *current;
-        let topology = topology.newest();
+        let Current { topology, barred, settings } = &mut *current;
+        let newest = topology.newest();
+        let topology = if is_barred { barred.in_place_of(newest) } else { newest };
         let loads = |node| group.loads.running_on(node);
         let mut classes = self.worker.classes.borrow_mut();
         let mut refused = self.worker.refused.borrow_mut();
@@ -383,7 +396,7 @@ impl Drive {
         loop {
             self.announce(out);
             self.flush(out).await?;
-            if out.requests.is_empty() {
+            if out.requests.is_empty() && out.client.is_empty() {
                 return Ok(());
             }
             let mut requests = std::mem::take(&mut out.requests);
@@ -406,6 +419,9 @@ impl Drive {
     }
 
     async fn flush(&mut self, out: &mut Outbox) -> Result<(), Gone> {
+        if self.must_withhold(out) {
+            self.withhold(out);
+        }
         if !out.client.is_empty() {
             self.seat.served.metrics.passed(Bytes::ToClients, out.client.len() as u64);
             let bytes = std::mem::take(&mut out.client);

@@ -4,6 +4,7 @@
 //! operator asks for. A client is accepted by [`listen`], handed to the least busy [`worker`],
 //! logs in by [`entrance`], and is then driven by [`drive`] until it leaves.
 
+mod barred;
 pub mod drive;
 pub mod entrance;
 mod first_link;

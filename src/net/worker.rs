@@ -22,6 +22,7 @@ use crate::health::cell::TopologyReader;
 use crate::metrics::{
     ClientError, ErrorClass, HoldOutcome, LinkError, Metrics, QueryClass, WorkerMetrics,
 };
+use crate::net::barred::Barred;
 use crate::net::drive::Drive;
 use crate::net::entrance;
 use crate::net::group::{Admission, GroupHandle};
@@ -133,6 +134,8 @@ pub(super) struct Served {
     /// What compresses for all connections of this worker.
     pub(super) codec: Rc<RefCell<Codec>>,
     pub(super) current: RefCell<Current>,
+    /// Nothing was to be sent to the primary when that was last looked at.
+    pub(super) was_barred: Cell<bool>,
     /// When it was last said aloud that a server is not believed.
     doubted: Cell<Option<Instant>>,
 }
@@ -141,6 +144,7 @@ pub(super) struct Served {
 #[derive(Debug)]
 pub(super) struct Current {
     pub(super) topology: TopologyReader,
+    pub(super) barred: Barred,
     pub(super) settings: Cache<Arc<ArcSwap<Group>>, Arc<Group>>,
 }
 
@@ -270,13 +274,7 @@ async fn ring_on_change(worker: Rc<Worker>, group: Arc<GroupHandle>) {
     let mut generation = group.topology.subscribe();
     while generation.changed().await.is_ok() {
         worker.links_on_change(&group);
-        for seat in worker.seats.borrow().values() {
-            let waits =
-                seat.session.borrow().as_ref().is_some_and(|session| session.interest().topology);
-            if Arc::ptr_eq(seat.group(), &group) && waits {
-                seat.bell.ring(Ring::TOPOLOGY);
-            }
-        }
+        worker.ring_waiting(&group, Ring::TOPOLOGY);
     }
 }
 
@@ -301,6 +299,7 @@ async fn ring_on_deadline(worker: Rc<Worker>, mut ticks: watch::Receiver<()>) {
         for served in &worker.groups {
             worker.look_after_links(served);
         }
+        worker.look_after_leases();
         for seat in worker.seats.borrow().values() {
             let session = seat.session.borrow();
             let Some(session) = session.as_ref() else { continue };
@@ -328,6 +327,7 @@ impl Worker {
         let serve = |(group, metrics): (Arc<GroupHandle>, _)| Served {
             current: RefCell::new(Current {
                 topology: group.topology.reader(),
+                barred: Barred::default(),
                 settings: Cache::new(group.settings.clone()),
             }),
             group,
@@ -336,6 +336,7 @@ impl Worker {
             open: Rc::new([const { Cell::new(0) }; NODES]),
             digests: RefCell::new(DigestTable::new(DIGESTS)),
             codec: Rc::default(),
+            was_barred: Cell::default(),
             doubted: Cell::default(),
         };
         let groups = groups.into_iter().map(serve).map(Rc::new).collect();
