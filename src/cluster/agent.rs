@@ -116,7 +116,7 @@ impl<S: Store> Agent<S> {
         }
         if let Err(error) = &outcome {
             let why = error.to_string();
-            if self.trouble.as_ref() != Some(&why) {
+            if self.trouble.is_none() {
                 tracing::warn!(why, "etcd does not answer");
             }
             self.trouble = Some(why);
@@ -318,7 +318,8 @@ const MEMBERS: &str = "members/";
 /// What a snapshot says of a group to the pointsman with this lease.
 fn view(snapshot: &Snapshot, group: &str, lease: i64, term: u64) -> View {
     let find = |key: String| snapshot.entries.iter().find(move |entry| entry.key == key);
-    let leader = find(leader_key(group)).map(|entry| Leader {
+    let leads = find(leader_key(group));
+    let leader = leads.map(|entry| Leader {
         id: entry.value.clone(),
         number: entry.created,
         is_own: entry.lease == lease,
@@ -334,7 +335,9 @@ fn view(snapshot: &Snapshot, group: &str, lease: i64, term: u64) -> View {
             Ok(said) => said.groups.get(group)?.clone(),
             Err(_) => None,
         };
-        Some(Member { id: id.to_owned(), is_own: entry.lease == lease, said })
+        let (id, is_own) = (id.to_owned(), entry.lease == lease);
+        let leads = leads.is_some_and(|leads| leads.lease == entry.lease);
+        Some(Member { id, is_own, leads, said })
     };
     let members = snapshot.entries.iter().filter_map(member).collect();
     View { term, revision: snapshot.revision, leader, record, members }

@@ -51,6 +51,8 @@ pub struct Member {
     pub id: String,
     /// It is this pointsman.
     pub is_own: bool,
+    /// It is the one that acts for the group.
+    pub leads: bool,
     /// What it says of the group; `None` before its keeper has looked by its present lease.
     pub said: Option<Said>,
 }
@@ -68,6 +70,10 @@ pub struct Said {
     pub reaches: bool,
     /// How many of its sessions have begun what is not over, where somebody waits for that.
     pub unfinished: Option<usize>,
+    /// Counts how often it has looked at the primary and found it to be what it had judged it to
+    /// be, where it acts.
+    #[serde(default)]
+    pub looks: u64,
 }
 
 /// All that a pointsman says, as its key has it.
@@ -190,6 +196,13 @@ impl View {
         let others = self.members.iter().filter(|member| !member.is_own);
         let mut reaching = others.filter(|at| at.said.as_ref().is_some_and(|said| said.reaches));
         reaching.next().map(|member| &*member.id)
+    }
+
+    /// By which leadership the one that acts has looked at the primary, and how often.
+    #[must_use]
+    pub fn looks(&self) -> Option<(i64, u64)> {
+        let member = self.members.iter().find(|member| member.leads)?;
+        Some((self.leader.as_ref()?.number, member.said.as_ref()?.looks))
     }
 
     /// How many sessions of others have begun what is not over; `None` where one of them does not

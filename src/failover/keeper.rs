@@ -400,6 +400,7 @@ impl<S: Surgeon> Keeper<S> {
         if !self.note_members(&reports, topology, node, lossless).await {
             return;
         }
+        self.note_look(head);
         let told_at = self.surgeon.now();
         let account = self.account(settings, topology, (node, &reports)).await;
         if self.surgeon.now() - told_at > THINK_AGAIN {

@@ -297,7 +297,7 @@ fn what_others_say_of_a_group_is_found_among_what_they_say() {
     assert_eq!(found.unaware(7), ["pm4"]);
     assert_eq!(found.unaware(8), ["pm2", "pm4"]);
     assert_eq!(found.reaching(), Some("pm2"));
-    assert_eq!(found.unfinished(), None);
+    assert_eq!((found.unfinished(), found.looks()), (None, None));
     let entries = snapshot.entries.into_iter().filter(|entry| entry.lease != 13).collect();
     let found = view(&Snapshot { revision: 9, entries }, "main", 10, 1);
     assert_eq!(found.unfinished(), Some(4));

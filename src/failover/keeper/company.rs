@@ -2,6 +2,7 @@
 //! where the record of that one says.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -10,7 +11,7 @@ use crate::cluster::desk::{Desk, Member, Said, View, WriteError};
 use crate::cluster::lease;
 use crate::config::failover::MaxLoss;
 use crate::failover::record::{Kind, Record, Stage};
-use crate::failover::report::{Report, told_by};
+use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing;
 use crate::failover::surgeon::Surgeon;
 use crate::failover::verdict::{self, Return};
@@ -19,6 +20,9 @@ use crate::topology::{Condition, Node, Topology};
 
 /// Why nobody takes them before the first lease.
 pub(super) const NO_LEASE: &str = "this pointsman has no lease in etcd yet";
+
+/// How exact the time of a start is that is reckoned from whole seconds.
+const TO_THE: Duration = Duration::from_secs(2);
 
 /// A keeper's place among others.
 #[derive(Debug)]
@@ -34,13 +38,18 @@ pub(super) struct Company {
     revision: i64,
     /// The revision by which the change of the primary that is under way was begun, or found.
     begun: i64,
+    /// How often this keeper has found the primary to be what it had judged it to be.
+    looks: u64,
+    /// By which leadership, and how often, the one that acts had looked at the primary when this
+    /// one saw that it was started anew.
+    noticed: Option<(i64, u64)>,
     /// Who takes the writes by that record, of whom it may be known what it has gone through.
     subject: Option<String>,
 }
 
 impl Company {
     pub(super) fn new(desk: Desk) -> Self {
-        Self { desk, term: 0, sees: false, number: None, revision: 0, begun: 0, subject: None }
+        Self { desk, term: 0, sees: false, number: None, revision: 0, begun: 0, looks: 0, noticed: None, subject: None }
     }
 
     /// Waits until there is something new; for ever where a keeper is alone.
@@ -66,7 +75,7 @@ impl Company {
     }
 
     /// Whether it leads, and for how long its lease holds.
-    pub(super) fn standing(&self) -> (bool, std::time::Duration) {
+    pub(super) fn standing(&self) -> (bool, Duration) {
         (self.sees && self.number.is_some(), self.desk.lease().left())
     }
 
@@ -116,6 +125,21 @@ impl Company {
     /// What sessions of others have begun and not ended; `None` where that is not known.
     pub(super) fn unfinished(&self) -> Option<usize> {
         self.desk.view()?.unfinished()
+    }
+
+    /// Whether the one that acts has judged the primary since this one saw that it was started
+    /// anew. A look may have been under way then: the second one from there was not.
+    fn is_judged(&mut self) -> bool {
+        let Some((number, looks)) = self.desk.view().and_then(|view| view.looks()) else {
+            return false;
+        };
+        match self.noticed {
+            Some((at, before)) if at == number => looks >= before.saturating_add(2),
+            Some(_) | None => {
+                self.noticed = Some((number, looks));
+                false
+            }
+        }
     }
 
     /// Takes over what was written, where that is newer than what this keeper goes by.
@@ -201,7 +225,7 @@ impl<S: Surgeon> Keeper<S> {
         let subject = subject(&self.record);
         let is_other = self.company.as_ref().is_some_and(|company| company.subject != subject);
         if is_other {
-            self.vouched = None;
+            self.doubt();
             self.look_at = self.surgeon.now();
         }
         // Others wait for that.
@@ -214,8 +238,14 @@ impl<S: Surgeon> Keeper<S> {
             Some(node) => self.attest(settings, &topology, &node).await,
             None => None,
         };
-        let doubt = doubt.map_or(String::new(), |doubt| format!("; {doubt}"));
-        self.say(format!("{leader} is the keeper{doubt}"));
+        match doubt {
+            Some(doubt) => self.say(format!("{leader} is the keeper; {doubt}")),
+            None if self.vouched.is_some() || subject.is_none() => {
+                self.say(format!("{leader} is the keeper"));
+            }
+            // It was not looked at again: what was said of it stands.
+            None => {}
+        }
     }
 
     /// Finds out whether this server is what the record says of it: it may have been started anew,
@@ -226,7 +256,10 @@ impl<S: Surgeon> Keeper<S> {
         topology: &Topology,
         node: &Node,
     ) -> Option<String> {
-        self.vouched = self.vouched.filter(|at| is_the_same(node, *at));
+        if node.condition == Condition::Down || self.vouched.is_some_and(|at| !is_the_same(node, at))
+        {
+            self.doubt();
+        }
         let answers = matches!(node.condition, Condition::Up | Condition::Draining);
         if self.vouched.is_some() || !answers || self.surgeon.now() < self.look_at {
             return None;
@@ -243,6 +276,14 @@ impl<S: Surgeon> Keeper<S> {
             let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
             let since_well = self.since_well();
             let is_bound = settings.group.failover.max_loss == MaxLoss::None;
+            // What it sent in its former life may be on its way still: the one that acts has that
+            // cut off before it judges.
+            let is_judged = |company: &mut Company| company.is_judged();
+            if head.may_have_started_within(since_well)
+                && !self.company.as_mut().is_some_and(is_judged)
+            {
+                return Some(format!("{name} was started anew, and its keeper has to look first"));
+            }
             match verdict::returned(head, &others, &self.record.members, since_well) {
                 Return::Unsure(why) if is_bound => {
                     return Some(format!(
@@ -262,6 +303,25 @@ impl<S: Surgeon> Keeper<S> {
         }
         self.vouched = Some(self.asked_at);
         None
+    }
+
+    /// It is not known what the primary has gone through.
+    fn doubt(&mut self) {
+        self.vouched = None;
+        if let Some(company) = self.company.as_mut() {
+            company.noticed = None;
+        }
+    }
+
+    /// The primary was looked at, and is the server that was judged: others may wait for that.
+    pub(super) fn note_look(&mut self, head: &Told) {
+        let uptime = head.counter(&["uptime"]).map(Duration::from_secs);
+        let started = uptime.and_then(|uptime| self.asked_at.checked_sub(uptime));
+        let is_judged =
+            self.vouched.is_some_and(|at| started.is_none_or(|started| started <= at + TO_THE));
+        if let Some(company) = self.company.as_mut().filter(|_| is_judged) {
+            company.looks = company.looks.saturating_add(1);
+        }
     }
 
     /// Whom this pointsman lets take the writes.
@@ -309,6 +369,7 @@ impl<S: Surgeon> Keeper<S> {
             step: step.to_owned(),
             reaches,
             unfinished,
+            looks: company.looks,
         };
         let term = match (is_kept, company.desk.view()) {
             (true, _) if !company.sees => return,
