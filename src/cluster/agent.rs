@@ -193,20 +193,21 @@ impl<S: Store> Agent<S> {
     }
 
     /// Runs for the groups that nobody acts for, and gives up those that are not kept here any
-    /// more; whether anything has changed.
+    /// more, or whose servers answer others only; whether anything has changed.
     async fn campaign(&mut self, snapshot: &Snapshot) -> Result<bool, StoreError> {
         let Some(held) = self.held.clone() else { return Ok(false) };
         let mut changed = false;
         for group in &self.groups {
             let is_kept = group.said.lock().unwrap_or_else(PoisonError::into_inner).is_some();
             let is_ready = group.obeyed.load(Ordering::Acquire) == self.term;
-            let key = leader_key(&group.group);
-            let leader = snapshot.entries.iter().find(|entry| entry.key == key);
-            let (created, value) = match leader {
-                None if is_kept && is_ready => (0, Some(self.id.clone())),
-                Some(leader) if !is_kept && leader.lease == held.lease => (leader.created, None),
+            let view = view(snapshot, &group.group, held.lease, self.term);
+            let can_act = is_kept && !view.is_cut_off();
+            let (created, value) = match view.leader {
+                None if can_act && is_ready => (0, Some(self.id.clone())),
+                Some(leader) if leader.is_own && !can_act => (leader.number, None),
                 Some(_) | None => continue,
             };
+            let key = leader_key(&group.group);
             let only_if = vec![Condition::Created(key.clone(), created)];
             let change = Change { only_if, key, value, lease: held.lease };
             changed |= self.store.change(change).await?.is_some();

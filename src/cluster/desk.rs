@@ -68,6 +68,9 @@ pub struct Said {
     pub step: String,
     /// Whether the primary answers it.
     pub reaches: bool,
+    /// How many of the group's servers answer it.
+    #[serde(default)]
+    pub answering: usize,
     /// How many of its sessions have begun what is not over, where somebody waits for that.
     pub unfinished: Option<usize>,
     /// Counts how often it has looked at the primary and found it to be what it had judged it to
@@ -196,6 +199,16 @@ impl View {
         let others = self.members.iter().filter(|member| !member.is_own);
         let mut reaching = others.filter(|at| at.said.as_ref().is_some_and(|said| said.reaches));
         reaching.next().map(|member| &*member.id)
+    }
+
+    /// Whether no server answers this pointsman while some answer another: that one can act.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        let answering =
+            |member: &Member| member.said.as_ref().is_some_and(|said| said.answering > 0);
+        let (own, others): (Vec<&Member>, Vec<&Member>) =
+            self.members.iter().partition(|member| member.is_own);
+        !own.into_iter().any(answering) && others.into_iter().any(answering)
     }
 
     /// By which leadership the one that acts has looked at the primary, and how often.

@@ -123,6 +123,8 @@ struct Pointsman {
     agent: Agent<Memory>,
     desk: Desk,
     store: Memory,
+    /// How many servers answer it.
+    answering: usize,
 }
 
 impl Pointsman {
@@ -130,7 +132,7 @@ impl Pointsman {
         let store = Memory { world: world.clone(), parted: Arc::default() };
         let groups = [Arc::from("main")];
         let (agent, mut desks) = Agent::new(store.clone(), id.to_owned(), TTL, &groups);
-        Self { agent, desk: desks.remove(0), store }
+        Self { agent, desk: desks.remove(0), store, answering: 3 }
     }
 
     /// Looks, and its keeper obeys what it sees.
@@ -144,7 +146,8 @@ impl Pointsman {
     }
 
     fn obey(&self, view: &View) {
-        let said = Said { seen: view.record.revision, ..Said::default() };
+        let (seen, answering) = (view.record.revision, self.answering);
+        let said = Said { seen, answering, ..Said::default() };
         self.desk.say(view.term, Some(said));
     }
 
@@ -267,6 +270,32 @@ async fn who_leaves_lets_others_act_at_once() {
     two.desk.say(term, None);
     two.agent.turn().await;
     assert_eq!(two.leads(), None);
+}
+
+#[tokio::test]
+async fn who_reaches_no_server_leaves_it_to_one_who_does() {
+    let world = Arc::default();
+    let (mut one, mut two) = (Pointsman::new(&world, "pm1"), Pointsman::new(&world, "pm2"));
+    for _ in 0..2 {
+        one.turn().await;
+        two.turn().await;
+    }
+    let number = one.leads().expect("the first to run leads");
+    // Where nobody reaches any, there is nothing to be gained.
+    (one.answering, two.answering) = (0, 0);
+    for _ in 0..3 {
+        one.turn().await;
+        two.turn().await;
+    }
+    assert_eq!(one.leads(), Some(number));
+    two.answering = 1;
+    for _ in 0..3 {
+        two.turn().await;
+        one.turn().await;
+    }
+    assert_eq!(one.leads(), None);
+    assert!(two.leads().is_some());
+    assert_eq!(one.write(number, 0, "late").await, Err(WriteError::Fenced));
 }
 
 #[test]

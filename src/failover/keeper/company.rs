@@ -49,7 +49,17 @@ pub(super) struct Company {
 
 impl Company {
     pub(super) fn new(desk: Desk) -> Self {
-        Self { desk, term: 0, sees: false, number: None, revision: 0, begun: 0, looks: 0, noticed: None, subject: None }
+        Self {
+            desk,
+            term: 0,
+            sees: false,
+            number: None,
+            revision: 0,
+            begun: 0,
+            looks: 0,
+            noticed: None,
+            subject: None,
+        }
     }
 
     /// Waits until there is something new; for ever where a keeper is alone.
@@ -256,7 +266,8 @@ impl<S: Surgeon> Keeper<S> {
         topology: &Topology,
         node: &Node,
     ) -> Option<String> {
-        if node.condition == Condition::Down || self.vouched.is_some_and(|at| !is_the_same(node, at))
+        if node.condition == Condition::Down
+            || self.vouched.is_some_and(|at| !is_the_same(node, at))
         {
             self.doubt();
         }
@@ -353,6 +364,11 @@ impl<S: Surgeon> Keeper<S> {
         let primary = self.record.primary.as_deref();
         let node = topology.nodes.iter().find(|node| Some(&*node.name) == primary);
         let reaches = node.is_some_and(|node| node.condition == Condition::Up);
+        let answering = topology
+            .nodes
+            .iter()
+            .filter(|node| !matches!(node.condition, Condition::Down | Condition::Excluded));
+        let answering = answering.count();
         let mut unfinished = None;
         if let Some(operation) = &self.record.operation
             && (operation.kind, operation.stage) == (Kind::Switchover, Stage::Hold)
@@ -368,6 +384,7 @@ impl<S: Surgeon> Keeper<S> {
             epoch: self.record.epoch,
             step: step.to_owned(),
             reaches,
+            answering,
             unfinished,
             looks: company.looks,
         };
