@@ -88,6 +88,7 @@ fn topology() -> Topology {
         ],
         primary: Some(NodeId(0)),
         no_primary_why: String::new(),
+        former: None,
     }
 }
 

@@ -96,6 +96,10 @@ pub fn assemble(previous: &Topology, input: &Input<'_>) -> Topology {
         generation: previous.generation,
         group: previous.group.clone(),
         primary: primary.and_then(|index| nodes.get(index)).map(|node| node.id),
+        former: match primary {
+            Some(_) => None,
+            None => previous.last_primary().cloned().map(Arc::new),
+        },
         no_primary_why: choice.err().unwrap_or_default(),
         nodes,
     };

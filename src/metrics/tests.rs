@@ -25,6 +25,7 @@ fn topology() -> Arc<Topology> {
         nodes: vec![node(0, Role::Primary), node(1, Role::Replica)],
         primary: Some(NodeId(0)),
         no_primary_why: String::new(),
+        former: None,
     })
 }
 

@@ -35,6 +35,7 @@ impl Barred {
 
 fn without_primary(topology: &Topology) -> Topology {
     let mut barred = topology.clone();
+    barred.former = topology.last_primary().cloned().map(Arc::new);
     barred.primary = None;
     barred.no_primary_why = lease::LOST.to_owned();
     for node in barred.nodes.iter_mut().filter(|node| node.role != Role::Replica) {
@@ -115,6 +116,7 @@ mod tests {
         let mut barred = Barred::default();
         let seen = barred.in_place_of(&topology).clone();
         assert_eq!((seen.primary, &*seen.no_primary_why), (None, lease::LOST));
+        assert_eq!(seen.last_primary().map(|node| node.id), topology.primary);
         for (node, was) in seen.nodes.iter().zip(&topology.nodes) {
             let is_same = node.condition == was.condition;
             assert_eq!(is_same, was.role == Role::Replica, "{}", node.name);

@@ -306,16 +306,16 @@ impl Pool<'_> {
             && (self.view.floor.is_none() || self.is_past_floor(node))
     }
 
-    /// Whether the primary's published position was read after the session last saw something
-    /// that its token does not cover: then that position covers it.
+    /// Whether the primary's published position, or the last one's, was read after the session last
+    /// saw something that its token does not cover: then that position covers it.
     fn position_is_after_floor(&self) -> bool {
-        let primary = self.topology.primary_node();
+        let primary = self.topology.last_primary();
         primary.zip(self.view.floor).is_some_and(|(node, floor)| node.is_observed_since(floor))
     }
 
     fn is_past_floor(&self, node: &Node) -> bool {
         self.position_is_after_floor()
-            && self.topology.primary_node().is_some_and(|p| node.applied.contains(&p.applied))
+            && self.topology.last_primary().is_some_and(|p| node.applied.contains(&p.applied))
     }
 }
 

@@ -157,7 +157,7 @@ impl Session {
         if world.group.consistency != Consistency::Session || freshness == Freshness::AskThenWait {
             return decision;
         }
-        if let (Some(floor), Some(primary)) = (self.floor, world.topology.primary_node())
+        if let (Some(floor), Some(primary)) = (self.floor, world.topology.last_primary())
             && primary.is_observed_since(floor)
         {
             self.state.token.union(&primary.applied);

@@ -34,6 +34,8 @@ pub struct Topology {
     pub primary: Option<NodeId>,
     /// Why there is no primary, in an operator's words; empty when there is one.
     pub no_primary_why: String,
+    /// The last primary as it was when it was looked at last, as long as there is none.
+    pub former: Option<Arc<Node>>,
 }
 
 /// A server's index in [`Topology::nodes`]; stable for the life of the process.
@@ -233,6 +235,7 @@ impl Topology {
             nodes: Vec::new(),
             primary: None,
             no_primary_why: "no server has been probed yet".to_owned(),
+            former: None,
         }
     }
 
@@ -246,6 +249,13 @@ impl Topology {
     #[must_use]
     pub fn primary_node(&self) -> Option<&Node> {
         self.primary.and_then(|id| self.node(id))
+    }
+
+    /// The primary's node, or what is known of the last one: what it had executed then was what
+    /// anybody could have seen.
+    #[must_use]
+    pub fn last_primary(&self) -> Option<&Node> {
+        self.primary_node().or(self.former.as_deref())
     }
 
     /// Whether each server has been probed, with success or without.

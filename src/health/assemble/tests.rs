@@ -209,6 +209,8 @@ fn a_switchover_by_plain_sql_is_followed() {
         if let Some(primary) = cluster.topology.primary_node() {
             assert!(!primary.read_only, "writes would go to a read-only server");
         }
+        let last = cluster.topology.last_primary().map(|node| &*node.name);
+        assert_eq!(last, Some(expected.unwrap_or("db1")), "what it had is still known");
     }
     let roles: Vec<Role> = cluster.topology.nodes.iter().map(|node| node.role).collect();
     assert_eq!(roles, [Role::Replica, Role::Primary, Role::Replica]);

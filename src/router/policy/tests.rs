@@ -276,6 +276,11 @@ fn a_session_that_saw_more_than_its_token_asks_the_primary_first() {
     assert_eq!(case.route("SELECT 1").target, to(1, Freshness::Wait));
     case.view.replica = None;
     assert_eq!(case.route("SELECT 1"), decision(PRIMARY, Reason::NotCaughtUp));
+    // What the last primary had was read after the session last looked, and all have it.
+    let former = Node { observed_at: Some(now), ..node(0, 1) };
+    case.topology.former = Some(Arc::new(former));
+    assert_eq!(case.route("SELECT 1").target, to(2, Freshness::Known));
+    case.topology.former = None;
     // The primary's position was read after the session last looked, and all have it.
     case.topology.primary = Some(NodeId(0));
     case.topology.nodes[0].observed_at = Some(now);
