@@ -8,6 +8,7 @@ mod administration;
 #[path = "../chance/mod.rs"]
 mod chance;
 mod clients;
+mod cluster;
 mod compression;
 mod daemon;
 mod differential;

@@ -276,18 +276,13 @@ async fn who_leaves_lets_others_act_at_once() {
 async fn who_reaches_no_server_leaves_it_to_one_who_does() {
     let world = Arc::default();
     let (mut one, mut two) = (Pointsman::new(&world, "pm1"), Pointsman::new(&world, "pm2"));
-    for _ in 0..2 {
+    // Where nobody reaches any, there is nothing to be gained.
+    (one.answering, two.answering) = (0, 0);
+    for _ in 0..4 {
         one.turn().await;
         two.turn().await;
     }
     let number = one.leads().expect("the first to run leads");
-    // Where nobody reaches any, there is nothing to be gained.
-    (one.answering, two.answering) = (0, 0);
-    for _ in 0..3 {
-        one.turn().await;
-        two.turn().await;
-    }
-    assert_eq!(one.leads(), Some(number));
     two.answering = 1;
     for _ in 0..3 {
         two.turn().await;
