@@ -270,3 +270,11 @@ async fn listed_users_are_the_only_ones() {
     let wrong = raw::login(&mut connect(proxy.port), (APP.0, "wrong"), None).expect_err("wrong");
     assert_eq!((wrong.0, wrong.1.as_str()), (1045, "28000"));
 }
+
+#[tokio::test]
+async fn a_wrong_configuration_ends_the_proxy_with_the_key_in_its_log() {
+    let config = configuration(&["127.0.0.1:3306"], "max_lag = \"soon\"");
+    let why = Proxy::with_config(&config).await.expect_err("`soon` is no duration");
+    assert!(why.contains("the proxy ended"), "{why}");
+    assert!(why.contains("max_lag"), "{why}");
+}

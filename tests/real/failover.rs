@@ -6,7 +6,7 @@ use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::server::Server;
 
-use crate::faults::console;
+use crate::console::console;
 use crate::proxy::{Proxy, program};
 use crate::{servers, wait};
 

@@ -2,7 +2,7 @@
 //! need not, and who must be told is told the truth.
 
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -15,6 +15,7 @@ use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{self, APP, MONITOR};
 use tokio::task::JoinHandle;
 
+use crate::console::console;
 use crate::proxy::{Proxy, configuration, configuration_with};
 use crate::{clients, raw, servers, wait};
 
@@ -346,36 +347,6 @@ async fn told(conn: &mut Conn, sql: &str, expected: (u16, &str), word: &str, wha
     let (code, state, text) = refusal(conn.query_drop(sql).await);
     assert_eq!((code, state.as_str()), expected, "{what}: {sql}: {text}");
     assert!(text.contains(word), "{what}: {sql}: {text}");
-}
-
-/// What the console answers, as text.
-pub(crate) async fn console(proxy: &Proxy, command: &str) -> String {
-    console_says(proxy, command).await.unwrap_or_else(|error| panic!("{command}: {error}"))
-}
-
-/// The same, or the error with which it refuses.
-pub(crate) async fn console_says(
-    proxy: &Proxy,
-    command: &str,
-) -> Result<String, mysql_async::Error> {
-    let password = std::fs::read_to_string(proxy.dir.join("admin-password")).expect("a password");
-    let console = proxy.console();
-    let opts = mysql_async::OptsBuilder::default()
-        .user(Some("admin"))
-        .pass(Some(password.trim()))
-        .prefer_socket(Some(false));
-    let opts = match console.parse::<SocketAddr>() {
-        Ok(at) => opts.ip_or_hostname(at.ip().to_string()).tcp_port(at.port()),
-        Err(_) => opts.socket(Some(console)),
-    };
-    let mut conn = Conn::new(opts).await.expect("the console");
-    let rows: Vec<mysql_async::Row> = conn.query(command).await?;
-    let values = rows.into_iter().flat_map(mysql_async::Row::unwrap);
-    let texts = values.map(|value| match value {
-        mysql_async::Value::Bytes(text) => String::from_utf8_lossy(&text).into_owned(),
-        other => format!("{other:?}"),
-    });
-    Ok(texts.collect::<Vec<_>>().join("\t"))
 }
 
 #[tokio::test]

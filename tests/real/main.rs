@@ -8,8 +8,8 @@ mod administration;
 #[path = "../chance/mod.rs"]
 mod chance;
 mod clients;
-mod cluster;
 mod compression;
+mod console;
 mod daemon;
 mod differential;
 mod drivers;
@@ -17,14 +17,10 @@ mod failover;
 mod faults;
 mod freshness;
 mod health;
-mod keeper;
-mod ledger;
 mod logins;
 mod logs;
 mod memory;
-mod network;
 mod orchestration;
-mod partitions;
 mod pins;
 #[allow(dead_code, reason = "it offers what the tests of the data path need")]
 mod proxy;

@@ -4,7 +4,7 @@ use mysql_async::prelude::Queryable as _;
 use pointsman::provider::Flavour;
 use pointsman::provider::replication::ROOT;
 
-use crate::faults::console;
+use crate::console::console;
 use crate::proxy::Proxy;
 use crate::{clients, servers, wait};
 

@@ -12,7 +12,7 @@ use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{APP, MONITOR, ROOT};
 
-use crate::faults::console;
+use crate::console::console;
 use crate::proxy::Proxy;
 use crate::tls::{Authority, GENERATED, Names, connect};
 use crate::{clients, raw, servers, tls, wait};

@@ -9,7 +9,7 @@ use pointsman::provider::Flavour;
 use pointsman::provider::replication::{APP, MONITOR};
 
 use super::attempt::{Attempt, Configs, Outcome, Way, attempt, attempt_by};
-use crate::faults::{console, console_says};
+use crate::console::{console, console_says};
 use crate::proxy::{Proxy, configuration};
 use crate::tls::{GENERATED, trusting};
 use crate::{clients, servers};

@@ -14,8 +14,8 @@ use pointsman::provider::server::opts_at;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinHandle;
 
-use crate::keeper::{prepared, wait_safe, writable};
-use crate::ledger::Ledger;
+use crate::kept::{epoch, prepared, wait_safe, writable};
+use crate::ledger::{Ledger, Told};
 use crate::proxy::{Proxy, configuration_with};
 use crate::{clients, servers, wait};
 
@@ -124,10 +124,6 @@ async fn leader(proxies: &[Proxy]) -> usize {
     .await
 }
 
-fn epoch(proxy: &Proxy) -> f64 {
-    proxy.metric("pointsman_keeper_epoch", &[])
-}
-
 async fn connected(proxy: &Proxy) -> Conn {
     clients::connect(proxy.port, APP).await
 }
@@ -193,14 +189,15 @@ async fn a_killed_pointsman_is_replaced_and_the_next_one_replaces_a_dead_primary
     let (_etcd, cluster, mut proxies) = several(3, "").await;
     let first = leader(&proxies).await;
     let killed = proxies.remove(first);
-    let (ledger, writers) = Ledger::open(&cluster, &proxies[0]).await;
+    let mut ledger = Ledger::open(&cluster, &proxies.iter().collect::<Vec<_>>()).await;
     ledger.more(50).await;
     killed.signal(Signal::KILL);
     let next = leader(&proxies).await;
     wait_safe(&cluster, &proxies[next]).await;
     // No one else has noticed.
     ledger.more(50).await;
-    assert!(ledger.unknown.lock().expect("a list").is_empty());
+    let [unknown, denied] = ledger.told().since(&Told::default());
+    assert!(unknown.is_empty() && denied.is_empty(), "{unknown:?} {denied:?}");
     let dead = cluster.primary().expect("a primary");
     let before = epoch(&proxies[next]);
     ledger.take_gap();
@@ -210,7 +207,7 @@ async fn a_killed_pointsman_is_replaced_and_the_next_one_replaces_a_dead_primary
     for proxy in &proxies {
         wait::until("all to know", || async { (epoch(proxy) > before).then_some(()) }).await;
     }
-    ledger.close(writers).await;
+    ledger.close().await;
     let heads = writable(&cluster).await;
     let [head] = heads.as_slice() else { panic!("{heads:?}") };
     assert_ne!(head.name, dead.name);
@@ -226,7 +223,7 @@ async fn a_frozen_pointsman_is_replaced_and_does_nothing_when_it_thaws() {
     make_marks(&cluster).await;
     let first = leader(&proxies).await;
     let frozen = proxies.remove(first);
-    let (ledger, writers) = Ledger::open(&cluster, &proxies[0]).await;
+    let mut ledger = Ledger::open(&cluster, &proxies.iter().collect::<Vec<_>>()).await;
     let mut late = connected(&frozen).await;
     late.query_drop("INSERT INTO marks VALUES ('early')").await.expect("it is answered");
     ledger.more(50).await;
@@ -246,7 +243,7 @@ async fn a_frozen_pointsman_is_replaced_and_does_nothing_when_it_thaws() {
     assert_eq!(leader(&proxies).await, next);
     assert_eq!(epoch(&proxies[next]), at, "nothing was changed by who woke up");
     ledger.more(20).await;
-    ledger.close(writers).await;
+    ledger.close().await;
     let heads = writable(&cluster).await;
     let [head] = heads.as_slice() else { panic!("{heads:?}") };
     assert_ne!(head.name, dead.name);

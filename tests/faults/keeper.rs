@@ -1,231 +1,18 @@
-//! A proxy that keeps its group: a primary that dies is replaced without losing what clients were
-//! told of, and follows its successor when it comes back.
+//! What a keeper waits for, and what operators order.
 
 use mysql_async::prelude::Queryable as _;
 use pointsman::app::tasks;
-use pointsman::config::outcome::CommitOutcome;
+use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{self, APP, KEEPER, ROOT};
 use pointsman::provider::server::Server;
-use pointsman::provider::{Flavour, Host};
 use tokio::sync::watch;
 
-use crate::daemon::reload;
-use crate::faults::{console, console_says};
-use crate::ledger::Ledger;
+use crate::console::{console, console_says};
+use crate::kept::{DURABLE, follows, kept, kept_in, standing, wait_old, wait_safe, writable};
+use crate::ledger::{Ledger, Told};
 use crate::proxy::{Proxy, configuration_with};
 use crate::{clients, servers, wait};
-
-/// What a keeper may not set on MariaDB without SUPER.
-const DURABLE: &[&str] = &["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1"];
-
-/// A primary and two replicas, and a proxy in front of them that keeps them and has seen that a
-/// failover would lose nothing. `failover` is further TOML.
-async fn kept(flavour: Flavour, failover: &str) -> (Cluster, Proxy) {
-    kept_in("auto", flavour, failover).await
-}
-
-/// The same in another mode.
-async fn kept_in(mode: &str, flavour: Flavour, failover: &str) -> (Cluster, Proxy) {
-    let cluster = prepared(flavour).await;
-    let group = format!("[groups.main.failover]\nmode = \"{mode}\"\n{failover}");
-    let proxy = in_front_of(&cluster, &group).await;
-    (cluster, proxy)
-}
-
-/// A primary and two replicas with an account for the keeper.
-pub(crate) async fn prepared(flavour: Flavour) -> Cluster {
-    prepared_on(flavour, Vec::new()).await
-}
-
-/// The same, on these hosts.
-pub(crate) async fn prepared_on(flavour: Flavour, hosts: Vec<Host>) -> Cluster {
-    let cluster = servers::own_on(flavour, 2, DURABLE, hosts).await;
-    cluster.wait_acknowledging(2).await.expect("two replicas acknowledge");
-    let account = replication::keeper_account(flavour);
-    cluster.primary().expect("a primary").run(&account).await.expect("the keeper's account");
-    cluster.wait_caught_up().await.expect("replicas have it");
-    cluster
-}
-
-/// A proxy with these settings of the group, which has seen that it is safe.
-async fn in_front_of(cluster: &Cluster, group: &str) -> Proxy {
-    in_front_on(Host::default(), cluster, group).await
-}
-
-/// The same, on this host.
-pub(crate) async fn in_front_on(host: Host, cluster: &Cluster, group: &str) -> Proxy {
-    let seed = cluster.primary().expect("a primary").address();
-    let config = configuration_with(KEEPER, "timeout = \"500ms\"", &[&seed], group);
-    let proxy = Proxy::with_config_on(host, &config).await.unwrap_or_else(|why| panic!("{why}"));
-    wait_safe(cluster, &proxy).await;
-    proxy
-}
-
-/// What SHOW CLUSTER says: the mode, and what the keeper does.
-pub(crate) async fn standing(proxy: &Proxy) -> (String, String) {
-    let answer = console(proxy, "SHOW CLUSTER").await;
-    let cells: Vec<&str> = answer.split('\t').collect();
-    let of = |subject: &str| cells.chunks_exact(5).find(|row| row[2] == subject);
-    let mode = of("mode").map_or("", |row| row[3]).to_owned();
-    let keeper = of("keeper").map_or("", |row| row[4]).to_owned();
-    (mode, keeper)
-}
-
-/// Waits until all servers have been up for this many seconds, as they tell it, in whole ones.
-async fn wait_old(cluster: &Cluster, seconds: u64) {
-    for server in cluster.servers() {
-        wait::until("a server to have been up for a while", || async {
-            let uptime = servers::status(server, cluster.flavour(), "UPTIME").await;
-            uptime.parse::<u64>().is_ok_and(|uptime| uptime >= seconds).then_some(())
-        })
-        .await;
-    }
-}
-
-/// Waits until a failover would lose nothing, and the keeper has seen it. A server that has just
-/// been started may have forgotten what it had received: the keeper must have seen it live.
-pub(crate) async fn wait_safe(cluster: &Cluster, proxy: &Proxy) {
-    wait_old(cluster, 3).await;
-    wait::until("the group to be safe", || async {
-        let (mode, keeper) = standing(proxy).await;
-        (mode == "safe" && keeper.ends_with("takes the writes")).then_some(())
-    })
-    .await;
-}
-
-/// The server that takes the writes, by its own word.
-pub(crate) async fn writable(cluster: &Cluster) -> Vec<&Server> {
-    let mut found = Vec::new();
-    for server in cluster.servers() {
-        if server.ask("SELECT @@global.read_only").await.is_ok_and(|value| value == "0") {
-            found.push(server);
-        }
-    }
-    found
-}
-
-/// Waits until a former primary takes no writes any more: it follows, or what it had in flight has
-/// made it a stranger.
-pub(crate) async fn wait_closed(cluster: &Cluster, proxy: &Proxy, former: &Server) {
-    wait::until("the old primary to be closed", || async {
-        let heads = writable(cluster).await;
-        let closed = heads.len() == 1 && heads[0].name != former.name;
-        let out = standing(proxy).await.1.contains("stays out");
-        let follows = closed && follows(cluster.flavour(), former, heads[0].port).await;
-        (closed && (out || follows)).then_some(())
-    })
-    .await;
-}
-
-async fn follows(flavour: Flavour, server: &Server, port: u16) -> bool {
-    let (status, from, receiving) = match flavour {
-        Flavour::Mariadb => ("SHOW SLAVE STATUS", "Master_Port", "Slave_IO_Running"),
-        Flavour::Mysql => ("SHOW REPLICA STATUS", "Source_Port", "Replica_IO_Running"),
-    };
-    let Ok(mut conn) = mysql_async::Conn::new(server.opts(ROOT)).await else {
-        return false;
-    };
-    let Ok(row) = conn.query_first::<mysql_async::Row, _>(status).await else { return false };
-    row.is_some_and(|row| {
-        row.get::<u16, _>(from) == Some(port)
-            && row.get::<String, _>(receiving).as_deref() == Some("Yes")
-    })
-}
-
-#[tokio::test]
-async fn a_killed_primary_is_replaced_and_follows_when_it_comes_back() {
-    for flavour in servers::flavours() {
-        let (cluster, proxy) = kept(flavour, "anti_flap = \"0\"").await;
-        let (ledger, writers) = Ledger::open(&cluster, &proxy).await;
-        ledger.more(200).await;
-        let mut dead = cluster.primary().expect("a primary");
-        let mut left_out = None;
-        // Twice: the second time what has come back is a candidate, too.
-        for _ in 0..2 {
-            ledger.take_gap();
-            cluster.kill(&dead.name).await.expect("it is killed");
-            ledger.more(200).await;
-            println!("{flavour:?}: {:?} without a write after a kill", ledger.take_gap());
-            let heads = writable(&cluster).await;
-            let [head] = heads.as_slice() else { panic!("{heads:?}") };
-            assert_ne!(head.name, dead.name);
-            cluster.start(&dead.name).await.expect("it comes back");
-            wait::until("the old primary to follow the new one", || async {
-                let follows = follows(flavour, dead, head.port).await;
-                (follows || standing(&proxy).await.1.contains("of its own")).then_some(())
-            })
-            .await;
-            if !follows(flavour, dead, head.port).await {
-                // It had commits that nobody was told of: closed, and left to an operator.
-                assert_eq!(writable(&cluster).await.len(), 1);
-                left_out = Some(dead.name.clone());
-                break;
-            }
-            wait_safe(&cluster, &proxy).await;
-            ledger.pause.send_replace(true);
-            ledger.reaches(dead).await;
-            ledger.pause.send_replace(false);
-            ledger.more(20).await;
-            dead = head;
-        }
-        ledger.close(writers).await;
-        let members = cluster.servers().iter().filter(|at| Some(&at.name) != left_out.as_ref());
-        let members: Vec<&Server> = members.collect();
-        ledger.check(&members).await;
-        let unknown = ledger.unknown.lock().expect("a list").clone();
-        println!("{flavour:?}: {} acknowledged, {} unknown", ledger.count(), unknown.len());
-    }
-}
-
-/// Killed in the middle of writes and commits, a primary is missed by nobody: what was lost on its
-/// way is found out, and is there once.
-#[tokio::test]
-async fn where_outcomes_are_known_no_client_notices_that_the_primary_is_killed() {
-    for flavour in servers::flavours() {
-        let cluster = prepared(flavour).await;
-        let primary = cluster.primary().expect("a primary");
-        primary.run(&CommitOutcome::MAKE_TABLE).await.expect("the table of witnesses");
-        let keeps = "[groups.main.failover]\nmode = \"auto\"\nanti_flap = \"0\"";
-        let group = format!("commit_outcome = \"known\"\n{keeps}");
-        let proxy = in_front_of(&cluster, &group).await;
-        let (ledger, writers) = Ledger::open_with(&cluster, &proxy, 3).await;
-        ledger.more(300).await;
-        ledger.take_gap();
-        cluster.kill(&primary.name).await.expect("it is killed");
-        ledger.more(300).await;
-        println!("{flavour:?}: {:?} without a write after a kill", ledger.take_gap());
-        ledger.close(writers).await;
-        let told = |outcome: &str| proxy.metric("pointsman_lost_commits_total", &[outcome]);
-        let (committed, not) = (told("committed"), told("rolled_back"));
-        println!("{flavour:?}: {committed} lost commits were made, {not} were not");
-        let unknown = ledger.unknown.lock().expect("a list").clone();
-        assert!(unknown.is_empty(), "{flavour:?}: {unknown:?}");
-        assert_eq!(told("unknown"), 0.0, "{flavour:?}");
-        let heads = writable(&cluster).await;
-        ledger.check(&heads).await;
-    }
-}
-
-#[tokio::test]
-async fn a_frozen_primary_is_replaced_and_takes_no_write_when_it_thaws() {
-    for flavour in servers::flavours() {
-        let (cluster, proxy) = kept(flavour, "").await;
-        let (ledger, writers) = Ledger::open(&cluster, &proxy).await;
-        ledger.more(200).await;
-        let frozen = cluster.primary().expect("a primary");
-        ledger.take_gap();
-        cluster.freeze(&frozen.name).expect("it is frozen");
-        ledger.more(200).await;
-        println!("{flavour:?}: {:?} without a write after a freeze", ledger.take_gap());
-        cluster.thaw(&frozen.name).expect("it thaws");
-        wait_closed(&cluster, &proxy, frozen).await;
-        ledger.more(50).await;
-        ledger.close(writers).await;
-        let others = cluster.servers().iter().filter(|server| server.name != frozen.name);
-        ledger.check(&others.collect::<Vec<_>>()).await;
-    }
-}
 
 #[tokio::test]
 async fn a_failover_that_could_lose_something_waits_for_an_operator() {
@@ -348,14 +135,14 @@ async fn wait_led_by(cluster: &Cluster, head: &Server) {
 async fn a_switchover_there_and_back_is_noticed_by_no_client() {
     for flavour in servers::flavours() {
         let (cluster, proxy) = kept(flavour, "").await;
-        let (ledger, writers) = Ledger::open_with(&cluster, &proxy, 3).await;
+        let mut ledger = Ledger::open(&cluster, &[&proxy]).await;
         ledger.more(200).await;
         let first = cluster.primary().expect("a primary");
         let second = cluster.replicas().expect("two replicas")[0];
         for to in [second, first] {
             let order = format!("SWITCHOVER main TO '{}'", to.address());
             // On a busy machine what has come back never catches up with all of them.
-            ledger.pause.send_replace(true);
+            ledger.hold().await;
             wait::until("a switchover that is not refused for a lag", || async {
                 let explained = console_says(&proxy, &format!("EXPLAIN {order}")).await;
                 let behind = |error: &mysql_async::Error| error.to_string().contains(" s behind");
@@ -363,7 +150,7 @@ async fn a_switchover_there_and_back_is_noticed_by_no_client() {
                 explained.ok()
             })
             .await;
-            ledger.pause.send_replace(false);
+            ledger.resume();
             ledger.more(20).await;
             ledger.take_gap();
             let told = console(&proxy, &order).await;
@@ -375,11 +162,11 @@ async fn a_switchover_there_and_back_is_noticed_by_no_client() {
             wait_safe(&cluster, &proxy).await;
         }
         ledger.more(50).await;
-        ledger.close(writers).await;
+        ledger.close().await;
         ledger.check(&cluster.servers().iter().collect::<Vec<_>>()).await;
-        let unknown = ledger.unknown.lock().expect("a list").clone();
-        println!("{flavour:?}: {} acknowledged, {} errors", ledger.count(), unknown.len());
-        assert!(unknown.is_empty(), "{unknown:?}");
+        let [unknown, denied] = ledger.told().since(&Told::default());
+        println!("{flavour:?}: {} acknowledged", ledger.count());
+        assert!(unknown.is_empty() && denied.is_empty(), "{unknown:?} {denied:?}");
         let done = proxy.metric("pointsman_switchovers_total", &["outcome=\"done\""]);
         assert_eq!(done, 2.0);
         wait::until("the keeper to say that it is safe", || async {
@@ -491,7 +278,7 @@ async fn a_keeper_that_starts_while_others_write_keeps_the_primary() {
 async fn in_manual_mode_a_dead_primary_is_replaced_when_an_operator_says_so() {
     for flavour in servers::flavours() {
         let (cluster, proxy) = kept_in("manual", flavour, "").await;
-        let (ledger, writers) = Ledger::open(&cluster, &proxy).await;
+        let mut ledger = Ledger::open(&cluster, &[&proxy]).await;
         ledger.more(100).await;
         let refused = console_says(&proxy, "FAILOVER main").await.expect_err("it lives");
         assert!(refused.to_string().contains("is not dead"), "{refused}");
@@ -505,7 +292,7 @@ async fn in_manual_mode_a_dead_primary_is_replaced_when_an_operator_says_so() {
         let told = console(&proxy, "FAILOVER main").await;
         assert!(told.contains("takes the writes in place of"), "{told}");
         ledger.more(100).await;
-        ledger.close(writers).await;
+        ledger.close().await;
         let heads = writable(&cluster).await;
         let [head] = heads.as_slice() else { panic!("{heads:?}") };
         assert_ne!(head.name, dead.name);
@@ -535,7 +322,7 @@ async fn a_switchover_to_a_server_that_cannot_have_everything_is_refused_or_undo
         wait_led_by(&cluster, primary).await;
         wait_safe(&cluster, &proxy).await;
 
-        let (ledger, writers) = Ledger::open_with(&cluster, &proxy, 3).await;
+        let mut ledger = Ledger::open(&cluster, &[&proxy]).await;
         ledger.more(50).await;
         // Its applier waits for the lock: it lives and receives, and gets no further.
         let mut locks = mysql_async::Conn::new(replicas[0].opts(ROOT)).await.expect("a session");
@@ -548,9 +335,9 @@ async fn a_switchover_to_a_server_that_cannot_have_everything_is_refused_or_undo
         drop(locks);
         wait_led_by(&cluster, primary).await;
         wait_safe(&cluster, &proxy).await;
-        ledger.close(writers).await;
+        ledger.close().await;
         ledger.check(&cluster.servers().iter().collect::<Vec<_>>()).await;
-        let unknown = ledger.unknown.lock().expect("a list").clone();
-        assert!(unknown.is_empty(), "{unknown:?}");
+        let [unknown, denied] = ledger.told().since(&Told::default());
+        assert!(unknown.is_empty() && denied.is_empty(), "{unknown:?} {denied:?}");
     }
 }

@@ -1,0 +1,30 @@
+//! Faults of a catalogue against real servers under load: what dies, freezes, fills up, or does not
+//! reach the rest any more, and what a group must be afterwards.
+//!
+//! Each happens once to each family here; `scripts/faults` lets each happen as often as asked and
+//! writes down what came of it.
+
+mod busy;
+#[path = "../real/clients.rs"]
+#[allow(dead_code, reason = "it offers what other tests need")]
+mod clients;
+mod cluster;
+#[path = "../real/console.rs"]
+mod console;
+mod keeper;
+mod kept;
+mod ledger;
+mod network;
+mod partitions;
+mod primaries;
+mod proxies;
+#[path = "../real/proxy.rs"]
+#[allow(dead_code, reason = "it offers what other tests need")]
+mod proxy;
+mod replicas;
+mod scene;
+#[path = "../real/servers.rs"]
+#[allow(dead_code, reason = "it offers what other tests need")]
+mod servers;
+#[path = "../real/wait.rs"]
+mod wait;

@@ -1,0 +1,144 @@
+//! Primaries that die, freeze and come back.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use crate::kept::{epoch, standing, writable};
+use crate::scene::{Bounds, Fault, Head, Scene};
+use crate::wait;
+
+#[tokio::test]
+async fn fault_1_a_primary_is_killed() {
+    Fault::deadly(1)
+        .happens(async |scene| {
+            let dead = scene.head().await.name.clone();
+            scene.cluster.kill(&dead).await.expect("it is killed");
+            scene.ledger.more(100).await;
+            scene.cluster.start(&dead).await.expect("it comes back");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn fault_2_a_primary_is_shut_down() {
+    // MySQL tells some of them so, and they are told what it says.
+    Fault { told: Bounds::Refusals, ..Fault::deadly(2) }
+        .happens(async |scene| {
+            let dead = scene.head().await.name.clone();
+            scene.cluster.stop(&dead).await.expect("it ends");
+            scene.ledger.more(100).await;
+            scene.cluster.start(&dead).await.expect("it comes back");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn fault_3_a_primary_freezes_for_long() {
+    Fault::deadly(3)
+        .happens(async |scene| {
+            let frozen = scene.head().await.name.clone();
+            scene.cluster.freeze(&frozen).expect("it is frozen");
+            scene.ledger.more(100).await;
+            wait::pass(Duration::from_secs(20)).await;
+            scene.cluster.thaw(&frozen).expect("it goes on");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn fault_4_a_primary_freezes_for_a_moment() {
+    // With the usual timeout.
+    Fault { monitor: "", ..Fault::harmless(4) }
+        .happens(async |scene| {
+            let frozen = scene.head().await.name.clone();
+            scene.cluster.freeze(&frozen).expect("it is frozen");
+            wait::pass(Duration::from_secs(2)).await;
+            scene.cluster.thaw(&frozen).expect("it goes on");
+        })
+        .await;
+}
+
+/// At most one failover, however often the old primary comes and goes.
+#[tokio::test]
+async fn fault_5_a_primary_crashes_again_and_again() {
+    Fault { head: Head::Either, failover: "", once: true, ..Fault::deadly(5) }
+        .happens(async |scene| {
+            let (flapping, before) = (scene.head().await.name.clone(), epoch(&scene.proxy));
+            for _ in 0..4 {
+                scene.cluster.kill(&flapping).await.expect("it is killed");
+                scene.cluster.start(&flapping).await.expect("it comes back");
+            }
+            scene.ledger.more(100).await;
+            assert!(epoch(&scene.proxy) <= before + 1.0);
+        })
+        .await;
+}
+
+/// Whoever is left may not be the one that has acknowledged last.
+#[tokio::test]
+async fn fault_6_a_primary_and_a_replica_are_killed() {
+    Fault {
+        head: Head::Either,
+        told: Bounds::Refusals,
+        group: "hold = \"2s\"",
+        ..Fault::deadly(6)
+    }
+    .happens(async |scene| {
+        let primary = scene.head().await.name.clone();
+        let replica = scene.replicas().await[0].name.clone();
+        scene.cluster.kill(&replica).await.expect("it is killed");
+        scene.cluster.kill(&primary).await.expect("it is killed");
+        wait::until("the keeper to say why it waits", || async {
+            standing(&scene.proxy).await.1.contains("which may have acknowledged").then_some(())
+        })
+        .await;
+        assert!(writable(&scene.cluster).await.is_empty());
+        scene.cluster.start(&replica).await.expect("it comes back");
+        scene.cluster.start(&primary).await.expect("it comes back");
+    })
+    .await;
+}
+
+/// What was acknowledged last may have been deleted everywhere: MariaDB's replicas delete what they
+/// have not applied, and a primary what is not committed in its tables. Where nobody can tell, an
+/// operator has to say that it may be lost.
+#[tokio::test]
+async fn fault_7_all_servers_are_killed() {
+    let turn = Cell::new(0);
+    Fault { head: Head::Either, told: Bounds::Refusals, ..Fault::deadly(7) }
+        .happens(async |scene| {
+            let mut names: Vec<String> =
+                scene.cluster.servers().iter().map(|server| server.name.clone()).collect();
+            for name in &names {
+                scene.cluster.kill(name).await.expect("it is killed");
+            }
+            // Another order each time.
+            let count = names.len();
+            names.rotate_left(turn.get() % count);
+            if turn.get() / count % 2 == 1 {
+                names.swap(1, 2);
+            }
+            turn.set(turn.get() + 1);
+            for name in &names {
+                scene.cluster.start(name).await.expect("it comes back");
+            }
+            accept_loss_if_asked(scene).await;
+        })
+        .await;
+}
+
+/// Waits until writes go on; where nobody can tell whether something was lost, an operator says
+/// that it may be.
+async fn accept_loss_if_asked(scene: &mut Scene) {
+    let before = scene.ledger.count();
+    let waits = wait::until("writes, or why there are none", || async {
+        if scene.ledger.count() > before {
+            return Some(false);
+        }
+        let says = standing(&scene.proxy).await.1;
+        says.contains("accepts that").then_some(true)
+    });
+    if waits.await {
+        scene.accept_loss().await;
+    }
+}
