@@ -106,6 +106,7 @@ impl Stage {
             started: None,
             probed: true,
             facts: None,
+            leaving: false,
             trouble: String::new(),
         };
         let topology =

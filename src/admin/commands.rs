@@ -53,6 +53,7 @@ pub enum AdminCommand {
     SwitchOver { group: Option<String>, to: Option<String> },
     ExplainSwitchOver { group: Option<String>, to: Option<String> },
     FailOver { group: Option<String> },
+    Maintain { group: Option<String>, on: bool },
     Kill { id: u32 },
     Reload,
     Help { topic: Option<String> },
@@ -182,6 +183,22 @@ pub const TABLE: &[Entry] = &[
         "Replaces a primary that is dead now, whatever failover.mode and anti_flap say.",
         |arguments| Ok(AdminCommand::FailOver { group: arguments.word().map(str::to_owned) }),
     ),
+    operate(
+        "MAINTENANCE ON",
+        "MAINTENANCE ON [group]",
+        "No failover by itself, and nothing is set up, until it is OFF. Outlives restarts.",
+        |arguments| {
+            Ok(AdminCommand::Maintain { group: arguments.word().map(str::to_owned), on: true })
+        },
+    ),
+    operate(
+        "MAINTENANCE OFF",
+        "MAINTENANCE OFF [group]",
+        "The group is kept again.",
+        |arguments| {
+            Ok(AdminCommand::Maintain { group: arguments.word().map(str::to_owned), on: false })
+        },
+    ),
     operate("KILL", "KILL [CONNECTION] id", "Closes a client session of SHOW SESSIONS.", kill),
     operate(
         "RELOAD",
@@ -297,6 +314,10 @@ impl Console {
             }
             AdminCommand::FailOver { group } => {
                 self.tell_keeper(group.as_deref(), keeper::Command::FailOver).await
+            }
+            AdminCommand::Maintain { group, on } => {
+                let order = |reply| keeper::Command::Maintain(on, reply);
+                self.tell_keeper(group.as_deref(), order).await
             }
             AdminCommand::Kill { id } => {
                 self.control.kill(id, by).await?;

@@ -250,6 +250,11 @@ mod tests {
                 AdminCommand::ExplainSwitchOver { group: Some("main".to_owned()), to: None },
             ),
             ("FAILOVER main", AdminCommand::FailOver { group: Some("main".to_owned()) }),
+            (
+                "maintenance on main",
+                AdminCommand::Maintain { group: Some("main".to_owned()), on: true },
+            ),
+            ("MAINTENANCE OFF", AdminCommand::Maintain { group: None, on: false }),
             ("help", AdminCommand::Help { topic: None }),
             ("help set weight", AdminCommand::Help { topic: Some("set weight".to_owned()) }),
         ];

@@ -14,6 +14,13 @@ pub struct Failover {
     /// After one failover the next one waits for an operator for this long: a cluster that loses
     /// one primary after the other has another trouble.
     pub anti_flap: Duration,
+    /// The program, and its arguments, that is asked before the primary changes; empty for none. It
+    /// may say no.
+    pub pre_hook: Vec<String>,
+    /// The one that is told afterwards; empty for none.
+    pub post_hook: Vec<String>,
+    /// How long either may take.
+    pub hook_timeout: Duration,
     /// The account by which a server is told to replicate; `None` means one that is made.
     pub replication: Option<ReplicationAccount>,
 }
@@ -56,6 +63,9 @@ impl Default for Failover {
             mode: FailoverMode::default(),
             max_loss: MaxLoss::default(),
             anti_flap: Duration::from_secs(600),
+            pre_hook: Vec::new(),
+            post_hook: Vec::new(),
+            hook_timeout: Duration::from_secs(5),
             replication: None,
         }
     }

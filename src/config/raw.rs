@@ -183,6 +183,12 @@ pub struct Failover {
     pub max_loss: Option<Scalar>,
     /// Time between two failovers.
     pub anti_flap: Option<Scalar>,
+    /// Program that may say no to a change of the primary.
+    pub pre_hook: Option<OneOrMany>,
+    /// Program that is told of it.
+    pub post_hook: Option<OneOrMany>,
+    /// Longest run of either.
+    pub hook_timeout: Option<Scalar>,
     /// Account by which servers replicate.
     pub replication_user: Option<Scalar>,
     /// Its password.

@@ -203,13 +203,16 @@ fn group(group: &Group) -> Vec<Entry> {
     entries
 }
 
-fn failover(failover: &Failover) -> [(&'static str, String); 5] {
+fn failover(failover: &Failover) -> [(&'static str, String); 8] {
     let stated = failover.replication.as_ref();
     let user = stated.map_or_else(|| "(made)".to_owned(), |account| account.user.clone());
     [
         ("failover.mode", failover.mode.word().to_owned()),
         ("failover.max_loss", failover.max_loss.word().to_owned()),
         ("failover.anti_flap", show_duration(failover.anti_flap)),
+        ("failover.pre_hook", failover.pre_hook.join(" ")),
+        ("failover.post_hook", failover.post_hook.join(" ")),
+        ("failover.hook_timeout", show_duration(failover.hook_timeout)),
         ("failover.replication_user", user),
         ("failover.replication_password", MASKED.to_owned()),
     ]

@@ -31,6 +31,7 @@ use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Node, NodeId, Topology};
 
 mod company;
+mod consent;
 mod replacement;
 mod settling;
 mod telling;
@@ -67,6 +68,8 @@ pub enum Command {
     ExplainSwitchOver(Option<String>, Reply),
     /// Replace a primary that is dead.
     FailOver(Reply),
+    /// Leave the group as it is from now on, but for what operators say; or keep it again.
+    Maintain(bool, Reply),
 }
 
 /// Asks how many sessions have a transaction open on a server, or a statement running there.
@@ -152,6 +155,8 @@ pub struct Keeper<S = LiveSurgeon> {
     since: Instant,
     /// When the primary was last seen to take writes; `None` before that.
     well_at: Option<Instant>,
+    /// Replicas were told to receive no more while the primary was judged, and are to again.
+    cut_off: bool,
     /// The primary was down when it was last looked at.
     was_down: bool,
     /// Until when it is known what the primary has gone through; `None` while it is in doubt, and
@@ -244,6 +249,7 @@ impl<S: Surgeon> Keeper<S> {
             look_at: now,
             since: now,
             well_at: None,
+            cut_off: false,
             was_down: false,
             vouched: None,
             asked_at: now,
@@ -382,7 +388,8 @@ impl<S: Surgeon> Keeper<S> {
         }
         if head.is_read_only() {
             // One that was started anew must not write before it is asked to.
-            if self.record.closed || head.may_have_started_within(self.since_well()) {
+            let is_anew = head.may_have_started_within(self.since_well());
+            if self.record.closed || (is_anew && !self.record.maintenance) {
                 return self.reopen(&node.name).await;
             }
             return self.say(format!("{} has been made read-only", node.name));
@@ -401,6 +408,11 @@ impl<S: Surgeon> Keeper<S> {
             return;
         }
         self.note_look(head);
+        if self.record.maintenance && !self.cut_off {
+            let group = &topology.group;
+            let until = format!("nothing is set up before MAINTENANCE OFF {group}");
+            return self.say(format!("{} takes the writes; {until}", node.name));
+        }
         let told_at = self.surgeon.now();
         let account = self.account(settings, topology, (node, &reports)).await;
         if self.surgeon.now() - told_at > THINK_AGAIN {
@@ -426,7 +438,10 @@ impl<S: Surgeon> Keeper<S> {
                 // What was changed shows what is still missing.
                 self.look_at = self.surgeon.now();
             }
-        } else if found.left_out.is_empty() {
+            return;
+        }
+        self.cut_off = false;
+        if found.left_out.is_empty() {
             let through = found.chained.iter().map(|(name, at)| format!("; {name} follows {at}"));
             self.say(format!("{} takes the writes{}", node.name, through.collect::<String>()));
         }

@@ -10,13 +10,15 @@
 //! by pure code from what the servers say: [`verdict`] whether a primary is dead, [`plan`] the next
 //! step of a failover or a switchover, [`upkeep`] what is to be done while all is well. [`order`]
 //! has the statements, [`execute`] sends them, and [`journal`] keeps the [`record`] of what was
-//! begun; a [`surgeon`] stands between a keeper and all of these.
+//! begun; a [`hook`] is a program of the operator's. A [`surgeon`] stands between a keeper and all
+//! of these.
 
 pub mod assessment;
 pub mod candidate;
 pub mod execute;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod hook;
 pub mod journal;
 pub mod keeper;
 pub mod order;

@@ -31,6 +31,9 @@ pub struct Record {
     pub floor: String,
     /// When the last failover was over, seconds since 1970.
     pub failed_over_at: Option<u64>,
+    /// An operator works on the group: no failover but by his word, and nothing is set up.
+    #[serde(default)]
+    pub maintenance: bool,
 }
 
 /// A change of the primary on its way.

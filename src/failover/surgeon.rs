@@ -15,6 +15,7 @@ use crate::app::tasks;
 use crate::config::Monitor;
 use crate::config::units::Secret;
 use crate::failover::execute::{self, Failed};
+use crate::failover::hook::Hook;
 use crate::failover::journal::{Journal, JournalError};
 use crate::failover::order::Order;
 use crate::failover::record::Record;
@@ -60,6 +61,12 @@ pub trait Surgeon: Send + Sync + 'static {
 
     /// The password in this file, which is made where there is none.
     fn password(&self, file: String) -> impl Future<Output = Result<Secret, SecretError>> + Send;
+
+    /// Asks a program of the operator's; what it says against it.
+    fn ask_hook(&self, hook: Hook) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Has a program of the operator's told, without waiting for it.
+    fn tell_hook(&self, hook: Hook);
 }
 
 /// Acts on the servers of the topology and in the state directory.
@@ -120,5 +127,17 @@ impl Surgeon for LiveSurgeon {
     async fn password(&self, file: String) -> Result<Secret, SecretError> {
         let state_dir = self.state_dir.clone();
         tasks::blocking(move || secrets::load(&state_dir, &file)).await
+    }
+
+    async fn ask_hook(&self, hook: Hook) -> Result<(), String> {
+        hook.run().await
+    }
+
+    fn tell_hook(&self, hook: Hook) {
+        tasks::spawn("hook", async move {
+            if let Err(why) = hook.run().await {
+                tracing::error!(why, "the post_hook has failed");
+            }
+        });
     }
 }

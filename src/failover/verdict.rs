@@ -81,9 +81,11 @@ pub fn returned(
     }
 }
 
-/// Judges a primary by what it and the others say.
+/// Judges a primary by what it and the others say. One that is `leaving`, by its own words, and
+/// takes no connection is as good as dead, though those that replicate hear from it to the last
+/// (MySQL: for 9 s).
 #[must_use]
-pub fn judge(primary: NodeId, reports: &[Report]) -> Verdict {
+pub fn judge(primary: NodeId, leaving: bool, reports: &[Report]) -> Verdict {
     let failure = match reports.iter().find(|report| report.node == primary) {
         Some(Report { told: Err(failure), .. }) => failure,
         Some(Report { told: Ok(_), .. }) => return Verdict::Alive,
@@ -105,6 +107,8 @@ pub fn judge(primary: NodeId, reports: &[Report]) -> Verdict {
         answering.iter().filter(hears).map(|report| report.name.to_string()).collect();
     if hearing.is_empty() {
         Verdict::Dead(failure.to_string())
+    } else if leaving && failure.kind == FailureKind::Unreachable {
+        Verdict::Dead(format!("it shuts down: {failure}"))
     } else {
         Verdict::Unreachable(hearing)
     }
@@ -133,7 +137,7 @@ mod tests {
     fn verdict(primary: Report, others: &[Report]) -> Verdict {
         let mut reports = vec![primary];
         reports.extend_from_slice(others);
-        judge(NodeId(1), &reports)
+        judge(NodeId(1), false, &reports)
     }
 
     #[test]
@@ -147,6 +151,18 @@ mod tests {
         let silent_too = silent(2, FailureKind::Unreachable);
         assert_eq!(verdict(gone(), &[silent_too.clone(), replica(3, false)]), dead);
         assert_eq!(verdict(gone(), &[silent_too]), Verdict::Isolated);
+    }
+
+    #[test]
+    fn who_says_that_it_shuts_down_and_takes_no_connection_is_dead() {
+        let judged =
+            |leaving, kind| judge(NodeId(1), leaving, &[silent(1, kind), replica(2, true)]);
+        let hears = Verdict::Unreachable(vec!["db2".to_owned()]);
+        let dead = Verdict::Dead("it shuts down: it says nothing".to_owned());
+        assert_eq!(judged(true, FailureKind::Unreachable), dead);
+        assert_eq!(judged(false, FailureKind::Unreachable), hears);
+        assert_eq!(judged(true, FailureKind::Timeout), hears, "it takes connections still");
+        assert_eq!(judged(true, FailureKind::Denied), Verdict::Alive);
     }
 
     /// A server that was started so many seconds ago, with all that it has.

@@ -181,6 +181,7 @@ fn node(
         applied,
         observed_at: member.judgement.seen_at(),
         probed: member.judgement.observed(),
+        leaving: member.judgement.leaving(),
         facts,
         trouble: trouble(member),
     }

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use crate::health::observation::{FailureKind, Observation, Seen};
+use crate::health::observation::{Failure, FailureKind, Observation, Seen};
 use crate::topology::Condition;
 
 /// How many probes in a row change a verdict.
@@ -42,6 +42,8 @@ pub struct Judgement {
     /// The last successful probe.
     last: Option<(Instant, Instant, Seen)>,
     trouble: String,
+    /// The server has said that it shuts down, and has taken no connection since.
+    leaving: bool,
     observed: bool,
     down_since: Option<Instant>,
     /// When a client of ours has set `read_only` there.
@@ -69,6 +71,7 @@ impl Judgement {
             successes: 0,
             last: None,
             trouble: "not probed yet".to_owned(),
+            leaving: false,
             observed: false,
             down_since: None,
             closed: None,
@@ -79,6 +82,8 @@ impl Judgement {
     pub fn observe(&mut self, observation: Observation, limits: Hysteresis) {
         self.observed = true;
         let Observation { began, ended, result } = observation;
+        let leaving = |failure: &Failure| failure.kind == FailureKind::Leaving;
+        self.leaving = result.as_ref().is_err_and(leaving);
         match result {
             Ok(seen) => {
                 self.trouble.clone_from(&seen.note);
@@ -175,6 +180,12 @@ impl Judgement {
         self.failures == 0
     }
 
+    /// Whether the server has said that it shuts down, and has taken no connection since.
+    #[must_use]
+    pub fn leaving(&self) -> bool {
+        self.leaving
+    }
+
     /// When it went down, if it is down.
     #[must_use]
     pub fn down_since(&self) -> Option<Instant> {
@@ -219,7 +230,6 @@ mod tests {
 
     use super::*;
     use crate::health::fixture;
-    use crate::health::observation::Failure;
 
     const LIMITS: Hysteresis = Hysteresis { fall: 3, rise: 2 };
 

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use crate::topology::ServerFacts;
 use crate::topology::gtid::GtidSet;
 
+/// "Server shutdown in progress".
+const SHUTDOWN: u16 = 1053;
+
 /// One probe: when it ran and what came of it.
 #[derive(Debug, Clone)]
 pub struct Observation {
@@ -101,6 +104,8 @@ pub struct Failure {
 pub enum FailureKind {
     /// No connection, or it broke, or the server is shutting down.
     Unreachable,
+    /// It has said that it shuts down, and takes no connection any more.
+    Leaving,
     /// No answer in time; a frozen server still accepts connections and sends no greeting.
     Timeout,
     /// Whoever answers has not proved to be the server, or offers no TLS where it is wanted.
@@ -134,6 +139,23 @@ impl Failure {
         let text = format!("{errno}: {}", String::from_utf8_lossy(message));
         Self { kind: FailureKind::of_errno(errno), text, errno: Some(errno) }
     }
+
+    /// Whether the server has said that it shuts down.
+    #[must_use]
+    pub fn is_goodbye(&self) -> bool {
+        self.errno == Some(SHUTDOWN)
+    }
+
+    /// What this is on the way to a server that has said goodbye.
+    #[must_use]
+    pub fn after_goodbye(self) -> Self {
+        match self.kind {
+            FailureKind::Unreachable => {
+                Self { kind: FailureKind::Leaving, text: format!("it shuts down: {self}"), ..self }
+            }
+            _ => self,
+        }
+    }
 }
 
 impl FailureKind {
@@ -143,7 +165,7 @@ impl FailureKind {
     #[must_use]
     pub fn counts(self) -> bool {
         match self {
-            Self::Unreachable | Self::Timeout | Self::Untrusted => true,
+            Self::Unreachable | Self::Leaving | Self::Timeout | Self::Untrusted => true,
             Self::Overloaded | Self::Denied | Self::Puzzling => false,
         }
     }
@@ -157,7 +179,7 @@ impl FailureKind {
                 Self::Denied
             }
             // Shutdown in progress, normal shutdown, connection killed.
-            1053 | 1077 | 1079 | 1927 => Self::Unreachable,
+            SHUTDOWN | 1077 | 1079 | 1927 => Self::Unreachable,
             _ => Self::Puzzling,
         }
     }

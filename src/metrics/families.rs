@@ -128,6 +128,8 @@ families! {
          safe, degraded, unmanaged.");
     KEEPER_EPOCH = gauge("pointsman_keeper_epoch", &["group"],
         "Grows with every primary; 0 while none is known or the group is not kept.");
+    KEEPER_MAINTENANCE = gauge("pointsman_keeper_maintenance", &["group"],
+        "1 while an operator works on the group: no failover by itself, nothing is set up.");
     FAILOVERS = counter("pointsman_failovers_total", &["group", "outcome"],
         "Failovers that the keeper began, by how they ended.");
     SWITCHOVERS = counter("pointsman_switchovers_total", &["group", "outcome"],

@@ -14,6 +14,8 @@ pub struct Kept {
     pub standings: Vec<(&'static str, bool)>,
     /// Rises with every primary.
     pub epoch: u64,
+    /// An operator works on the group.
+    pub maintenance: bool,
     /// Failovers by how they ended.
     pub failovers: Changes,
     /// Switchovers by how they ended.
@@ -45,6 +47,7 @@ impl Kept {
             sheet.count(known::KEEPER_STANDING, &[group, word], u64::from(*holds));
         }
         sheet.count(known::KEEPER_EPOCH, &[group], self.epoch);
+        sheet.count(known::KEEPER_MAINTENANCE, &[group], u64::from(self.maintenance));
         for (family, changes) in
             [(known::FAILOVERS, self.failovers), (known::SWITCHOVERS, self.switchovers)]
         {

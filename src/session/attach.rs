@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::config::Consistency;
 use crate::protocol::execute;
-use crate::protocol::packet;
 use crate::protocol::walker::ReplyWalker;
+use crate::protocol::{packet, reply};
 use crate::router::policy::{self, Decision, Freshness, Held, Target, View};
 use crate::router::{Class, Effects, Kind, Reason, Verb, rewrite};
 use crate::session::action::{Outbox, Request, World, index};
@@ -309,7 +309,7 @@ impl Session {
         let refusal = self.pending.as_mut().and_then(|pending| pending.way.refusal.take());
         if let Some((payload, _)) = refusal {
             packet::write(&mut out.client, 1, &payload);
-            return self.finished_here(world, 1290, out);
+            return self.finished_here(world, reply::Err::code_of(&payload), out);
         }
         let failure = Failure::NoPrimary {
             generation: world.topology.generation,

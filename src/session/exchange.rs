@@ -76,8 +76,7 @@ impl Session {
             if used < input.len() && self.link(slot).is_some() {
                 // What stands behind the end of a reply would be taken for the answer to the
                 // next command.
-                out.requests.push(Request::Drop(slot));
-                self.link_lost(world, slot, out);
+                self.give_up_link(world, slot, out);
             }
             return input.len();
         }
@@ -451,6 +450,10 @@ impl Session {
     ) -> Passed {
         let code = reply::Err::code_of(payload);
         let untouched = !self.exchange_forwarded();
+        if untouched && retry::is_goodbye(code) && !self.is_streamed() {
+            self.give_up_link(world, self.exchange_slot(), out);
+            return Passed::Held;
+        }
         if untouched && self.reroute_refused(world, code, payload, out) {
             return Passed::Held;
         }
@@ -509,8 +512,9 @@ impl Session {
         if pending.way.body.is_some() {
             return false;
         }
+        let kept = world.group.failover.mode.keeps();
+        let closed = slot == Held::Primary && retry::primary_gives_up(code, message, kept);
         if in_transaction {
-            let closed = slot == Held::Primary && retry::primary_is_read_only(code, message);
             return closed && self.leave_closed_primary(world, node, payload, out);
         }
         match slot {
@@ -519,7 +523,7 @@ impl Session {
                 out.requests.push(Request::Retried(Retry::ReplicaRefused));
                 self.leave_replica(world, code);
             }
-            Held::Primary if retry::primary_is_read_only(code, message) => {
+            Held::Primary if closed => {
                 // A procedure may have committed something before what was refused.
                 let may_have_written = pending.class.effects.any(Effects::OPAQUE);
                 // A primary that is known to be read-only is so by a client's wish.

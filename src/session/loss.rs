@@ -79,6 +79,13 @@ impl Session {
         }
     }
 
+    /// Nothing that comes on the link can be believed any more, or its server has said goodbye: as
+    /// if it had broken.
+    pub(super) fn give_up_link(&mut self, world: &mut World<'_>, slot: Held, out: &mut Outbox) {
+        out.requests.push(Request::Drop(slot));
+        self.link_lost(world, slot, out);
+    }
+
     /// Whether the client wants its connection to be closed when a transaction is idle for long.
     fn bounds_idle_transactions(&self) -> bool {
         let mut bounds = IDLE_TRANSACTIONS.iter().filter_map(|name| self.state.variable(name));
@@ -174,7 +181,7 @@ impl Session {
             self.exchange().map_or(in_transaction, |exchange| exchange.in_transaction);
         let server = self.name_of(world, node);
         let Some(pending) = self.pending.as_ref() else { return };
-        let streamed = pending.way.body.is_some() || matches!(self.phase, Phase::Uploading(..));
+        let streamed = self.is_streamed();
         let progress = if forwarded { Progress::Answering } else { Progress::Sent };
         let verdict = verdict_on(pending, progress, was_in_transaction);
         let verdict = self.amended(verdict, streamed, pins);
@@ -221,6 +228,12 @@ impl Session {
             // What is still to come of the command or the file must not be read as commands.
             self.close(world.now, out);
         }
+    }
+
+    /// Whether parts of the pending request, or of the client's file, are not kept here.
+    pub(super) fn is_streamed(&self) -> bool {
+        let has_body = self.pending.as_ref().is_some_and(|pending| pending.way.body.is_some());
+        has_body || matches!(self.phase, Phase::Uploading(..))
     }
 
     /// What the class of a request does not tell of its being lost.

@@ -296,8 +296,7 @@ impl Session {
             | Phase::ChangingUser => {
                 // Unsolicited: a server that says goodbye (4031, 1927). It must never be taken
                 // for the answer to the next command.
-                out.requests.push(action::Request::Drop(slot));
-                self.link_lost(world, slot, out);
+                self.give_up_link(world, slot, out);
                 input.len()
             }
         }

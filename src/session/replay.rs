@@ -18,7 +18,9 @@ use crate::session::pending::Ask;
 use crate::session::phrase::QUERY_CACHE;
 use crate::session::pin::{Pin, Pins};
 use crate::session::release::Carried;
-use crate::session::retry::{MAY_COMMIT, is_plain_rollback, may_have_rolled_back, stays_inside};
+use crate::session::retry::{
+    MAY_COMMIT, is_goodbye, is_plain_rollback, may_have_rolled_back, stays_inside,
+};
 use crate::session::step::Step;
 use crate::session::transcript::{Command, Next, Transcript};
 use crate::session::{Exchange, Own, Phase, Session};
@@ -364,7 +366,9 @@ impl Session {
             used += notable.len;
             let payload = wire.get(packet::HEADER_LEN..).unwrap_or_default();
             transcript.hear_packet(notable.kind, payload, wire, caps);
-            if notable.kind == Kind::LocalInfile || notable.terminal && used < input.len() {
+            let leaves = notable.kind == Kind::Err && is_goodbye(reply::Err::code_of(payload));
+            let surplus = notable.terminal && used < input.len();
+            if notable.kind == Kind::LocalInfile || surplus || leaves {
                 break;
             }
             if notable.terminal {
@@ -373,9 +377,8 @@ impl Session {
                 return used;
             }
         }
-        // It makes no sense, or more stands behind the end of it.
-        out.requests.push(Request::Drop(Held::Primary));
-        self.link_lost(world, Held::Primary, out);
+        // It makes no sense, more stands behind the end of it, or the server says goodbye.
+        self.give_up_link(world, Held::Primary, out);
         input.len()
     }
 

@@ -143,6 +143,24 @@ pub fn primary_is_read_only(code: u16, message: &[u8]) -> bool {
     code == 1836 || (code == 1290 && (names(b"read-only") || names(b"read_only")))
 }
 
+/// Whether an error of a primary says that it is about to be none any more and did nothing: it has
+/// become read-only or, where `kept` and hence soon replaced, has not begun a commit because it
+/// shuts down (3100 of MySQL; of a group replication that nobody keeps it may say something else).
+#[must_use]
+pub fn primary_gives_up(code: u16, message: &[u8], kept: bool) -> bool {
+    let before_commit = || memchr::memmem::find(message, b"before_commit").is_some();
+    primary_is_read_only(code, message) || (kept && code == 3100 && before_commit())
+}
+
+/// Whether the error is a server's goodbye: it shuts down, and ends the connection.
+///
+/// MySQL says so to whatever comes on a connection that it has not closed yet. What a statement
+/// has done that was under way then, nobody can tell by it.
+#[must_use]
+pub fn is_goodbye(code: u16) -> bool {
+    code == 1053
+}
+
 /// Whether the transaction may be gone with this error: of these it is known that only the
 /// statement was undone. Others (1205, 1206, 1213) roll everything back, or may.
 pub(super) fn may_have_rolled_back(error: u16) -> bool {

@@ -15,7 +15,7 @@ use crate::session::phrase::{
 };
 use crate::session::statements::OnLink;
 use crate::session::step::Step;
-use crate::session::{Own, Phase, Session};
+use crate::session::{Own, Phase, Session, retry};
 use crate::topology::Flavour;
 use crate::topology::gtid::GtidSet;
 
@@ -314,7 +314,11 @@ impl Session {
                 return self.own_reply_malformed(world, slot, input.len(), out);
             }
             if notable.terminal {
-                self.own_done(world, out);
+                let failed = own.failed.as_deref().map(reply::Err::code_of);
+                match failed.is_some_and(retry::is_goodbye) {
+                    true => self.give_up_link(world, slot, out),
+                    false => self.own_done(world, out),
+                }
                 return used;
             }
         }
@@ -340,8 +344,7 @@ impl Session {
         all: usize,
         out: &mut Outbox,
     ) -> usize {
-        out.requests.push(Request::Drop(slot));
-        self.link_lost(world, slot, out);
+        self.give_up_link(world, slot, out);
         all
     }
 

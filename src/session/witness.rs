@@ -20,7 +20,7 @@ use crate::session::action::{Outbox, Request, Resolved, Trouble, World};
 use crate::session::failure::Failure;
 use crate::session::pending::Ask;
 use crate::session::replay::UNREPEATABLE;
-use crate::session::retry::{is_plain_commit, may_have_rolled_back, primary_is_read_only};
+use crate::session::retry::{is_plain_commit, may_have_rolled_back, primary_gives_up};
 use crate::session::step::Step;
 use crate::session::{Exchange, Phase, Session};
 use crate::topology::{Flavour, NodeId};
@@ -355,7 +355,8 @@ impl Session {
         out: &mut Outbox,
     ) {
         let code = reply::Err::code_of(error);
-        let closed = primary_is_read_only(code, reply::Err::message_of(error));
+        let kept = world.group.failover.mode.keeps();
+        let closed = primary_gives_up(code, reply::Err::message_of(error), kept);
         match step {
             WitnessStep::Enrol => {
                 if let Some(row) = self.row() {
@@ -405,7 +406,8 @@ impl Session {
     fn row_refused(&mut self, world: &mut World<'_>, error: &[u8], out: &mut Outbox) {
         let code = reply::Err::code_of(error);
         let node = self.link(Held::Primary).map(|link| link.facts.node);
-        let closed = primary_is_read_only(code, reply::Err::message_of(error));
+        let kept = world.group.failover.mode.keeps();
+        let closed = primary_gives_up(code, reply::Err::message_of(error), kept);
         if let Some(node) = node
             && closed
             && self.guard() != Guard::Begun

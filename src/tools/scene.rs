@@ -332,6 +332,7 @@ fn unseen(index: usize, name: Arc<str>, address: Arc<str>) -> Node {
         started: None,
         probed: false,
         facts: None,
+        leaving: false,
         trouble: String::new(),
     }
 }

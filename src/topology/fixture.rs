@@ -24,6 +24,7 @@ pub(crate) fn node(id: u16, name: &str) -> Node {
         observed_at: None,
         probed: true,
         facts: None,
+        leaving: false,
         trouble: String::new(),
     }
 }

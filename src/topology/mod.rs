@@ -77,6 +77,8 @@ pub struct Node {
     pub observed_at: Option<Instant>,
     /// Whether a probe of it has come to an end, with success or without.
     pub probed: bool,
+    /// It has said that it shuts down, and has taken no connection since.
+    pub leaving: bool,
     /// What its greeting and variables say; `None` before the first successful probe.
     pub facts: Option<Arc<ServerFacts>>,
     /// The last observation error, for operators; empty when the last probe succeeded.

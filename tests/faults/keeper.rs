@@ -52,7 +52,7 @@ async fn a_failover_that_could_lose_something_waits_for_an_operator() {
                 .await;
                 let mode = "mode = \"auto\"";
                 let lossy = format!("{mode}\nmax_loss = \"some\"");
-                reload(&proxy, |strict| strict.replace(mode, &lossy));
+                proxy.reload(|strict| strict.replace(mode, &lossy));
                 wait_safe(&cluster, &proxy).await;
                 assert_eq!(writable(&cluster).await[0].name, primary.name);
             }

@@ -383,8 +383,6 @@ fn is_denial(error: &Error) -> bool {
     match said.code {
         // No primary in time, and this server goes away: said to whoever has sent nothing yet.
         1290 | 1053 => true,
-        // MySQL, shutting down: the transaction was rolled back before its commit.
-        3100 => said.message.contains("before_commit"),
         1213 => said.state == "40001",
         _ => false,
     }

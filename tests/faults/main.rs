@@ -1,14 +1,15 @@
 //! Faults of a catalogue against real servers under load: what dies, freezes, fills up, or does not
 //! reach the rest any more, and what a group must be afterwards.
 //!
-//! Each happens once to each family here; `scripts/faults` lets each happen as often as asked and
-//! writes down what came of it.
+//! Each happens once here, to one family by turns; `scripts/faults` lets each happen to both as
+//! often as asked and writes down what came of it.
 
 mod busy;
 #[path = "../real/clients.rs"]
 #[allow(dead_code, reason = "it offers what other tests need")]
 mod clients;
 mod cluster;
+mod consent;
 #[path = "../real/console.rs"]
 mod console;
 mod keeper;

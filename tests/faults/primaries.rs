@@ -21,8 +21,7 @@ async fn fault_1_a_primary_is_killed() {
 
 #[tokio::test]
 async fn fault_2_a_primary_is_shut_down() {
-    // MySQL tells some of them so, and they are told what it says.
-    Fault { told: Bounds::Refusals, ..Fault::deadly(2) }
+    Fault::deadly(2)
         .happens(async |scene| {
             let dead = scene.head().await.name.clone();
             scene.cluster.stop(&dead).await.expect("it ends");

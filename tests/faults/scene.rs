@@ -8,7 +8,6 @@ use pointsman::config::outcome::CommitOutcome;
 use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::server::Server;
-use rustix::process::Signal;
 
 use crate::kept::{self, follows, standing, wait_safe, writable};
 use crate::ledger::{Audit, Ledger, Told};
@@ -76,7 +75,7 @@ impl Fault {
         Self { head: Head::TheSame, told: Bounds::Nothing, ..Self::deadly(number) }
     }
 
-    /// Lets it happen to each family as often as asked: half of the times where the outcome of lost
+    /// Lets it happen as often as asked: half of the times where the outcome of lost
     /// commits is found out, half of them where it is not. A group is used again as long as all
     /// its servers are in it.
     pub(crate) async fn happens(self, how: impl AsyncFn(&mut Scene)) {
@@ -91,12 +90,24 @@ impl Fault {
         }
     }
 
+    /// The families to which it happens.
+    fn families(self) -> Vec<Flavour> {
+        let mut families = servers::flavours();
+        if times().is_none() {
+            let turn = usize::from(self.number) % families.len().max(1);
+            families.rotate_left(turn);
+            families.truncate(1);
+        }
+        families
+    }
+
     async fn happens_in(self, apart: bool, how: impl AsyncFn(&mut Scene)) {
-        for flavour in servers::flavours() {
+        for flavour in self.families() {
             // Each family has another half of a single time.
             let first = usize::from(self.number) + usize::from(flavour == Flavour::Mysql);
             for known in [false, true] {
-                let runs = (0..times()).filter(|run| (run + first).is_multiple_of(2) == known);
+                let runs = (0..times().unwrap_or(1))
+                    .filter(|run| (run + first).is_multiple_of(2) == known);
                 let mut scene: Option<Scene> = None;
                 for _ in runs {
                     let mut now = match scene.take() {
@@ -116,10 +127,11 @@ impl Fault {
 /// The number of the proxy's host.
 pub(crate) const PROXY: usize = 3;
 
-/// How often each fault happens to each family: once, unless `POINTSMAN_TIMES` says otherwise.
-fn times() -> usize {
-    let times = std::env::var_os("POINTSMAN_TIMES");
-    times.map_or(1, |times| times.to_string_lossy().parse().expect("a number"))
+/// How often each fault happens to each family; once to one of them where `POINTSMAN_TIMES` does
+/// not say.
+fn times() -> Option<usize> {
+    let times = std::env::var_os("POINTSMAN_TIMES")?;
+    Some(times.to_string_lossy().parse().expect("a number"))
 }
 
 /// A kept group, and clients.
@@ -180,14 +192,10 @@ impl Scene {
     /// The operator says that something may be lost, until writes go on.
     pub(crate) async fn accept_loss(&mut self) {
         self.is_lossy = true;
-        let path = self.proxy.config();
-        let strict = std::fs::read_to_string(&path).expect("a configuration");
-        let lossy = strict.replace("mode = \"auto\"", "mode = \"auto\"\nmax_loss = \"some\"");
-        std::fs::write(&path, lossy).expect("a configuration");
-        self.proxy.signal(Signal::HUP);
+        let (strict, lossy) = ("mode = \"auto\"", "mode = \"auto\"\nmax_loss = \"some\"");
+        self.proxy.reload(|text| text.replace(strict, lossy));
         self.ledger.more(1).await;
-        std::fs::write(&path, strict).expect("a configuration");
-        self.proxy.signal(Signal::HUP);
+        self.proxy.reload(|text| text.replace(lossy, strict));
     }
 
     /// Runs it once, looks at everything, and writes it down; whether the group is whole.

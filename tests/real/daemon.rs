@@ -37,14 +37,6 @@ fn family() -> Option<Flavour> {
     servers::flavours().into_iter().next()
 }
 
-/// Changes the configuration and has it read again.
-pub(crate) fn reload(proxy: &Proxy, change: impl FnOnce(String) -> String) {
-    let path = proxy.config();
-    let text = std::fs::read_to_string(&path).expect("its configuration");
-    std::fs::write(&path, change(text)).expect("a changed configuration");
-    proxy.signal(Signal::HUP);
-}
-
 async fn reloads(proxy: &Proxy, outcome: &str, count: f64) {
     wait::until("a reload", || async {
         let label = format!("outcome=\"{outcome}\"");
@@ -58,19 +50,19 @@ async fn a_reload_applies_a_good_file_and_refuses_a_bad_one_whole() {
     let Some(flavour) = family() else { return };
     let proxy = Proxy::start(servers::shared(flavour), "max_clients = 100").await;
     let mut stays = logged_in(proxy.port);
-    reload(&proxy, |text| text.replace("max_clients = 100", "max_clients = 1"));
+    proxy.reload(|text| text.replace("max_clients = 100", "max_clients = 1"));
     reloads(&proxy, "ok", 1.0).await;
     let (code, state, text) = told_to_go(&mut connect(proxy.port));
     // Before a login there is no SQLSTATE on the wire.
     assert_eq!((code, text.as_str()), (1040, "Too many connections"), "{state}");
 
     let bad = "max_clients = 100\nmax_lag = \"soon\"";
-    reload(&proxy, |text| text.replace("max_clients = 1", bad));
+    proxy.reload(|text| text.replace("max_clients = 1", bad));
     reloads(&proxy, "failed", 1.0).await;
     assert_eq!(told_to_go(&mut connect(proxy.port)).0, 1040, "nothing of a bad file is applied");
     assert!(proxy.log().contains("max_lag"), "the log names the key:\n{}", proxy.log());
 
-    reload(&proxy, |text| text.replace("max_lag = \"soon\"", "max_lag = \"5s\""));
+    proxy.reload(|text| text.replace("max_lag = \"soon\"", "max_lag = \"5s\""));
     reloads(&proxy, "ok", 2.0).await;
     logged_in(proxy.port);
     let answer = raw::ask(&mut stays, "SELECT 1").expect("a session outlives reloads");

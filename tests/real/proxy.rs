@@ -114,6 +114,14 @@ impl Proxy {
         self.dir.join(CONFIG_FILE)
     }
 
+    /// Changes its configuration and has it read again.
+    pub(crate) fn reload(&self, change: impl FnOnce(String) -> String) {
+        let path = self.config();
+        let text = std::fs::read_to_string(&path).expect("its configuration");
+        std::fs::write(&path, change(text)).expect("a changed configuration");
+        self.signal(rustix::process::Signal::HUP);
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()

@@ -10,6 +10,7 @@ use std::time::Duration;
 use pointsman::config::Monitor;
 use pointsman::config::units::Secret;
 use pointsman::failover::execute::Failed;
+use pointsman::failover::hook::Hook;
 use pointsman::failover::journal::JournalError;
 use pointsman::failover::order::{Order, What};
 use pointsman::failover::record::Record;
@@ -204,6 +205,12 @@ impl Surgeon for Modelled {
     async fn password(&self, _: String) -> Result<Secret, SecretError> {
         Ok(Secret::new("secret".to_owned()))
     }
+
+    async fn ask_hook(&self, _: Hook) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn tell_hook(&self, _: Hook) {}
 }
 
 impl World {

@@ -1,10 +1,15 @@
 //! What is done when a group's primary dies.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{DAY, Reader};
 use crate::config::failover::{Failover, FailoverMode, MaxLoss, ReplicationAccount};
-use crate::config::raw;
+use crate::config::raw::{self, OneOrMany, Scalar};
+
+/// How long a hook may be allowed to take: nobody writes while it runs.
+const HOOK_TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(600);
 
 impl Reader<'_> {
     pub(super) fn failover(&mut self, name: &str, raw: &raw::Failover) -> Failover {
@@ -23,8 +28,33 @@ impl Reader<'_> {
                 whole,
                 usual.anti_flap,
             ),
+            pre_hook: self.program(&at("pre_hook"), raw.pre_hook.as_ref()),
+            post_hook: self.program(&at("post_hook"), raw.post_hook.as_ref()),
+            hook_timeout: self.duration(
+                &at("hook_timeout"),
+                raw.hook_timeout.as_ref(),
+                HOOK_TIMEOUTS,
+                usual.hook_timeout,
+            ),
             replication,
         }
+    }
+
+    /// A program and its arguments.
+    fn program(&mut self, key: &str, raw: Option<&OneOrMany>) -> Vec<String> {
+        let values = raw.map(OneOrMany::values).unwrap_or_default();
+        let mut argv = Vec::new();
+        for value in values {
+            match value {
+                Scalar::Text(text) => argv.push(text.clone()),
+                other => self.refuse(key, other.to_string(), "a text for each argument"),
+            }
+        }
+        if argv.first().is_some_and(|program| !program.starts_with('/')) {
+            let form = "the absolute path of a program, then its arguments";
+            self.refuse(key, format!("{argv:?}"), form);
+        }
+        argv
     }
 
     /// Both a name and a password, or neither.

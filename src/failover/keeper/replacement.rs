@@ -34,7 +34,7 @@ impl<S: Surgeon> Keeper<S> {
         let patience = |at: &Node| Some(if at.id == node.id { LAST_WORD } else { PATIENCE });
         let reports = self.surgeon.survey(topology, &settings.monitor, &patience).await;
         let name = &node.name;
-        let why = match verdict::judge(node.id, &reports) {
+        let why = match verdict::judge(node.id, node.leaving, &reports) {
             Verdict::Dead(why) => {
                 let reaching = self.company.as_ref().and_then(Company::reaching);
                 if let Some(other) = reaching {
@@ -72,7 +72,9 @@ impl<S: Surgeon> Keeper<S> {
         why: &str,
     ) {
         let name = &node.name;
-        if let Err(refusal) = self.may_fail_over(&settings.group) {
+        let allowed =
+            self.refuse_in_maintenance().and_then(|()| self.may_fail_over(&settings.group));
+        if let Err(refusal) = allowed {
             return self.say(format!("no failover from {name}: {refusal}"));
         }
         let operation = Operation::failover(name);
@@ -90,6 +92,9 @@ impl<S: Surgeon> Keeper<S> {
                 "{name} is to be replaced ({why}), and failover.mode is \"manual\": waiting for \
                  FAILOVER {group}, which would make {first} the primary"
             ));
+        }
+        if let Err(refusal) = self.permit(settings, &operation).await {
+            return self.say(format!("no failover from {name}: {refusal}"));
         }
         tracing::warn!(group = &*topology.group, server = &**name, why, "the primary is dead");
         let record = Record { operation: Some(operation), ..self.record.clone() };
@@ -324,7 +329,7 @@ impl<S: Surgeon> Keeper<S> {
     }
 
     async fn done(&mut self, topology: &Topology, operation: Operation) {
-        let Operation { kind, former, heir, wanted, .. } = operation;
+        let Operation { kind, former, heir, wanted, .. } = operation.clone();
         let heir = heir.unwrap_or_default();
         let failed_over_at = match kind {
             Kind::Failover if heir != former => Some(self.surgeon.seconds()),
@@ -344,6 +349,7 @@ impl<S: Surgeon> Keeper<S> {
         if self.write_down(record).await {
             if heir != former {
                 self.changes(kind).done += 1;
+                self.announce(&operation);
             }
             self.health.probe_now();
             let held = self.held();

@@ -37,7 +37,7 @@ impl<S: Surgeon> Keeper<S> {
             return self.yield_to(&reports, topology, node).await;
         }
         if head.may_have_started_within(self.since_well())
-            && self.cut_off(settings, topology, &reports, head).await
+            && self.stop_receivers(settings, topology, &reports, head).await
         {
             return;
         }
@@ -76,7 +76,7 @@ impl<S: Surgeon> Keeper<S> {
     /// What the primary sent before it was started anew may still be on its way to a replica, which
     /// would have it only after it was asked: nobody receives over such a connection any more.
     /// Whether somebody was to be told that.
-    async fn cut_off(
+    async fn stop_receivers(
         &mut self,
         settings: &Settings,
         topology: &Topology,
@@ -88,6 +88,7 @@ impl<S: Surgeon> Keeper<S> {
         if orders.is_empty() {
             return false;
         }
+        self.cut_off = true;
         if self.perform(orders, settings, topology, reports).await {
             self.look_at = self.surgeon.now();
         }

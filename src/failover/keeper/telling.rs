@@ -43,6 +43,7 @@ impl<S: Surgeon> Keeper<S> {
         let mode = self.mode.unwrap_or_default();
         self.kept.modes = FailoverMode::ALL.map(|at| (at.word(), at == mode)).to_vec();
         self.kept.epoch = if mode.keeps() { self.record.epoch } else { 0 };
+        self.kept.maintenance = mode.keeps() && self.record.maintenance;
         self.kept.failed_over_at = self.record.failed_over_at;
         self.kept.standing = self.company.as_ref().map(Company::standing);
         if **self.ties.kept.load() != self.kept {

@@ -36,6 +36,7 @@ impl<S: Surgeon> Keeper<S> {
                     Err(why) => drop(reply.send(Err(why))),
                 }
             }
+            Command::Maintain(on, reply) => drop(reply.send(self.maintain(on).await)),
         }
         self.appoint().await;
     }
@@ -57,6 +58,7 @@ impl<S: Surgeon> Keeper<S> {
     ) -> Result<(), String> {
         let (operation, reports) = self.prepare(settings, topology, to).await?;
         let node = self.primary(topology)?;
+        self.permit(settings, &operation).await?;
         if self.account(settings, topology, (node, &reports)).await.is_none() {
             let why = &self.keeping.load().doing;
             let name = &node.name;
@@ -130,16 +132,7 @@ impl<S: Surgeon> Keeper<S> {
 
     /// The primary, if this keeper may change it and is not about to.
     fn primary<'a>(&self, topology: &'a Topology) -> Result<&'a Node, String> {
-        match self.mode {
-            Some(mode) if mode.keeps() => {}
-            Some(mode) => {
-                return Err(format!(
-                    "servers are not changed: failover.mode is \"{}\"; set \"manual\" or \"auto\"",
-                    mode.word()
-                ));
-            }
-            None => return Err("the keeper has just been started".to_owned()),
-        }
+        self.refuse_to_follow()?;
         self.refuse_for_others()?;
         if let Some(operation) = &self.record.operation {
             return Err(format!("something is under way: {}", operation.describe()));
@@ -147,6 +140,18 @@ impl<S: Surgeon> Keeper<S> {
         let name = self.record.primary.as_ref().ok_or("no primary has been found yet")?;
         let found = topology.nodes.iter().find(|node| *node.name == **name);
         found.ok_or_else(|| format!("{name}, which takes the writes, is not in the group"))
+    }
+
+    /// Why servers are not changed at all, if they are not.
+    pub(super) fn refuse_to_follow(&self) -> Result<(), String> {
+        match self.mode {
+            Some(mode) if mode.keeps() => Ok(()),
+            Some(mode) => Err(format!(
+                "servers are not changed: failover.mode is \"{}\"; set \"manual\" or \"auto\"",
+                mode.word()
+            )),
+            None => Err("the keeper has just been started".to_owned()),
+        }
     }
 
     /// How many sessions have something unfinished on a server; `None` where that is not known.

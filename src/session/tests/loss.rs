@@ -1,6 +1,7 @@
 //! Links that break: in every phase, with every class of statement.
 
 use super::fixture::*;
+use crate::config::failover::FailoverMode;
 use crate::protocol::flags::{Capabilities, Status};
 use crate::router::classify;
 use crate::session::action::{Event, Retry, Trouble};
@@ -97,7 +98,7 @@ fn the_table_of_repeats_is_whole() {
 #[test]
 fn a_session_keeps_to_the_table() {
     for &(sql, outside, inside) in SENT {
-        for open in [false, true] {
+        for (open, goodbye) in [(false, false), (true, false), (false, true), (true, true)] {
             let mut rig = Rig::new();
             rig.group.transaction_replay_limit = 0;
             if open {
@@ -113,7 +114,10 @@ fn a_session_keeps_to_the_table() {
                 assert_eq!(rig.sent_sql(slot), sql);
                 slot
             };
-            rig.event(Event::LinkClosed(slot));
+            match goodbye {
+                true => rig.server(slot, &err(1, 1053, "Server shutdown in progress")),
+                false => rig.event(Event::LinkClosed(slot)),
+            }
             assert!(rig.signalled(Trouble::LinkLost), "{sql}");
             match if open { inside } else { outside } {
                 Again => {
@@ -155,6 +159,33 @@ fn a_read_is_repeated_elsewhere_once() {
     rig.event(Event::LinkClosed(Replica));
     let (code, state, _) = rig.told_error();
     assert_eq!((code, state.as_str()), (1105, "08007"));
+}
+
+#[test]
+fn a_server_that_says_goodbye_to_what_comes_before_a_statement_is_left() {
+    let mut rig = Rig::new();
+    rig.ask(Primary, "SET @a = 1", &ok(1, AUTO));
+    rig.client(&query("SELECT @a FROM t"));
+    rig.dialed(Replica);
+    assert_ne!(rig.sent_sql(Replica), "SELECT @a FROM t");
+    rig.server(Replica, &err(1, 1053, "Server shutdown in progress"));
+    assert!(rig.told().is_empty());
+    assert_eq!(rig.dialed(Replica), 2, "the other replica");
+}
+
+#[test]
+fn a_commit_that_a_server_does_not_begin_since_it_shuts_down_waits_for_the_next_primary() {
+    let refusal = "Error on observer while running replication hook 'before_commit'.";
+    for (mode, waits) in [(FailoverMode::Auto, true), (FailoverMode::Follow, false)] {
+        let mut rig = Rig::new();
+        rig.group.failover.mode = mode;
+        rig.client(&query("INSERT INTO t VALUES (1)"));
+        rig.dialed(Primary);
+        rig.sent(Primary);
+        rig.server(Primary, &err(1, 3100, refusal));
+        assert_eq!(rig.told().is_empty(), waits, "{mode:?}");
+        assert_eq!(rig.signalled(Trouble::ReadOnly), waits, "{mode:?}");
+    }
 }
 
 #[test]
