@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -18,7 +17,8 @@ use crate::accounts::AccountBook;
 use crate::admin::commands::Console;
 use crate::admin::listen::Door;
 use crate::admin::{self, http, password};
-use crate::cli;
+use crate::app::end::{End, Signals};
+use crate::app::succession::{Listeners, Predecessor, Program, Successor};
 use crate::cluster::agent::Agent;
 use crate::cluster::desk::Desk;
 use crate::cluster::etcd::Etcd;
@@ -26,32 +26,39 @@ use crate::config::failover::FailoverMode;
 use crate::config::tls::{ServerTlsMode, TlsMode};
 use crate::config::{Config, Group};
 use crate::control::{Control, GroupControl, ReloadRequest};
+use crate::failover::chair::{Chair, Left};
 use crate::failover::journal::Journal;
 use crate::failover::keeper::{self, Keeper};
 use crate::failover::record::Record;
 use crate::failover::surgeon::LiveSurgeon;
 use crate::health::assemble::Appointment;
 use crate::health::{self, Health};
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::Metrics;
 use crate::net::group::{GroupHandle, Moment};
 use crate::net::listen::{self, Bound};
-use crate::net::worker::{self, Message, WorkerHandle};
+use crate::net::worker::{self, WorkerHandle};
 use crate::protocol::auth::RsaKey;
 use crate::session::pin::Pin;
 use crate::tls::trust::Trust;
 use crate::tls::{self, TlsError};
 use crate::upstream::load::Loads;
 
+mod bind;
+mod end;
+mod reload;
+pub mod succession;
 pub mod tasks;
 
 /// The words of all pins, in the order of their bits, for the metrics.
 const PIN_WORDS: [&str; Pin::ALL.len()] = pin_words();
 /// Commands that may wait for a keeper.
 const KEEPER_COMMANDS: usize = 4;
-/// How long others may take to be told that this pointsman leaves.
-const GOODBYE: Duration = Duration::from_secs(2);
 /// Reloads that may wait.
 const RELOADS: usize = 8;
+/// How long a keeper may take to come to the end of what it is doing.
+const LEFT_WITHIN: Duration = Duration::from_secs(30);
+/// How many connections may be accepted while another process begins.
+const IDS_LEFT: u32 = 1 << 16;
 
 /// Why the process cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -79,74 +86,64 @@ struct App {
     groups: Vec<Arc<GroupHandle>>,
     /// By what the keeper of each group works, in their order.
     keepers: Vec<Arc<ArcSwap<keeper::Settings>>>,
+    /// Where the keeper of each group sits while it looks and acts; not of those that meet others,
+    /// of whom one acts in any case.
+    chairs: Vec<Chair>,
+    /// Those that were left for good.
+    left: Vec<Left>,
     workers: Vec<WorkerHandle>,
     threads: Vec<std::thread::JoinHandle<()>>,
     control: Control,
     metrics: Arc<Metrics>,
     rsa: Arc<RsaKey>,
+    /// The number of the next client's connection.
+    next_id: Arc<AtomicU32>,
     draining: watch::Sender<bool>,
+    /// Operators are served by another process.
+    closing: watch::Sender<bool>,
     stop: watch::Sender<bool>,
+    program: Program,
+    /// What a successor is given.
+    listeners: Listeners,
     config_path: PathBuf,
     drain_timeout: Duration,
     /// The task that speaks to other pointsman, if there may be others.
     company: Option<JoinHandle<()>>,
 }
 
-/// Runs the proxy until SIGTERM or SIGINT, then drains.
+/// Runs the proxy until SIGTERM or SIGINT, or until another process serves in its place, then
+/// drains. With `takes_over` it begins in the place of the process at standard input.
 ///
 /// # Errors
 /// When an address cannot be bound or a part cannot be set up; nothing has been served then.
-pub async fn run(config: Config, config_path: PathBuf) -> Result<(), StartError> {
-    let listeners = bind_all(&config)?;
-    let doors = bind_doors(&config).await?;
-    let (mut app, reloads) = App::build(&config, config_path)?;
-    app.serve_operators(&config, doors)?;
-    app.accept(listeners);
+pub async fn run(config: Config, config_path: PathBuf, takes_over: bool) -> Result<(), StartError> {
+    let mut signals = Signals::listen().map_err(|error| part("signals", &error))?;
+    let program = Program::own().map_err(|error| part("the way to its program", &error))?;
+    let lost = |error: io::Error| part("the place of another process", &error);
+    let predecessor = takes_over.then(Predecessor::at_standard_input).transpose().map_err(lost)?;
+    let given = predecessor.as_ref().map(Predecessor::listeners).transpose().map_err(lost)?;
+    let bound = bind::all(&config, given.unwrap_or_default()).await?;
+    let first_id = predecessor.as_ref().map(Predecessor::prepared).transpose().map_err(lost)?;
+    let (mut app, reloads) =
+        App::build(&config, config_path, (program, bound.kept), first_id.unwrap_or(1))?;
+    app.serve_operators(&config, bound.console, bound.http)?;
+    app.accept(bound.groups);
+    if let Some(predecessor) = predecessor {
+        predecessor.ready().map_err(lost)?;
+    }
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(groups = app.groups.len(), workers = app.workers.len(), "ready");
-    app.follow_signals(reloads).await?;
-    app.drain().await;
+    let end = app.follow_signals(&mut signals, reloads).await;
+    app.end(end, &mut signals.end).await;
     Ok(())
-}
-
-/// Listeners of each group, bound before anything starts: a typing error costs nothing then.
-fn bind_all(config: &Config) -> Result<Vec<Vec<Bound>>, StartError> {
-    let bind = |address| {
-        listen::bind(address)
-            .map_err(|source| StartError::Bind { address: format!("{address:?}"), source })
-    };
-    config.groups.iter().map(|group| group.listen.iter().map(bind).collect()).collect()
-}
-
-/// The console and HTTP, bound.
-struct Doors {
-    console: Option<admin::listen::Listener>,
-    http: Option<tokio::net::TcpListener>,
-}
-
-async fn bind_doors(config: &Config) -> Result<Doors, StartError> {
-    let refused = |address: String, source| StartError::Bind { address, source };
-    let console = match &config.boot.admin {
-        None => None,
-        Some(address) => {
-            let bound = admin::listen::Listener::bind(address).await;
-            Some(bound.map_err(|source| refused(format!("{address:?}"), source))?)
-        }
-    };
-    let http = match config.boot.http {
-        None => None,
-        Some(address) => {
-            let bound = tokio::net::TcpListener::bind(address).await;
-            Some(bound.map_err(|source| refused(address.to_string(), source))?)
-        }
-    };
-    Ok(Doors { console, http })
 }
 
 impl App {
     fn build(
         config: &Config,
         config_path: PathBuf,
+        (program, listeners): (Program, Listeners),
+        first_id: u32,
     ) -> Result<(Self, mpsc::Receiver<ReloadRequest>), StartError> {
         let metrics = Metrics::new(&PIN_WORDS).map_err(|error| part("metrics", &error))?;
         let metrics = Arc::new(metrics);
@@ -155,8 +152,9 @@ impl App {
         let rsa = Arc::new(rsa);
         let (draining, _) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let next_id = Arc::new(AtomicU32::new(1));
+        let next_id = Arc::new(AtomicU32::new(first_id));
         let (mut groups, mut controls, mut keepers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut chairs = Vec::new();
         let mut asking = Vec::new();
         let (mut desks, company) = join_others(config, &stopped)?;
         for group in &config.groups {
@@ -165,7 +163,8 @@ impl App {
             let state_dir = &config.boot.state_dir;
             let journal = Journal::of(state_dir, &group.name);
             let desk = desks.next();
-            let (record, appointed) = begin_with(group, &journal, desk.is_some())?;
+            let is_alone = desk.is_none();
+            let (record, appointed) = begin_with(group, &journal, !is_alone)?;
             let beside = (&rsa, &next_id, desk.as_ref());
             let handle = start_group(group, tls, config, beside, appointed, &stopped);
             let surgeon = LiveSurgeon::new(handle.trust.clone(), journal, state_dir.clone());
@@ -175,6 +174,9 @@ impl App {
             asking.push((group.name.clone(), started.questions));
             groups.push(handle);
             keepers.push(started.settings);
+            if is_alone {
+                chairs.push(started.chair);
+            }
         }
         let (workers, threads) = worker::start(config.boot.workers, &groups, &metrics)
             .map_err(|error| part("the workers", &error))?;
@@ -187,13 +189,19 @@ impl App {
         let app = Self {
             groups,
             keepers,
+            chairs,
+            left: Vec::new(),
             workers,
             threads,
             control,
             metrics,
             rsa,
+            next_id,
             draining,
+            closing: watch::channel(false).0,
             stop,
+            program,
+            listeners,
             config_path,
             drain_timeout: config.boot.drain_timeout,
             company,
@@ -202,18 +210,23 @@ impl App {
     }
 
     /// The console and HTTP, each on the address that was bound for it.
-    fn serve_operators(&self, config: &Config, doors: Doors) -> Result<(), StartError> {
-        if let Some(listener) = doors.console {
+    fn serve_operators(
+        &self,
+        config: &Config,
+        console: Option<admin::listen::Listener>,
+        http: Option<tokio::net::TcpListener>,
+    ) -> Result<(), StartError> {
+        if let Some(listener) = console {
             let password = password::load(&config.boot)
                 .map_err(|error| part("the console's password", &error))?;
             let console = Console { control: self.control.clone(), metrics: self.metrics.clone() };
             let user = config.boot.admin_user.clone();
             let door = Arc::new(Door::new(user, password, self.rsa.clone(), console));
-            tasks::spawn("console", listener.serve(door, self.stop.subscribe()));
+            tasks::spawn("console", listener.serve(door, self.closing.subscribe()));
         }
-        if let Some(listener) = doors.http {
+        if let Some(listener) = http {
             let (control, metrics) = (self.control.clone(), self.metrics.clone());
-            let mut stop = self.stop.subscribe();
+            let mut stop = self.closing.subscribe();
             tasks::spawn("http", async move {
                 let stopped = async move {
                     let _ = stop.wait_for(|stop| *stop).await;
@@ -240,107 +253,63 @@ impl App {
         }
     }
 
-    /// SIGHUP and the console reload; SIGTERM and SIGINT end.
+    /// SIGHUP and the console reload; SIGUSR2 lets another process take over, SIGTERM and SIGINT
+    /// end: answers how.
     async fn follow_signals(
         &mut self,
+        signals: &mut Signals,
         mut reloads: mpsc::Receiver<ReloadRequest>,
-    ) -> Result<(), StartError> {
-        let listen = |kind| signal(kind).map_err(|error| part("signals", &error));
-        let mut hangup = listen(SignalKind::hangup())?;
-        let mut terminate = listen(SignalKind::terminate())?;
-        let mut interrupt = listen(SignalKind::interrupt())?;
+    ) -> End {
         loop {
             tokio::select! {
-                _ = hangup.recv() => {
+                _ = signals.hangup.recv() => {
                     let (reply, _) = oneshot::channel();
                     self.reload(reply).await;
                 }
                 Some(reply) = reloads.recv() => self.reload(reply).await,
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
+                _ = signals.succession.recv() => if self.is_succeeded().await {
+                    return End::Succeeded;
+                },
+                () = signals.end.come() => return End::Told,
             }
         }
     }
 
-    /// Reads the file again and applies it, or refuses it whole.
-    async fn reload(&mut self, reply: ReloadRequest) {
-        notify(&[sd_notify::NotifyState::Reloading]);
-        let result = self.try_reload().await;
-        match &result {
-            Ok(done) => {
-                self.metrics.reloaded(Outcome::Ok);
-                tracing::info!("{done}");
+    /// Has another process take over; whether it serves.
+    async fn is_succeeded(&mut self) -> bool {
+        match self.hand_over().await {
+            Ok(pid) => {
+                notify(&[sd_notify::NotifyState::MainPid(pid)]);
+                tracing::info!(pid, "another process serves from now on");
+                true
             }
-            Err(why) => {
-                self.metrics.reloaded(Outcome::Failed);
-                tracing::error!("the configuration was not reloaded: {why}");
+            Err(error) => {
+                tracing::error!("no other process takes over, this one goes on: {error}");
+                false
             }
         }
-        notify(&[sd_notify::NotifyState::Ready]);
-        let _ = reply.send(result);
     }
 
-    async fn try_reload(&mut self) -> Result<String, String> {
-        let config = cli::load(&self.config_path).map_err(|error| error.to_string())?;
-        let running = self.control.config();
-        if config.boot != running.boot {
-            return Err("console, HTTP, logs, workers or state_dir changed: these need a \
-                        restart; nothing was applied"
-                .to_owned());
+    /// Starts a process of the program and configuration that are there now, and leaves the groups
+    /// to it; answers its number when it serves.
+    async fn hand_over(&mut self) -> io::Result<u32> {
+        tracing::info!(program = ?self.program, "another process is to take over");
+        let successor = Successor::prepare(&self.program, &self.listeners).await?;
+        let mut left = Vec::new();
+        for chair in &self.chairs {
+            let leaving = tokio::time::timeout(LEFT_WITHIN, chair.leave()).await;
+            left.push(leaving.map_err(|_| io::Error::other("a keeper is in the middle of it"))?);
         }
-        let pairs = pair_groups(&self.groups, &running, &config)?;
-        // All that can fail comes before anything is applied.
-        let mut read = Vec::new();
-        for (handle, group) in &pairs {
-            let tls = GroupTls::read(group, &config.boot.state_dir);
-            read.push(tls.map_err(|why| format!("group {}: {why}", handle.name))?);
+        // Some that are accepted meanwhile get numbers of this process.
+        let id = self.next_id.load(Ordering::Relaxed).wrapping_add(IDS_LEFT);
+        let pid = successor.go(id).await?;
+        self.left = left;
+        // What it makes of the groups the sessions here see from the servers.
+        for group in &self.groups {
+            let open = |reply| health::Command::Appoint(Appointment::Open, reply);
+            let _ = group.health.ask(open).await;
         }
-        let told = pairs.into_iter().zip(read).zip(&self.keepers);
-        for (((handle, group), tls), keeper) in told {
-            let monitor = config.monitor.clone();
-            keeper.store(Arc::new(keeper::Settings { group: group.clone(), monitor }));
-            handle.tls.store(tls.offer);
-            handle.trust.store(Arc::new(tls.trust));
-            let monitor = config.monitor.clone();
-            let told = group.clone();
-            let reloaded =
-                handle.health.ask(move |reply| health::Command::Reload(told, monitor, reply)).await;
-            reloaded.map_err(|why| format!("group {}: {why}", handle.name))?;
-            handle.accounts.reconfigure(group.clone(), config.monitor.clone());
-            handle.settings.store(group);
-            // Links of before, which other rules believed, are handed on no more.
-            handle.accounts_at.fetch_add(1, Ordering::Relaxed);
-        }
-        self.drain_timeout = config.boot.drain_timeout;
-        self.control.set_config(config);
-        Ok("configuration reloaded".to_owned())
-    }
-
-    /// Stops accepting, lets clients finish what they are at, then closes the rest.
-    async fn drain(self) {
-        notify(&[sd_notify::NotifyState::Stopping]);
-        tracing::info!(timeout = ?self.drain_timeout, "draining: no new clients");
-        self.control.begin_drain();
-        self.metrics.set_draining(true);
-        self.draining.send_replace(true);
-        for worker in &self.workers {
-            let _ = worker.messages.send(Message::Drain).await;
-        }
-        let joined = tasks::join(self.threads);
-        tokio::pin!(joined);
-        if tokio::time::timeout(self.drain_timeout, &mut joined).await.is_err() {
-            let left: usize = self.workers.iter().map(WorkerHandle::clients).sum();
-            tracing::warn!(clients = left, "drain_timeout is over: closing the rest");
-            for worker in &self.workers {
-                let _ = worker.messages.send(Message::Close).await;
-            }
-            let _ = tokio::time::timeout(Duration::from_secs(5), &mut joined).await;
-        }
-        self.stop.send_replace(true);
-        if let Some(company) = self.company {
-            let _ = tokio::time::timeout(GOODBYE, company).await;
-        }
-        tracing::info!("bye");
+        Ok(pid)
     }
 }
 
@@ -348,6 +317,8 @@ impl App {
 struct StartedKeeper {
     /// By what it works.
     settings: Arc<ArcSwap<keeper::Settings>>,
+    /// Where it sits.
+    chair: Chair,
     /// How operators reach it and its group.
     control: GroupControl,
     /// What it asks of sessions.
@@ -411,7 +382,8 @@ fn start_keeper(
     let (commands, orders) = mpsc::channel(KEEPER_COMMANDS);
     let (unfinished, questions) = mpsc::channel(1);
     let kept = metrics.keeper(&group.name);
-    let ties = keeper::Ties { commands: orders, unfinished, kept, desk };
+    let chair = Chair::default();
+    let ties = keeper::Ties { commands: orders, unfinished, kept, desk, chair: chair.clone() };
     let keeper = Keeper::new(settings.clone(), surgeon, health, record, ties);
     let control = GroupControl {
         name: group.name.clone(),
@@ -421,7 +393,7 @@ fn start_keeper(
         keeper: commands,
     };
     tasks::spawn("keeper", keeper.run(stopped.clone()));
-    StartedKeeper { settings, control, questions }
+    StartedKeeper { settings, chair, control, questions }
 }
 
 /// Tells a keeper what sessions have begun and not ended. Ends with the keeper.
@@ -493,39 +465,6 @@ fn start_group(
         settings_changed: Moment::never(std::time::Instant::now()),
         table_locks: AtomicUsize::new(0),
     })
-}
-
-type Paired = Vec<(Arc<GroupHandle>, Arc<Group>)>;
-
-/// The running groups with their new settings; what cannot change while they run is refused.
-fn pair_groups(
-    handles: &[Arc<GroupHandle>],
-    running: &Config,
-    next: &Config,
-) -> Result<Paired, String> {
-    if running.groups.len() != next.groups.len() {
-        return Err(
-            "groups were added or removed: that needs a restart; nothing was applied".to_owned()
-        );
-    }
-    let mut pairs = Vec::new();
-    for (handle, before) in handles.iter().zip(&running.groups) {
-        let after = next.groups.iter().find(|group| group.name == before.name);
-        let Some(after) = after else {
-            return Err(format!(
-                "group {} is gone or renamed: that needs a restart; nothing was applied",
-                before.name
-            ));
-        };
-        if after.listen != before.listen {
-            return Err(format!(
-                "groups.{}.listen changed: that needs a restart; nothing was applied",
-                before.name
-            ));
-        }
-        pairs.push((handle.clone(), after.clone()));
-    }
-    Ok(pairs)
 }
 
 fn part(part: &'static str, error: &dyn std::fmt::Display) -> StartError {

@@ -67,6 +67,9 @@ pub struct ServeArgs {
     /// Log filter in place of the file's log_filter, e.g. "debug" or "info,pointsman::health=debug"
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+    /// Take the place of the process at standard input, which starts this one when it gets SIGUSR2
+    #[arg(long, hide = true)]
+    pub take_over: bool,
 }
 
 /// Arguments of `check`.

@@ -65,7 +65,7 @@ fn serve(args: ServeArgs) -> ExitCode {
         return failed(format_args!("--log: {why}"), EXIT_USAGE);
     }
     cli::set_limits();
-    match block_on(app::run(config, args.config.config)) {
+    match block_on(app::run(config, args.config.config, args.take_over)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => failed(error, 1),
         Err(error) => failed(error, 1),

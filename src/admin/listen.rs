@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -83,6 +84,17 @@ impl Listener {
         }
     }
 
+    /// A listener of this address that another process has bound.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn given(address: &ListenAddress, descriptor: OwnedFd) -> io::Result<Self> {
+        Ok(match address {
+            ListenAddress::Tcp(_) => Self::Tcp(TcpListener::from_std(descriptor.into())?),
+            ListenAddress::Unix(_) => Self::Unix(UnixListener::from_std(descriptor.into())?),
+        })
+    }
+
     /// Serves until `shutdown` becomes true or its sender is gone; running commands may finish
     /// by themselves.
     pub async fn serve(self, door: Arc<Door>, mut shutdown: watch::Receiver<bool>) {
@@ -137,6 +149,15 @@ impl Listener {
         match self {
             Self::Tcp(_) => false,
             Self::Unix(_) => true,
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
         }
     }
 }

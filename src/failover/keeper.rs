@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::cluster::desk::Desk;
 use crate::config::failover::{FailoverMode, ReplicationAccount};
 use crate::config::{Group, Monitor};
+use crate::failover::chair::Chair;
 use crate::failover::execute::Failed;
 use crate::failover::keeper::company::{Company, is_the_same};
 use crate::failover::order::{Order, What};
@@ -92,6 +93,8 @@ pub struct Ties {
     pub kept: Arc<ArcSwap<Kept>>,
     /// Where it meets the keepers of other pointsman; `None` where it is alone.
     pub desk: Option<Desk>,
+    /// Where it sits while it looks and acts.
+    pub chair: Chair,
 }
 
 /// One of several pointsman, as operators see it.
@@ -166,6 +169,8 @@ pub struct Keeper<S = LiveSurgeon> {
     asked_at: Instant,
     /// The mode of the last look; `None` before the first.
     mode: Option<FailoverMode>,
+    /// How often it had left the group to another process when it read the record.
+    left: u64,
     /// What health was told last.
     appointed: Appointment,
 }
@@ -254,6 +259,7 @@ impl<S: Surgeon> Keeper<S> {
             vouched: None,
             asked_at: now,
             mode: None,
+            left: 0,
             appointed,
         }
     }
@@ -280,10 +286,36 @@ impl<S: Surgeon> Keeper<S> {
                 Some(command) = self.ties.commands.recv() => Some(command),
                 () = Company::changed(self.company.as_mut()) => None,
             };
+            let seat = tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                seat = self.ties.chair.sit() => seat,
+            };
+            if !self.knows_the_record(*seat) {
+                continue;
+            }
             if let Some(command) = command {
                 self.obey(command).await;
             }
             while self.turn().await {}
+        }
+    }
+
+    /// Reads the record again where another process may have kept the group, which it was left to
+    /// `times` times; whether it is known.
+    fn knows_the_record(&mut self, times: u64) -> bool {
+        if self.left == times || self.mode == Some(FailoverMode::Follow) {
+            return true;
+        }
+        match self.surgeon.recorded() {
+            Ok(record) => {
+                (self.record, self.left) = (record, times);
+                (self.vouched, self.look_at) = (None, self.surgeon.now());
+                true
+            }
+            Err(error) => {
+                self.say(error.to_string());
+                false
+            }
         }
     }
 

@@ -11,10 +11,11 @@
 //! step of a failover or a switchover, [`upkeep`] what is to be done while all is well. [`order`]
 //! has the statements, [`execute`] sends them, and [`journal`] keeps the [`record`] of what was
 //! begun; a [`hook`] is a program of the operator's. A [`surgeon`] stands between a keeper and all
-//! of these.
+//! of these. It sits on a [`chair`], which it leaves to a process that takes over.
 
 pub mod assessment;
 pub mod candidate;
+pub mod chair;
 pub mod execute;
 #[cfg(test)]
 pub(crate) mod fixture;

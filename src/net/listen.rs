@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +63,26 @@ pub fn bind(address: &ListenAddress) -> io::Result<Bound> {
                 Err(error) => return Err(error),
             }
             Ok(Bound::Unix(UnixListener::bind(path)?))
+        }
+    }
+}
+
+/// A listener of this address that another process has bound.
+///
+/// # Errors
+/// What the system says.
+pub fn given(address: &ListenAddress, descriptor: OwnedFd) -> io::Result<Bound> {
+    Ok(match address {
+        ListenAddress::Tcp(_) => Bound::Tcp(TcpListener::from_std(descriptor.into())?),
+        ListenAddress::Unix(_) => Bound::Unix(UnixListener::from_std(descriptor.into())?),
+    })
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
         }
     }
 }

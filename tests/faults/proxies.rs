@@ -24,6 +24,21 @@ async fn fault_11_a_proxy_is_ended() {
         .await;
 }
 
+/// Another process takes over, as in an upgrade: nobody is refused or sent away.
+#[tokio::test]
+async fn fault_12_a_proxy_hands_over() {
+    // Who stays with the old process for longer than `drain_timeout` would be.
+    Fault { once: true, ..Fault::harmless(12) }
+        .happens(async |scene| {
+            scene.ledger.take_refused();
+            scene.proxy.hand_over().await;
+            scene.ledger.more(200).await;
+            assert_eq!(scene.ledger.take_refused(), [""; 0]);
+            wait_safe(&scene.cluster, &scene.proxy).await;
+        })
+        .await;
+}
+
 /// A proxy that is stopped while its primary dies goes on with what it finds.
 #[tokio::test]
 async fn fault_13_a_proxy_freezes_in_a_failover() {

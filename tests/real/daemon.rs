@@ -3,6 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pointsman::provider::Flavour;
@@ -111,6 +113,87 @@ async fn sigterm_does_not_wait_for_ever() {
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.ended().await, Some(0));
     while raw::read_packet(&mut busy).is_some() {}
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_at_once() {
+    let Some(flavour) = family() else { return };
+    let mut proxy = Proxy::start(servers::shared(flavour), "").await;
+    let mut busy = logged_in(proxy.port);
+    raw::ask(&mut busy, "BEGIN").expect("BEGIN");
+    proxy.signal(Signal::TERM);
+    wait::until("it to drain", || async {
+        proxy.get("/readyz").filter(|(status, _)| *status == 503)
+    })
+    .await;
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.ended().await, Some(0));
+    assert!(proxy.log().contains("told to end again"), "{}", proxy.log());
+}
+
+/// Logs in, asks, and leaves, again and again.
+fn come_and_go(port: u16, stop: &AtomicBool) -> Vec<String> {
+    let mut ids = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let mut client = logged_in(port);
+        let id = raw::ask(&mut client, "SELECT CONNECTION_ID()").expect("an answer");
+        ids.push(id.expect("a number"));
+    }
+    ids
+}
+
+#[tokio::test]
+async fn another_process_takes_over_and_nobody_is_refused() {
+    let Some(flavour) = family() else { return };
+    let seed = servers::shared(flavour).primary().expect("a primary").address();
+    let config = configuration(&[&seed], "")
+        .replace("listen = \"{listen}\"", "listen = [\"{listen}\", \"{state}/s\"]");
+    let mut proxy = Proxy::with_config(&config).await.expect("a proxy");
+    let port = proxy.port;
+    let mut busy = logged_in(port);
+    raw::ask(&mut busy, "BEGIN").expect("BEGIN");
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let stop = stop.clone();
+            std::thread::spawn(move || come_and_go(port, &stop))
+        })
+        .collect();
+
+    // One that cannot start leaves everything as it is.
+    let good = std::fs::read_to_string(proxy.config()).expect("its configuration");
+    std::fs::write(proxy.config(), format!("{good}\nmax_lag = \"soon\"\n")).expect("a bad one");
+    proxy.signal(Signal::USR2);
+    wait::until("a word that nobody takes over", || async {
+        proxy.log().contains("no other process takes over").then_some(())
+    })
+    .await;
+    std::fs::write(proxy.config(), good).expect("a good one");
+
+    let first = proxy.pid();
+    for _ in 0..2 {
+        proxy.hand_over().await;
+        wait::until("the process that serves now to be asked", || async {
+            proxy.get("/readyz").filter(|(status, _)| *status == 200)
+        })
+        .await;
+    }
+    assert_ne!(proxy.pid(), first);
+    // Whoever was in the middle of something ends it where it began.
+    raw::ask(&mut busy, "SELECT 1 FOR UPDATE").expect("a transaction goes on");
+    raw::ask(&mut busy, "COMMIT").expect("COMMIT");
+    drop(busy);
+    let mut local = UnixStream::connect(proxy.dir.join("s")).expect("the socket is served");
+    raw::login(&mut local, APP, Some("app")).expect("a login");
+    assert_eq!(proxy.ended().await, Some(0));
+
+    stop.store(true, Ordering::Relaxed);
+    let mut ids: Vec<String> =
+        clients.into_iter().flat_map(|client| client.join().expect("nobody is refused")).collect();
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "no number is given to two clients");
 }
 
 #[tokio::test]

@@ -122,18 +122,39 @@ impl Proxy {
         self.signal(rustix::process::Signal::HUP);
     }
 
-    /// Its process.
+    /// Its process, or the one that has taken over last.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.successor().unwrap_or_else(|| self.child.id())
     }
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.expect("a pid"), signal).expect("the proxy runs");
+        self.try_signal(signal).expect("the proxy runs");
     }
 
-    /// Waits for its end and answers its exit code.
+    fn try_signal(&self, signal: rustix::process::Signal) -> rustix::io::Result<()> {
+        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a pid"), signal)
+    }
+
+    /// Has another process take over, and waits until it serves.
+    pub(crate) async fn hand_over(&mut self) {
+        let before = self.successor();
+        self.signal(rustix::process::Signal::USR2);
+        wait::until("another process to serve", || async {
+            (self.successor() != before).then_some(())
+        })
+        .await;
+    }
+
+    /// The process that has taken over last.
+    fn successor(&self) -> Option<u32> {
+        let log = self.log();
+        let (_, rest) = log.rsplit_once("another process serves from now on pid=")?;
+        rest.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Waits for the end of the process that was started, and answers its exit code.
     pub(crate) async fn ended(&mut self) -> Option<i32> {
         let end = std::time::Instant::now() + wait::PATIENCE;
         loop {
@@ -219,6 +240,9 @@ fn spawn(host: &Host, dir: &Path) -> Child {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        if self.successor().is_some() {
+            let _ = self.try_signal(rustix::process::Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

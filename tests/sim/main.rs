@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use pointsman::config::failover::{Failover, FailoverMode, ReplicationAccount};
 use pointsman::config::units::Secret;
 use pointsman::config::{Group, Monitor};
+use pointsman::failover::chair::Chair;
 use pointsman::failover::keeper::{self, Command, Keeper, Keeping};
 use pointsman::topology::Flavour;
 use tokio::sync::{mpsc, oneshot};
@@ -132,7 +133,13 @@ impl Simulation {
         drop(world);
         // Operators use the door that is made for tests, and nobody tells what sessions have begun.
         let (commands, unfinished) = (mpsc::channel(1).1, mpsc::channel(1).0);
-        let ties = keeper::Ties { commands, unfinished, kept: Arc::default(), desk: None };
+        let ties = keeper::Ties {
+            commands,
+            unfinished,
+            kept: Arc::default(),
+            desk: None,
+            chair: Chair::default(),
+        };
         let mut keeper = Keeper::new(self.settings.clone(), surgeon.clone(), handle, record, ties);
         self.keeping = keeper.keeping();
         self.keeper = Some(Box::pin(async move {
