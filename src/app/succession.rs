@@ -157,7 +157,7 @@ impl Successor {
             say(&successor.link, &format!("{LISTENS}{address}"), Some(descriptor))?;
         }
         say(&successor.link, ALL, None)?;
-        successor.expect(PREPARED, PREPARED_WITHIN).await?;
+        successor.hears(PREPARED, PREPARED_WITHIN).await?;
         Ok(successor)
     }
 
@@ -168,12 +168,12 @@ impl Successor {
     /// When it does not come to that.
     pub async fn go(mut self, id: u32) -> io::Result<u32> {
         say(&self.link, &format!("{GO}{id}"), None)?;
-        self.expect(READY, READY_WITHIN).await?;
+        self.hears(READY, READY_WITHIN).await?;
         self.serves = true;
         Ok(self.child.id())
     }
 
-    async fn expect(&self, word: &'static str, within: Duration) -> io::Result<()> {
+    async fn hears(&self, word: &'static str, within: Duration) -> io::Result<()> {
         let link = self.link.clone();
         let (text, _) = tasks::blocking(move || hear(&link, within)).await?;
         if text == word { Ok(()) } else { Err(unexpected(&text)) }
@@ -272,6 +272,7 @@ mod tests {
         say(&old, "gone 12", None).expect("it is heard");
         let error = predecessor.prepared().expect_err("no number");
         assert!(error.to_string().contains("gone 12"), "{error}");
+        assert_eq!(hear(&old, GO_WITHIN).expect("it is heard").0, PREPARED);
         drop(old);
         let error = predecessor.listeners().expect_err("the end");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);

@@ -163,7 +163,9 @@ impl<S: Store> Agent<S> {
         let Some(held) = &self.held else { return };
         let until = held.renewed + self.ttl.saturating_sub(GUARD);
         for group in &self.groups {
-            if group.obeyed.load(Ordering::Acquire) == self.term {
+            if group.is_deserted() {
+                group.lease.set(Duration::ZERO);
+            } else if group.obeyed.load(Ordering::Acquire) == self.term {
                 group.lease.set(until);
             }
         }
@@ -173,6 +175,9 @@ impl<S: Store> Agent<S> {
     async fn tell(&mut self) -> Result<(), StoreError> {
         let Some(held) = &mut self.held else { return Ok(()) };
         let said = |group: &Arc<Shared>| {
+            if group.is_deserted() {
+                return None;
+            }
             let obeyed = group.obeyed.load(Ordering::Acquire);
             let said = group.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
             // Of another term, it goes by what was known before.

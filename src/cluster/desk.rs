@@ -124,7 +124,7 @@ pub(super) struct Shared {
 }
 
 /// Where a keeper meets the others.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Desk {
     shared: Arc<Shared>,
     views: watch::Receiver<Option<Arc<View>>>,
@@ -132,6 +132,14 @@ pub struct Desk {
 }
 
 // === impls ===
+
+impl Shared {
+    /// Whether the group's keeper has come to an end: nothing is sent by what it knew, and nobody
+    /// waits for it.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.views.receiver_count() == 0
+    }
+}
 
 impl Desk {
     pub(super) fn new(shared: Arc<Shared>, wishes: mpsc::Sender<Wish>) -> Self {

@@ -11,7 +11,7 @@ use crate::failover::order::{Order, What};
 use crate::failover::report::{Report, Told, told_by};
 use crate::health::connect::{Connection, open};
 use crate::health::observation::{Failure, FailureKind};
-use crate::protocol::answer::Row;
+use crate::protocol::answer::{Answer, Row};
 use crate::tls::trust::Trust;
 use crate::topology::{Flavour, NodeId, Topology};
 
@@ -24,6 +24,10 @@ const GLANCE: Duration = Duration::from_millis(20);
 const GLANCES: u32 = 100;
 /// A lock was not had within `lock_wait_timeout`.
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
+
+/// Whether orders may be given still. It is asked before each statement: this process may have been
+/// stopped since the one before, and another keep the group.
+pub type MayAct = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// An order that was not carried out.
 #[derive(Debug, Clone)]
@@ -38,13 +42,14 @@ pub struct Failed {
 
 /// Has all servers do their orders, each its own one after the other, all servers at once. Answers
 /// those that were not carried out; what a server was to do after one of them is left, settings
-/// aside, of which each is of use alone.
+/// aside, of which each is of use alone. Nothing more is said to anybody once `may_act` says no.
 pub async fn perform(
     orders: Vec<Order>,
     topology: &Topology,
     reports: &[Report],
     monitor: &Monitor,
     trust: &Arc<Trust>,
+    may_act: &MayAct,
 ) -> Vec<Failed> {
     let mut by_server: Vec<(NodeId, Vec<What>)> = Vec::new();
     for order in orders {
@@ -58,14 +63,14 @@ pub async fn perform(
         let (node, told) = (topology.node(id), told_by(reports, id));
         let (Some(node), Some(told)) = (node, told.cloned()) else { continue };
         let (name, address) = (node.name.clone(), node.address.clone());
-        let (monitor, trust) = (monitor.clone(), trust.clone());
+        let (monitor, trust, may_act) = (monitor.clone(), trust.clone(), may_act.clone());
         let group = topology.group.clone();
         working.push(tasks::spawn("order", async move {
             let mut failed = Vec::new();
             for what in all {
                 let told_to = what.describe();
                 tracing::info!(group = &*group, server = &*name, "told to {told_to}");
-                let doing = one(&address, &what, &told, &monitor, &trust);
+                let doing = one(&address, &what, &told, (&monitor, &trust, &may_act));
                 let done = timeout(PATIENCE, doing).await.unwrap_or_else(|_| {
                     let text = format!("no answer within {} s", PATIENCE.as_secs());
                     Err(Failure::new(FailureKind::Timeout, text))
@@ -93,10 +98,9 @@ async fn one(
     address: &str,
     what: &What,
     told: &Told,
-    monitor: &Monitor,
-    trust: &Trust,
+    (monitor, trust, may_act): (&Monitor, &Trust, &MayAct),
 ) -> Result<(), Failure> {
-    let mut server = open(address, monitor, trust).await?;
+    let mut server = Obeying { conn: open(address, monitor, trust).await?, may_act };
     if *what == What::Fence {
         end_clients(&mut server, monitor, told.flavour).await?;
     }
@@ -115,7 +119,23 @@ async fn one(
     Ok(())
 }
 
-async fn say(server: &mut Connection, what: &What, told: &Told) -> Result<(), Failure> {
+/// A server that is told nothing once there is nothing to be told.
+struct Obeying<'a> {
+    conn: Connection,
+    may_act: &'a MayAct,
+}
+
+impl Obeying<'_> {
+    async fn ask(&mut self, statement: &str) -> Result<Answer, Failure> {
+        if !(self.may_act)() {
+            let text = "the lease in etcd does not hold any more, so nothing is said";
+            return Err(Failure::new(FailureKind::Timeout, text));
+        }
+        self.conn.ask(statement).await
+    }
+}
+
+async fn say(server: &mut Obeying<'_>, what: &What, told: &Told) -> Result<(), Failure> {
     for statement in what.statements(told) {
         server.ask(&statement).await?;
     }
@@ -126,7 +146,7 @@ async fn say(server: &mut Connection, what: &What, told: &Told) -> Result<(), Fa
 /// a commit that waits for its acknowledgement a false OK (V4). Those of accounts with more rights
 /// than ours are left.
 async fn end_clients(
-    server: &mut Connection,
+    server: &mut Obeying<'_>,
     monitor: &Monitor,
     flavour: Flavour,
 ) -> Result<(), Failure> {

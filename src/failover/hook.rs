@@ -10,7 +10,10 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// Most that is read of what a program says, bytes.
-const SAID_MAX: u64 = 4096;
+const SAID_MAX: usize = 4096;
+
+/// How long the last of it may take to arrive.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// A program to be run once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,14 +59,27 @@ impl Hook {
     }
 }
 
-/// Waits for its end; how that was, and the first line of what it has complained of.
+/// Waits for its end; how that was, and the first line of what it has complained of. What it has
+/// started may live on, and say more.
 async fn end(child: &mut Child) -> std::io::Result<(std::process::ExitStatus, String)> {
-    let mut said = Vec::new();
-    if let Some(errors) = child.stderr.take() {
-        let mut some = errors.take(SAID_MAX);
-        some.read_to_end(&mut said).await?;
+    let (mut said, mut some) = (Vec::new(), [0; 1024]);
+    let mut errors = child.stderr.take();
+    let status = loop {
+        let Some(pipe) = errors.as_mut() else { break child.wait().await? };
+        tokio::select! {
+            biased;
+            read = pipe.read(&mut some) => match read? {
+                0 => errors = None,
+                count => said.extend(some[..count].iter().take(SAID_MAX - said.len())),
+            },
+            status = child.wait() => break status?,
+        }
+    };
+    if let Some(pipe) = errors.as_mut()
+        && let Ok(Ok(count)) = timeout(LAST_WORDS, pipe.read(&mut some)).await
+    {
+        said.extend(some[..count].iter().take(SAID_MAX - said.len()));
     }
-    let status = child.wait().await?;
     let said = String::from_utf8_lossy(&said);
     Ok((status, said.lines().next().unwrap_or_default().trim().to_owned()))
 }
@@ -95,6 +111,14 @@ mod tests {
         let none = Hook { argv: vec!["/none/such".to_owned()], ..shell("", LONG) };
         let why = none.run().await.expect_err("there is none");
         assert!(why.starts_with("/none/such cannot be started: "), "{why}");
+    }
+
+    #[tokio::test]
+    async fn what_it_has_started_and_how_much_it_says_is_no_matter() {
+        let quick = Duration::from_secs(20);
+        assert_eq!(shell("sleep 30 & exit 0", quick).run().await, Ok(()));
+        let much = "i=0; while [ $i -lt 2000 ]; do echo 'much is said here' >&2; i=$((i+1)); done";
+        assert_eq!(shell(much, quick).run().await, Ok(()));
     }
 
     #[tokio::test]

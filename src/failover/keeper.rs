@@ -13,29 +13,28 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::desk::Desk;
-use crate::config::failover::{FailoverMode, ReplicationAccount};
+use crate::config::failover::FailoverMode;
 use crate::config::{Group, Monitor};
 use crate::failover::chair::Chair;
-use crate::failover::execute::Failed;
+use crate::failover::execute::{Failed, MayAct};
 use crate::failover::keeper::company::{Company, is_the_same};
-use crate::failover::order::{Order, What};
+use crate::failover::order::Order;
 use crate::failover::record::{Kind, Operation, Record, Stage};
-use crate::failover::report::{Report, Told, told_by};
-use crate::failover::standing::{self, Check};
+use crate::failover::report::Report;
 use crate::failover::surgeon::{LiveSurgeon, Surgeon};
 use crate::failover::survey::PATIENCE;
-use crate::failover::upkeep;
 use crate::health::assemble::Appointment;
 use crate::health::{Health, Reply};
 use crate::metrics::Kept;
 use crate::topology::gtid::GtidSet;
-use crate::topology::{Condition, Node, NodeId, Topology};
+use crate::topology::{Condition, NodeId, Topology};
 
 mod company;
 mod consent;
 mod replacement;
 mod settling;
 mod telling;
+mod tending;
 mod verbs;
 
 /// How often a keeper looks at what health publishes, changes aside.
@@ -158,8 +157,6 @@ pub struct Keeper<S = LiveSurgeon> {
     since: Instant,
     /// When the primary was last seen to take writes; `None` before that.
     well_at: Option<Instant>,
-    /// Replicas were told to receive no more while the primary was judged, and are to again.
-    cut_off: bool,
     /// The primary was down when it was last looked at.
     was_down: bool,
     /// Until when it is known what the primary has gone through; `None` while it is in doubt, and
@@ -169,6 +166,8 @@ pub struct Keeper<S = LiveSurgeon> {
     asked_at: Instant,
     /// The mode of the last look; `None` before the first.
     mode: Option<FailoverMode>,
+    /// What the operator's program has allowed last, and when.
+    permitted: Option<(Operation, Instant)>,
     /// How often it had left the group to another process when it read the record.
     left: u64,
     /// What health was told last.
@@ -254,11 +253,11 @@ impl<S: Surgeon> Keeper<S> {
             look_at: now,
             since: now,
             well_at: None,
-            cut_off: false,
             was_down: false,
             vouched: None,
             asked_at: now,
             mode: None,
+            permitted: None,
             left: 0,
             appointed,
         }
@@ -356,13 +355,7 @@ impl<S: Surgeon> Keeper<S> {
         // Started anew, it takes writes only when it is known what it has lost, and that its
         // commits wait as they did.
         self.vouched = self.vouched.filter(|at| is_the_same(&node, *at));
-        if let Some(at) = node.observed_at
-            && node.condition == Condition::Up
-            && !node.read_only
-            && self.vouched.is_some()
-        {
-            self.well_at = Some(Instant::from_std(at));
-        }
+        self.note_well(&node);
         match node.condition {
             Condition::Up | Condition::Draining if self.vouched.is_none() => {
                 if self.surgeon.now() >= self.look_at {
@@ -410,175 +403,10 @@ impl<S: Surgeon> Keeper<S> {
         true
     }
 
-    /// The primary is well: looks at everything else.
-    async fn look_after(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
-        self.look_at = self.surgeon.now() + LOOK_EVERY;
-        let reports = self.ask_all(settings, topology).await;
-        let Some(head) = told_by(&reports, node.id) else { return };
-        if !head.sources.is_empty() {
-            return self.yield_to(&reports, topology, node).await;
-        }
-        if head.is_read_only() {
-            // One that was started anew must not write before it is asked to.
-            let is_anew = head.may_have_started_within(self.since_well());
-            if self.record.closed || (is_anew && !self.record.maintenance) {
-                return self.reopen(&node.name).await;
-            }
-            return self.say(format!("{} has been made read-only", node.name));
-        }
-        // Between two probes, which would have told it: what it says now is no change of what it
-        // said before, but the settings of another life.
-        if self.vouched.is_none_or(|at| head.may_have_started_within(self.surgeon.now() - at)) {
-            (self.vouched, self.look_at) = (None, self.surgeon.now());
-            return self.say(format!("{} may have been started anew", node.name));
-        }
-        let checks = standing::check(&reports, Some(node.id));
-        let mode = standing::mode(&checks);
-        self.kept.standings = standing::Mode::ALL.map(|at| (at.word(), at == mode)).to_vec();
-        let lossless = self.loses_nothing(&checks, &reports, head);
-        if !self.note_members(&reports, topology, node, lossless).await {
-            return;
-        }
-        self.note_look(head);
-        if self.record.maintenance && !self.cut_off {
-            let group = &topology.group;
-            let until = format!("nothing is set up before MAINTENANCE OFF {group}");
-            return self.say(format!("{} takes the writes; {until}", node.name));
-        }
-        let told_at = self.surgeon.now();
-        let account = self.account(settings, topology, (node, &reports)).await;
-        if self.surgeon.now() - told_at > THINK_AGAIN {
-            // Servers may have come back and received since.
-            self.look_at = self.surgeon.now();
-            return;
-        }
-        let facts = upkeep::Facts {
-            topology,
-            reports: &reports,
-            primary: node.id,
-            members: &self.record.members,
-            account: account.as_ref(),
-        };
-        let found = upkeep::look(&facts);
-        for (name, why) in &found.left_out {
-            self.say(format!("{name} stays out: {why}"));
-        }
-        if !found.orders.is_empty() {
-            let again = self.tended == found.orders;
-            self.tended.clone_from(&found.orders);
-            if self.perform(found.orders, settings, topology, &reports).await && !again {
-                // What was changed shows what is still missing.
-                self.look_at = self.surgeon.now();
-            }
-            return;
-        }
-        self.cut_off = false;
-        if found.left_out.is_empty() {
-            let through = found.chained.iter().map(|(name, at)| format!("; {name} follows {at}"));
-            self.say(format!("{} takes the writes{}", node.name, through.collect::<String>()));
-        }
-    }
-
-    /// The primary, which is read-only, is to take writes again.
-    async fn reopen(&mut self, name: &str) {
-        let operation = Some(Operation::reopening(name));
-        self.write_down(Record { operation, ..self.record.clone() }).await;
-    }
-
-    /// The account by which servers that come back follow: the operator's, or one that is made on
-    /// the primary.
-    async fn account(
-        &mut self,
-        settings: &Settings,
-        topology: &Topology,
-        (node, reports): (&Node, &[Report]),
-    ) -> Option<ReplicationAccount> {
-        let account = match self.stated_or_own(settings).await {
-            Ok(account) => account,
-            Err(why) => {
-                self.say(why);
-                return None;
-            }
-        };
-        let is_admitted = self.admitted == Some(self.record.epoch);
-        let is_stated = settings.group.failover.replication.is_some();
-        // A commit there would wait for an acknowledgement by one who needs the account to follow,
-        // and on MariaDB all logins for that commit. An earlier primary has made it, then, and all
-        // have it from there.
-        let waits = told_by(reports, node.id)
-            .is_some_and(|told| standing::asking(told).is_some() && !standing::acknowledging(told));
-        if is_admitted || is_stated || waits || self.surgeon.now() < self.admit_at {
-            return Some(account);
-        }
-        let admit = Order { node: node.id, what: What::Admit(account.clone()) };
-        if self.perform(vec![admit.clone()], settings, topology, reports).await {
-            self.admitted = Some(self.record.epoch);
-        } else if self.is_denied(&admit) {
-            return None;
-        } else {
-            // Nobody has acknowledged it after all.
-            self.admit_at = self.surgeon.now() + DENIED_FOR;
-        }
-        Some(account)
-    }
-
-    /// That account, whether it was made yet or not.
-    async fn stated_or_own(&self, settings: &Settings) -> Result<ReplicationAccount, String> {
-        if let Some(stated) = &settings.group.failover.replication {
-            return Ok(stated.clone());
-        }
-        let file = password_file(&settings.group.name);
-        let password = self.surgeon.password(file).await;
-        let password = password.map_err(|error| error.to_string())?;
-        Ok(ReplicationAccount { user: OWN_ACCOUNT.to_owned(), password })
-    }
-
+    /// Asks all servers, and notes when.
     async fn ask_all(&mut self, settings: &Settings, topology: &Topology) -> Vec<Report> {
         self.asked_at = self.surgeon.now();
         self.surgeon.survey(topology, &settings.monitor, &|_| Some(PATIENCE)).await
-    }
-
-    /// Whether a failover would lose nothing: no commit is acknowledged without a replica, and what
-    /// was acknowledged before that was so has reached one meanwhile.
-    fn loses_nothing(&mut self, checks: &[Check], reports: &[Report], head: &Told) -> bool {
-        if !standing::is_lossless(checks) {
-            self.unguarded = None;
-            return false;
-        }
-        if self.record.lossless {
-            return true;
-        }
-        let before = &*self.unguarded.get_or_insert_with(|| head.executed.clone());
-        let mut others = reports.iter().filter_map(Report::told);
-        others.any(|told| told.follows(head) && told.received.contains(before))
-    }
-
-    /// Notes who belongs to the group, and who may acknowledge: before anybody is let to.
-    async fn note_members(
-        &mut self,
-        reports: &[Report],
-        topology: &Topology,
-        node: &Node,
-        lossless: bool,
-    ) -> bool {
-        // Whoever has opened it: it takes writes.
-        let mut record = Record { lossless, closed: false, ..self.record.clone() };
-        let now = self.surgeon.seconds();
-        if now.saturating_sub(record.well_at) > WELL_TO_THE {
-            record.well_at = now;
-        }
-        let listed = |name: &String| {
-            let at = topology.nodes.iter().find(|node| *node.name == **name);
-            at.is_some_and(|node| node.condition != Condition::Excluded)
-        };
-        record.members.retain(listed);
-        record.members.insert(node.name.to_string());
-        let follow = reports
-            .iter()
-            .filter(|at| at.told().is_some_and(|told| !told.sources.is_empty()))
-            .map(|at| at.name.to_string());
-        record.members.extend(follow);
-        record == self.record || self.write_down(record).await
     }
 
     /// Has servers do what they were not seen to deny; whether all of it was done.
@@ -600,7 +428,12 @@ impl<S: Surgeon> Keeper<S> {
         if orders.is_empty() {
             return false;
         }
-        let failed = self.surgeon.perform(orders, topology, reports, &settings.monitor).await;
+        let may_act: MayAct = match &self.company {
+            Some(company) => company.permission(),
+            None => Arc::new(|| true),
+        };
+        let monitor = &settings.monitor;
+        let failed = self.surgeon.perform(orders, topology, reports, monitor, &may_act).await;
         for Failed { order, why, denied } in &failed {
             self.say(why.clone());
             if *denied {

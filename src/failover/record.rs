@@ -34,6 +34,10 @@ pub struct Record {
     /// An operator works on the group: no failover but by his word, and nothing is set up.
     #[serde(default)]
     pub maintenance: bool,
+    /// Who was kept from receiving meanwhile, because the primary was started anew, and is to
+    /// receive again: nobody else is told anything.
+    #[serde(default)]
+    pub cut_off: BTreeSet<String>,
 }
 
 /// A change of the primary on its way.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::app::tasks;
 use crate::config::Monitor;
 use crate::config::units::Secret;
-use crate::failover::execute::{self, Failed};
+use crate::failover::execute::{self, Failed, MayAct};
 use crate::failover::hook::Hook;
 use crate::failover::journal::{Journal, JournalError};
 use crate::failover::order::Order;
@@ -41,13 +41,15 @@ pub trait Surgeon: Send + Sync + 'static {
         patience: Patience<'_>,
     ) -> impl Future<Output = Vec<Report>> + Send;
 
-    /// Has servers do their orders; answers those that were not carried out.
+    /// Has servers do their orders as long as `may_act` lets it; answers those that were not
+    /// carried out.
     fn perform(
         &self,
         orders: Vec<Order>,
         topology: &Topology,
         reports: &[Report],
         monitor: &Monitor,
+        may_act: &MayAct,
     ) -> impl Future<Output = Vec<Failed>> + Send;
 
     /// What was written down last.
@@ -112,8 +114,10 @@ impl Surgeon for LiveSurgeon {
         topology: &Topology,
         reports: &[Report],
         monitor: &Monitor,
+        may_act: &MayAct,
     ) -> Vec<Failed> {
-        execute::perform(orders, topology, reports, monitor, &self.trust.load_full()).await
+        let trust = self.trust.load_full();
+        execute::perform(orders, topology, reports, monitor, &trust, may_act).await
     }
 
     fn recorded(&self) -> Result<Record, JournalError> {

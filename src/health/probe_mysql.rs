@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::config::Monitor;
 use crate::health::connect::{Connection, open};
@@ -75,6 +75,11 @@ const MYSQL_VARIABLES: &str = concat!(
 /// How long a server that shuts down may take to go through all connections.
 const A_MOMENT: Duration = Duration::from_millis(50);
 
+/// How long a server takes at most that has said goodbye: it gives connections 10 s (MySQL 9.7).
+const LEAVES_WITHIN: Duration = Duration::from_secs(15);
+/// How long a second link may take to be there once the first has answered.
+const ANOTHER_WITHIN: Duration = Duration::from_millis(100);
+
 /// Probes one server.
 #[derive(Debug)]
 pub struct MysqlProbe {
@@ -82,11 +87,11 @@ pub struct MysqlProbe {
     monitor: Monitor,
     trust: Arc<ArcSwap<Trust>>,
     /// Used by turns, each taken out meanwhile: when a look is dropped half-way, its link is gone
-    /// with it. A MySQL server that shuts down breaks those on which something runs, says goodbye to
-    /// what comes next on others, and takes no new ones: there are two of them.
+    /// with it. A MySQL server that shuts down breaks those on which something runs, says goodbye
+    /// to what comes next on others, and takes no new ones: there are two of them.
     links: VecDeque<Link>,
-    /// The server has said goodbye, and taken no connection since.
-    leaving: bool,
+    /// When the server has said goodbye, where it has taken no connection since.
+    leaving: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -104,11 +109,28 @@ impl MysqlProbe {
     /// A probe of the server at `address`; connects when it is first asked.
     #[must_use]
     pub fn new(address: Arc<str>, monitor: &Monitor, trust: Arc<ArcSwap<Trust>>) -> Self {
-        Self { address, monitor: monitor.clone(), trust, links: VecDeque::new(), leaving: false }
+        Self { address, monitor: monitor.clone(), trust, links: VecDeque::new(), leaving: None }
     }
 
     fn keep(&mut self, link: Link) {
         self.links.extend(Some(link).filter(|link| link.conn.is_sound()));
+    }
+
+    /// Keeps a link that has answered, and sees to that there are as many as there should be.
+    async fn answered(&mut self, link: Link, seen: Result<Seen, Failure>) -> Result<Seen, Failure> {
+        let says_goodbye = link.conn.greeted().flavour == Flavour::MySql;
+        self.keep(link);
+        if seen.is_ok() {
+            self.leaving = None;
+            // What was seen is not to wait for long for that.
+            if says_goodbye
+                && self.links.len() < 2
+                && let Ok(Ok(other)) = timeout(ANOTHER_WITHIN, self.connect()).await
+            {
+                self.keep(other);
+            }
+        }
+        seen
     }
 
     async fn connect(&self) -> Result<Link, Failure> {
@@ -136,30 +158,22 @@ impl Probe for MysqlProbe {
             };
             match seen {
                 Err(failure) if failure.kind == FailureKind::Unreachable => {
-                    self.leaving |= failure.is_goodbye();
+                    if failure.is_goodbye() {
+                        self.leaving = Some(Instant::now());
+                    }
                     has_broken = true;
                 }
-                answer => {
-                    self.keep(link);
-                    return answer;
-                }
+                answer => return self.answered(link, answer).await,
             }
         }
+        let is_leaving = self.leaving.is_some_and(|since| since.elapsed() < LEAVES_WITHIN);
         let mut link = match self.connect().await {
-            Err(failure) if self.leaving => return Err(failure.after_goodbye()),
+            Err(failure) if is_leaving => return Err(failure.after_goodbye()),
             connected => connected?,
         };
-        self.leaving = false;
-        let says_goodbye = link.conn.greeted().flavour == Flavour::MySql;
+        self.leaving = None;
         let seen = link.look(ask).await;
-        self.keep(link);
-        if seen.is_ok()
-            && says_goodbye
-            && let Ok(other) = self.connect().await
-        {
-            self.keep(other);
-        }
-        seen
+        self.answered(link, seen).await
     }
 }
 

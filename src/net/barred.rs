@@ -5,6 +5,7 @@
 //! leaves its link to the former one in good order, and takes its reads to replicas. And right
 //! before bytes are written, since the process may have been stopped in between.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::cluster::lease;
@@ -51,6 +52,20 @@ impl GroupHandle {
         is_over && self.settings.load().failover.mode.keeps()
     }
 }
+
+/// The error of a write to a primary to which nothing may be sent any more.
+pub(super) fn error_if_barred(group: &GroupHandle) -> Option<io::Error> {
+    group.is_barred().then(|| io::Error::other(NoLease))
+}
+
+/// Whether it is that error.
+pub(super) fn is_barring(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|source| source.is::<NoLease>())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{}", lease::LOST)]
+struct NoLease;
 
 impl Drive {
     /// Whether the session sees no primary while it takes this. What is on its way to one may still

@@ -3,7 +3,6 @@
 //! Each answer is performed whole before the next input is read. That is the back-pressure: no
 //! byte is read from a server while the client does not take the last ones.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -12,6 +11,8 @@ use std::task::{Context, Poll};
 
 use crate::health::SignalKind;
 use crate::metrics::Bytes;
+use crate::net::barred;
+use crate::net::copy::{read_some, write, write_now};
 use crate::net::group::Admission;
 use crate::net::hangup::HangUp;
 use crate::net::link::LinkSocket;
@@ -26,9 +27,6 @@ use crate::session::action::{Event, Interest, Outbox, Request, Trouble, World, i
 use crate::session::pin::Pins;
 use crate::topology::{Flavour, NodeId};
 use crate::upstream::stream::Stream;
-
-/// Room added to a tail before a read that continues it.
-const TAIL_ROOM: usize = 16 * 1024;
 
 /// The sockets of one session.
 #[derive(Debug)]
@@ -369,6 +367,10 @@ impl Drive {
         let Current { topology, barred, settings } = &mut *current;
         let newest = topology.newest();
         let topology = if is_barred { barred.in_place_of(newest) } else { newest };
+        if is_barred {
+            // Who waits from here on is woken when the lease is back, however soon that is.
+            self.seat.served.was_barred.set(true);
+        }
         let loads = |node| group.loads.running_on(node);
         let mut classes = self.worker.classes.borrow_mut();
         let mut refused = self.worker.refused.borrow_mut();
@@ -435,19 +437,26 @@ impl Drive {
                 continue;
             }
             let bytes = std::mem::take(&mut out.links[index(slot)]);
+            let mut barred = false;
             if let Some(link) = self.links[index(slot)].as_mut() {
                 self.seat.served.metrics.passed(Bytes::ToServers, bytes.len() as u64);
                 // A broken link shows when it is read: what its server said last comes first.
-                let _ = write(&mut link.stream, &bytes, &self.seat).await?;
+                let group = (slot == Held::Primary).then(|| &**self.seat.group());
+                let written = write(&mut link.stream, &bytes, &self.seat, group).await?;
+                barred = written.is_err_and(|error| barred::is_barring(&error));
             }
             out.links[index(slot)] = bytes;
             out.links[index(slot)].clear();
+            if barred {
+                // The server has a part of it, which is nothing.
+                self.withhold(out);
+            }
         }
         Ok(())
     }
 
     async fn write_client(&mut self, bytes: &[u8]) -> Result<(), Gone> {
-        match write(&mut self.client, bytes, &self.seat).await? {
+        match write(&mut self.client, bytes, &self.seat, None).await? {
             Ok(()) => Ok(()),
             Err(_) => Err(Gone),
         }
@@ -533,68 +542,4 @@ impl Drop for Drive {
         self.seat.count_pins(Pins::default(), metrics);
         self.worker.disown(&self.seat);
     }
-}
-
-/// Reads into the worker's buffer, or behind the tail when there is one.
-pub(super) fn read_some(
-    stream: &mut Stream,
-    tail: &mut Vec<u8>,
-    buffer: &RefCell<Box<[u8]>>,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    if tail.is_empty() {
-        return stream.poll_read(cx, &mut buffer.borrow_mut());
-    }
-    let before = tail.len();
-    // Doubling keeps the copies of a long command linear.
-    tail.resize(before + before.clamp(TAIL_ROOM, 4 << 20), 0);
-    let polled = stream.poll_read(cx, tail.get_mut(before..).unwrap_or_default());
-    let read = match &polled {
-        Poll::Ready(Ok(read)) => *read,
-        Poll::Ready(Err(_)) | Poll::Pending => 0,
-    };
-    tail.truncate(before + read);
-    polled
-}
-
-/// Writes what fits now and takes it out of `bytes`; false when something is left. An error
-/// leaves all: whoever can wait tries again, and sees it too.
-fn write_now(stream: &mut Stream, bytes: &mut Vec<u8>, count: impl FnOnce(u64)) -> bool {
-    if bytes.is_empty() {
-        return true;
-    }
-    let written = stream.try_write(bytes).unwrap_or(0);
-    count(written as u64);
-    if written == bytes.len() {
-        bytes.clear();
-        return true;
-    }
-    bytes.drain(..written);
-    false
-}
-
-/// Writes all of `bytes`; the inner error is the peer's, the outer one a kill on the way.
-async fn write(stream: &mut Stream, mut bytes: &[u8], seat: &Seat) -> Result<io::Result<()>, Gone> {
-    while !bytes.is_empty() {
-        match stream.try_write(bytes) {
-            Ok(0) => return Ok(Err(io::ErrorKind::WriteZero.into())),
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let written = poll_fn(|cx| {
-                    if seat.bell.killed(cx) {
-                        return Poll::Ready(Err(Gone));
-                    }
-                    stream.poll_write(cx, bytes).map(Ok)
-                })
-                .await?;
-                match written {
-                    Ok(0) => return Ok(Err(io::ErrorKind::WriteZero.into())),
-                    Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-                    Err(error) => return Ok(Err(error)),
-                }
-            }
-            Err(error) => return Ok(Err(error)),
-        }
-    }
-    Ok(Ok(()))
 }

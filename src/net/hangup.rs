@@ -4,7 +4,8 @@
 use std::io;
 use std::task::{Context, Poll};
 
-use crate::net::drive::{Drive, read_some};
+use crate::net::copy::read_some;
+use crate::net::drive::Drive;
 
 /// What a client may have sent ahead before it went, bytes: more is not looked for.
 const AHEAD_MAX: usize = 64 * 1024;

@@ -5,6 +5,7 @@
 //! logs in by [`entrance`], and is then driven by [`drive`] until it leaves.
 
 mod barred;
+mod copy;
 pub mod drive;
 pub mod entrance;
 mod first_link;

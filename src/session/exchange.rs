@@ -450,7 +450,7 @@ impl Session {
     ) -> Passed {
         let code = reply::Err::code_of(payload);
         let untouched = !self.exchange_forwarded();
-        if untouched && retry::is_goodbye(code) && !self.is_streamed() {
+        if untouched && retry::is_goodbye(payload) && !self.is_streamed() {
             self.give_up_link(world, self.exchange_slot(), out);
             return Passed::Held;
         }

@@ -366,7 +366,7 @@ impl Session {
             used += notable.len;
             let payload = wire.get(packet::HEADER_LEN..).unwrap_or_default();
             transcript.hear_packet(notable.kind, payload, wire, caps);
-            let leaves = notable.kind == Kind::Err && is_goodbye(reply::Err::code_of(payload));
+            let leaves = notable.kind == Kind::Err && is_goodbye(payload);
             let surplus = notable.terminal && used < input.len();
             if notable.kind == Kind::LocalInfile || surplus || leaves {
                 break;

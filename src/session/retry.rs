@@ -1,5 +1,6 @@
 //! May a request be sent again? A table over (what it is, how far it got), never over texts.
 
+use crate::protocol::reply;
 use crate::router::{Class, Effects, Kind, Verb};
 
 /// How far a request had come when its link broke.
@@ -155,10 +156,12 @@ pub fn primary_gives_up(code: u16, message: &[u8], kept: bool) -> bool {
 /// Whether the error is a server's goodbye: it shuts down, and ends the connection.
 ///
 /// MySQL says so to whatever comes on a connection that it has not closed yet. What a statement
-/// has done that was under way then, nobody can tell by it.
+/// has done that was under way then, nobody can tell by it. A program that signals the number does
+/// so by another SQLSTATE.
 #[must_use]
-pub fn is_goodbye(code: u16) -> bool {
-    code == 1053
+pub fn is_goodbye(payload: &[u8]) -> bool {
+    let state = Some(*b"08S01");
+    reply::Err::parse(payload).is_ok_and(|error| error.code == 1053 && error.state == state)
 }
 
 /// Whether the transaction may be gone with this error: of these it is known that only the

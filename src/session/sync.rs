@@ -314,8 +314,7 @@ impl Session {
                 return self.own_reply_malformed(world, slot, input.len(), out);
             }
             if notable.terminal {
-                let failed = own.failed.as_deref().map(reply::Err::code_of);
-                match failed.is_some_and(retry::is_goodbye) {
+                match own.failed.as_deref().is_some_and(retry::is_goodbye) {
                     true => self.give_up_link(world, slot, out),
                     false => self.own_done(world, out),
                 }

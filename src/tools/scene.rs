@@ -9,7 +9,7 @@ use tokio::time::{Instant, interval};
 
 use crate::config::failover::ReplicationAccount;
 use crate::config::{Config, Group, Monitor, RoleHint, Server, address};
-use crate::failover::execute;
+use crate::failover::execute::{self, MayAct};
 use crate::failover::keeper;
 use crate::failover::order::Order;
 use crate::failover::report::{Report, Told, told_by};
@@ -215,8 +215,10 @@ impl Scene {
 
     async fn tell(&self, order: Order) -> Result<String, VerbError> {
         let orders = vec![order];
+        let (topology, reports) = (&self.topology, &self.reports);
+        let may_act: MayAct = Arc::new(|| true);
         let failed =
-            execute::perform(orders, &self.topology, &self.reports, &self.account, &self.trust);
+            execute::perform(orders, topology, reports, &self.account, &self.trust, &may_act);
         match failed.await.into_iter().next() {
             Some(failed) => Err(VerbError::Failed(failed.why)),
             None => Ok("done".to_owned()),

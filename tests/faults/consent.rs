@@ -3,10 +3,13 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use pointsman::provider::Flavour;
+use rustix::process::Signal;
+
 use crate::console::{console, console_says};
 use crate::kept::{kept, standing, wait_safe, writable};
 use crate::ledger::Ledger;
-use crate::{servers, wait};
+use crate::{kept, servers, wait};
 
 /// Waits until the keeper's row of SHOW CLUSTER has these words.
 async fn says(proxy: &crate::proxy::Proxy, words: &str) {
@@ -45,6 +48,67 @@ async fn in_maintenance_nothing_changes_but_by_an_operators_word() {
         assert_eq!(proxy.metric("pointsman_keeper_maintenance", &[]), 0.0);
         ledger.close().await;
         ledger.check(&cluster.servers().iter().collect::<Vec<_>>()).await;
+    }
+}
+
+/// The replicas that were kept from receiving while it was looked at receive again, also where
+/// another process has to see to it; a server that an operator has taken out stays as it is.
+#[tokio::test]
+async fn a_primary_that_is_started_anew_in_maintenance_goes_on_with_what_followed_it() {
+    for flavour in servers::flavours() {
+        let (cluster, mut proxy) = kept(flavour, "").await;
+        let mut ledger = Ledger::open(&cluster, &[&proxy]).await;
+        ledger.more(20).await;
+        ledger.hold().await;
+        console(&proxy, "MAINTENANCE ON main").await;
+        let primary = cluster.primary().expect("a primary");
+        let [follows, stands] = cluster.replicas().expect("two replicas")[..] else { panic!() };
+        let (stop, forget) = match flavour {
+            Flavour::Mariadb => ("STOP SLAVE IO_THREAD", ["STOP SLAVE", "RESET SLAVE ALL"]),
+            Flavour::Mysql => ("STOP REPLICA IO_THREAD", ["STOP REPLICA", "RESET REPLICA ALL"]),
+        };
+        stands.run(&forget).await.expect("it follows nobody");
+        stands.run(&["SET GLOBAL read_only = 0"]).await.expect("it is opened");
+        let receives = async || {
+            wait::until("the replica to receive again", || async {
+                kept::follows(flavour, follows, primary.port).await.then_some(())
+            })
+            .await;
+        };
+        // It receives from the server's next life before the keeper has looked at that.
+        proxy.signal(Signal::STOP);
+        cluster.stop(&primary.name).await.expect("it is stopped");
+        cluster.start(&primary.name).await.expect("it comes back");
+        receives().await;
+        proxy.signal(Signal::CONT);
+        wait::until("the replica to be told so", || async {
+            proxy.log().contains("told to receive again").then_some(())
+        })
+        .await;
+        receives().await;
+
+        // Another process finds that the one before has stopped it.
+        follows.run(&[stop]).await.expect("it stops");
+        let path = proxy.dir.join("keeper-main.json");
+        let noted = std::fs::read_to_string(&path).expect("the record");
+        let mut noted: serde_json::Value = serde_json::from_str(&noted).expect("the record");
+        noted["cut_off"] = serde_json::json!([follows.address()]);
+        std::fs::write(&path, noted.to_string()).expect("the record");
+        // One that replicates from nowhere is found by its address only.
+        let config = std::fs::read_to_string(proxy.config()).expect("its configuration");
+        let [one, both] = [&[primary][..], &[primary, follows]].map(|servers| {
+            let listed = servers.iter().map(|server| format!("{:?}", server.address()));
+            format!("seeds = [{}]", listed.collect::<Vec<_>>().join(", "))
+        });
+        std::fs::write(proxy.config(), config.replace(&one, &both)).expect("its configuration");
+        proxy.crash_and_start().await;
+        receives().await;
+        ledger.resume();
+        ledger.more(20).await;
+        ledger.close().await;
+        let is_open = stands.ask("SELECT @@global.read_only").await.expect("it answers");
+        assert_eq!(is_open, "0", "{flavour:?}: as the operator has left it");
+        assert!(!kept::follows(flavour, stands, primary.port).await);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pointsman::config::Monitor;
 use pointsman::config::units::Secret;
-use pointsman::failover::execute::Failed;
+use pointsman::failover::execute::{Failed, MayAct};
 use pointsman::failover::hook::Hook;
 use pointsman::failover::journal::JournalError;
 use pointsman::failover::order::{Order, What};
@@ -157,6 +157,7 @@ impl Surgeon for Modelled {
         topology: &Topology,
         reports: &[Report],
         _: &Monitor,
+        _: &MayAct,
     ) -> Vec<Failed> {
         let mut by_server: BTreeMap<NodeId, VecDeque<What>> = BTreeMap::new();
         for order in orders {

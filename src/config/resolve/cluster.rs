@@ -61,7 +61,7 @@ impl Reader<'_> {
 
     /// Etcd counts in seconds.
     fn lease(&mut self, value: Option<&Scalar>) -> Duration {
-        let lease = self.duration("cluster.lease", value, 2 * SECOND..=60 * SECOND, Cluster::LEASE);
+        let lease = self.duration("cluster.lease", value, 3 * SECOND..=60 * SECOND, Cluster::LEASE);
         if lease.subsec_nanos() > 0 {
             let shown = value.map(Scalar::to_string).unwrap_or_default();
             self.refuse("cluster.lease", shown, "whole seconds, as etcd counts them");

@@ -10,7 +10,8 @@ use super::{Keeper, Keeping, Settings, Standing, THINK_AGAIN, appointment};
 use crate::cluster::desk::{Desk, Member, Said, View, WriteError};
 use crate::cluster::lease;
 use crate::config::failover::MaxLoss;
-use crate::failover::record::{Kind, Record, Stage};
+use crate::failover::execute::MayAct;
+use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing;
 use crate::failover::surgeon::Surgeon;
@@ -20,6 +21,9 @@ use crate::topology::{Condition, Node, Topology};
 
 /// Why nobody takes them before the first lease.
 pub(super) const NO_LEASE: &str = "this pointsman has no lease in etcd yet";
+
+/// Why nobody takes them by what another version has written.
+const UNREADABLE: &str = "this pointsman cannot read what the one that acts has written down";
 
 /// How exact the time of a start is that is reckoned from whole seconds.
 const TO_THE: Duration = Duration::from_secs(2);
@@ -32,11 +36,14 @@ pub(super) struct Company {
     term: u64,
     /// It has that lease still, and can read what was written.
     sees: bool,
+    /// The revision of a record that it cannot read, and by which it sends nothing.
+    unreadable: Option<i64>,
     /// The leadership by which it acts; `None` while another does.
     number: Option<i64>,
     /// The revision of the record that it goes by.
     revision: i64,
-    /// The revision by which the change of the primary that is under way was begun, or found.
+    /// The revision by which the change of the primary that is under way was begun, or found, or by
+    /// which one was called off when its heir may have been open.
     begun: i64,
     /// How often this keeper has found the primary to be what it had judged it to be.
     looks: u64,
@@ -53,6 +60,7 @@ impl Company {
             desk,
             term: 0,
             sees: false,
+            unreadable: None,
             number: None,
             revision: 0,
             begun: 0,
@@ -74,6 +82,7 @@ impl Company {
     pub(super) fn is_blind(&self) -> Option<&'static str> {
         match (self.sees, self.term) {
             (true, _) => None,
+            (false, _) if self.unreadable.is_some() => Some(UNREADABLE),
             (false, 0) => Some(NO_LEASE),
             (false, _) => Some(lease::LOST),
         }
@@ -82,6 +91,17 @@ impl Company {
     /// Whether orders may be given: it leads, and its lease holds.
     pub(super) fn may_act(&self) -> bool {
         self.number.is_some() && self.desk.lease().holds()
+    }
+
+    /// Whether it leads as it does now, and its lease holds, whenever that is asked.
+    pub(super) fn permission(&self) -> MayAct {
+        let (number, desk) = (self.number, self.desk.clone());
+        Arc::new(move || {
+            let leads = |view: Arc<View>| {
+                view.leader.as_ref().is_some_and(|at| at.is_own && Some(at.number) == number)
+            };
+            desk.lease().holds() && desk.view().is_some_and(leads)
+        })
     }
 
     /// Whether it leads, and for how long its lease holds.
@@ -102,7 +122,8 @@ impl Company {
         match self.desk.write(number, self.revision, text).await {
             Ok(revision) => {
                 self.revision = revision;
-                if before.operation.is_none() {
+                let may_be_open = |at: &Operation| at.stage == Stage::Open;
+                if before.operation.as_ref().is_none_or(may_be_open) {
                     self.begun = revision;
                 }
                 Ok(())
@@ -190,18 +211,25 @@ impl<S: Surgeon> Keeper<S> {
             }
             Ok(None) => {}
             Err(why) => {
-                company.sees = false;
+                // Nothing is sent by what cannot be read; the others need not wait for more.
+                (company.sees, company.unreadable) = (false, Some(view.record.revision));
+                self.appoint().await;
                 self.say(why);
                 return false;
             }
         }
         let Some(company) = self.company.as_mut() else { return true };
-        (company.sees, company.number) = (true, number);
+        (company.sees, company.number, company.unreadable) = (true, number, None);
         let leader = company.leader();
         if took_over {
             // What was under way may have been begun by another.
             company.begun = company.revision;
+            let is_other = company.subject != subject(&self.record);
             self.start_afresh();
+            if is_other {
+                self.doubt();
+                self.well_at = None;
+            }
         }
         if number.is_none() {
             self.stand_aside(&format!("{leader} is the keeper now"));
@@ -220,7 +248,7 @@ impl<S: Surgeon> Keeper<S> {
     fn start_afresh(&mut self) {
         let now = self.surgeon.now();
         (self.started, self.since, self.look_at, self.admit_at) = (now, now, now, now);
-        (self.unguarded, self.admitted, self.well_at) = (None, None, None);
+        (self.unguarded, self.admitted) = (None, None);
         self.tended.clear();
         self.denied.clear();
     }
@@ -236,7 +264,7 @@ impl<S: Surgeon> Keeper<S> {
         let is_other = self.company.as_ref().is_some_and(|company| company.subject != subject);
         if is_other {
             self.doubt();
-            self.look_at = self.surgeon.now();
+            (self.well_at, self.look_at) = (None, self.surgeon.now());
         }
         // Others wait for that.
         self.appoint().await;
@@ -244,10 +272,13 @@ impl<S: Surgeon> Keeper<S> {
         let topology = self.health.cell.load();
         let name = subject.as_deref();
         let node = topology.nodes.iter().find(|node| Some(&*node.name) == name).cloned();
-        let doubt = match node {
-            Some(node) => self.attest(settings, &topology, &node).await,
+        let doubt = match &node {
+            Some(node) => self.attest(settings, &topology, node).await,
             None => None,
         };
+        if let Some(node) = &node {
+            self.note_well(node);
+        }
         match doubt {
             Some(doubt) => self.say(format!("{leader} is the keeper; {doubt}")),
             None if self.vouched.is_some() || subject.is_none() => {
@@ -279,7 +310,15 @@ impl<S: Surgeon> Keeper<S> {
         let reports = self.ask_all(settings, topology).await;
         let head = told_by(&reports, node.id)?;
         let name = &node.name;
-        // One that is about to be opened was just looked at, and its settings were made.
+        if !head.sources.is_empty() && self.record.operation.is_some() {
+            return Some(format!("{name} replicates"));
+        }
+        // One that is about to be opened was just looked at, and its settings were made; of another
+        // life of it nobody knows.
+        let since_read = self.surgeon.now() - self.since;
+        if self.record.operation.is_some() && head.may_have_started_within(since_read) {
+            return Some(format!("{name} was started anew while it was to be opened"));
+        }
         if self.record.operation.is_none() {
             if !head.sources.is_empty() {
                 return Some(format!("{name} replicates"));
@@ -314,6 +353,17 @@ impl<S: Surgeon> Keeper<S> {
         }
         self.vouched = Some(self.asked_at);
         None
+    }
+
+    /// Notes when the primary was seen to be well, where it takes writes here.
+    pub(super) fn note_well(&mut self, node: &Node) {
+        if let Some(at) = node.observed_at
+            && node.condition == Condition::Up
+            && !node.read_only
+            && self.vouched.is_some()
+        {
+            self.well_at = Some(Instant::from_std(at));
+        }
     }
 
     /// It is not known what the primary has gone through.
@@ -377,6 +427,10 @@ impl<S: Surgeon> Keeper<S> {
             unfinished = self.unfinished(&topology, &operation.former).await;
         }
         let Some(company) = self.company.as_mut() else { return };
+        if let Some((seen, view)) = company.unreadable.zip(company.desk.view()) {
+            company.desk.say(view.term, Some(Said { seen, ..Said::default() }));
+            return;
+        }
         let step = self.record.operation.as_ref().map_or("", |operation| operation.stage.word());
         company.subject = subject(&self.record);
         let said = Said {
@@ -420,7 +474,6 @@ impl<S: Surgeon> Keeper<S> {
 
 /// Everybody who serves the group, for operators.
 fn standings(view: &View) -> Vec<Standing> {
-    let leader = view.leader.as_ref();
     let of = |member: &Member| {
         let found = match &member.said {
             None => "has not looked yet".to_owned(),
@@ -431,8 +484,7 @@ fn standings(view: &View) -> Vec<Standing> {
                 format!("has seen epoch {epoch}{step}{stage}; the primary {primary} it")
             }
         };
-        let acts = leader.is_some_and(|at| at.id == member.id);
-        Standing { id: member.id.clone(), acts, found }
+        Standing { id: member.id.clone(), acts: member.leads, found }
     };
     view.members.iter().map(of).collect()
 }

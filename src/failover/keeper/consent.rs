@@ -1,10 +1,19 @@
 //! What operators say about changes beforehand: that there be none while they work on the group,
 //! and, by a program of theirs, whether this one may be.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use super::{Keeper, Settings};
 use crate::failover::hook::Hook;
+use crate::failover::order::{Order, What};
 use crate::failover::record::{Kind, Operation, Record};
+use crate::failover::report::{Report, Told};
 use crate::failover::surgeon::Surgeon;
+use crate::topology::{Node, Topology};
+
+/// How long a yes of the operator's program counts: what servers say is asked once more meanwhile.
+const YES_FOR: Duration = Duration::from_secs(10);
 
 impl<S: Surgeon> Keeper<S> {
     /// From now on there is no failover but by an operator's word, and nothing is set up; or there
@@ -12,7 +21,7 @@ impl<S: Surgeon> Keeper<S> {
     pub(super) async fn maintain(&mut self, maintenance: bool) -> Result<String, String> {
         self.refuse_to_follow()?;
         self.refuse_for_others()?;
-        let record = Record { maintenance, ..self.record.clone() };
+        let record = Record { maintenance, cut_off: BTreeSet::new(), ..self.record.clone() };
         if record != self.record && !self.write_down(record).await {
             return Err(self.keeping.load().doing.clone());
         }
@@ -31,6 +40,44 @@ impl<S: Surgeon> Keeper<S> {
         })
     }
 
+    /// Notes who is kept from receiving, and is to receive again: before anybody is told so.
+    pub(super) async fn note_cut_off(&mut self, orders: &[Order], reports: &[Report]) -> bool {
+        let told = |report: &&Report| orders.iter().any(|order| order.node == report.node);
+        let names = reports.iter().filter(told).map(|report| report.name.to_string());
+        let mut record = self.record.clone();
+        record.cut_off.extend(names);
+        record == self.record || self.write_down(record).await
+    }
+
+    /// The primary is well, and an operator works on the group: nobody is told anything but those
+    /// to receive again who were kept from it.
+    pub(super) async fn leave_alone(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        (node, head): (&Node, &Told),
+        reports: &[Report],
+    ) {
+        let mut record = self.record.clone();
+        let mut orders = Vec::new();
+        for report in reports.iter().filter(|report| self.record.cut_off.contains(&*report.name)) {
+            let Some(told) = report.told() else { continue };
+            match told.sources.iter().any(|source| source.receiver_stopped) && told.follows(head) {
+                true => orders.push(Order { node: report.node, what: What::StartReceiver }),
+                // Somebody else has spoken, or it receives.
+                false => drop(record.cut_off.remove(&*report.name)),
+            }
+        }
+        if record != self.record && !self.write_down(record).await {
+            return;
+        }
+        if !orders.is_empty() && self.perform(orders, settings, topology, reports).await {
+            self.look_at = self.surgeon.now();
+        }
+        let until = format!("nothing is set up before MAINTENANCE OFF {}", topology.group);
+        self.say(format!("{} takes the writes; {until}", node.name));
+    }
+
     /// Why there is no failover by itself, if there is none.
     pub(super) fn refuse_in_maintenance(&self) -> Result<(), String> {
         let group = &self.health.cell.load().group;
@@ -40,6 +87,32 @@ impl<S: Surgeon> Keeper<S> {
             )),
             false => Ok(()),
         }
+    }
+
+    /// Asks the operator's program whether a primary that is dead may be replaced. Whether it has
+    /// just said yes: much may have happened while it thought, so all is to be looked at again.
+    ///
+    /// # Errors
+    /// What it says against it.
+    pub(super) async fn permit_failover(
+        &mut self,
+        settings: &Settings,
+        operation: &Operation,
+    ) -> Result<bool, String> {
+        if settings.group.failover.pre_hook.is_empty() {
+            return Ok(false);
+        }
+        let now = self.surgeon.now();
+        let yes = self.permitted.take().filter(|(_, at)| now - *at < YES_FOR);
+        if yes.is_some_and(|(to, _)| to == *operation) {
+            return Ok(false);
+        }
+        // Nobody writes while it thinks.
+        self.vouched = None;
+        self.appoint().await;
+        self.permit(settings, operation).await?;
+        self.permitted = Some((operation.clone(), self.surgeon.now()));
+        Ok(true)
     }
 
     /// Asks the operator's program whether the primary may change.

@@ -26,10 +26,22 @@ const FIND_MAX: Duration = Duration::from_secs(5);
 const PUBLISH_MAX: Duration = Duration::from_secs(2);
 /// How long a primary that is to be opened again may say nothing before it is given up.
 const REOPEN_MAX: Duration = Duration::from_secs(5);
+/// How far apart the calendars of two machines may be.
+const CALENDARS_DIFFER: Duration = Duration::from_secs(60);
 
 impl<S: Surgeon> Keeper<S> {
     /// The primary does not answer: is it dead, and may it be replaced?
     pub(super) async fn consider(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
+        while self.is_to_be_considered(settings, topology, node).await {}
+    }
+
+    /// The same once; whether all of it is to be looked at again.
+    async fn is_to_be_considered(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        node: &Node,
+    ) -> bool {
         self.look_at = self.surgeon.now() + THINK_AGAIN;
         let patience = |at: &Node| Some(if at.id == node.id { LAST_WORD } else { PATIENCE });
         let reports = self.surgeon.survey(topology, &settings.monitor, &patience).await;
@@ -37,10 +49,12 @@ impl<S: Surgeon> Keeper<S> {
         let why = match verdict::judge(node.id, node.leaving, &reports) {
             Verdict::Dead(why) => {
                 let reaching = self.company.as_ref().and_then(Company::reaching);
-                if let Some(other) = reaching {
+                // An operator who says so knows that its commits hang, or does not care for them.
+                if let Some(other) = reaching.filter(|_| !self.consent) {
                     // It may see the same in a moment.
                     self.look_at = self.surgeon.now();
-                    return self.say(format!("no failover: {name} still answers {other}"));
+                    self.say(format!("no failover: {name} still answers {other}"));
+                    return false;
                 }
                 why
             }
@@ -48,65 +62,82 @@ impl<S: Surgeon> Keeper<S> {
                 if self.consent {
                     self.say(format!("{name} answers: it is not dead"));
                 }
-                return self.health.probe_now();
+                self.health.probe_now();
+                return false;
             }
-            Verdict::Saturated(why) => return self.say(format!("{name} is full: {why}")),
+            Verdict::Saturated(why) => {
+                self.say(format!("{name} is full: {why}"));
+                return false;
+            }
             Verdict::Unreachable(hearing) => {
                 let hearing = hearing.join(", ");
-                return self.say(format!("no failover: {hearing} still hears from {name}"));
+                self.say(format!("no failover: {hearing} still hears from {name}"));
+                return false;
             }
             Verdict::Isolated => {
-                return self.say("no failover: no server at all answers here".to_owned());
+                self.say("no failover: no server at all answers here".to_owned());
+                return false;
             }
         };
-        self.begin(settings, topology, node, &reports, &why).await;
+        self.begins(settings, topology, node, &reports, &why).await
     }
 
-    /// Begins a failover, if there may be one.
-    pub(super) async fn begin(
+    /// Begins a failover, if there may be one. Whether there may be, and everything is to be looked
+    /// at once more before.
+    pub(super) async fn begins(
         &mut self,
         settings: &Settings,
         topology: &Topology,
         node: &Node,
         reports: &[Report],
         why: &str,
-    ) {
+    ) -> bool {
         let name = &node.name;
         let allowed =
             self.refuse_in_maintenance().and_then(|()| self.may_fail_over(&settings.group));
         if let Err(refusal) = allowed {
-            return self.say(format!("no failover from {name}: {refusal}"));
+            self.say(format!("no failover from {name}: {refusal}"));
+            return false;
         }
         let operation = Operation::failover(name);
         let others = reports.iter().filter(|at| at.node != node.id).cloned();
         let others: Vec<Report> = others.collect();
         let facts = self.facts(settings, topology, &others, &[]);
         if let Next::GiveUp(refusal) = plan::next(&operation, &facts) {
-            return self.say(format!("no failover from {name}: {refusal}"));
+            self.say(format!("no failover from {name}: {refusal}"));
+            return false;
         }
         if settings.group.failover.mode == FailoverMode::Manual && !self.consent {
             let ranked = candidate::rank(&others, topology);
             let first = ranked.iter().find(|ranked| ranked.may_lead().is_ok());
             let (group, first) = (&topology.group, first.map_or("nobody", |first| &first.name));
-            return self.say(format!(
+            self.say(format!(
                 "{name} is to be replaced ({why}), and failover.mode is \"manual\": waiting for \
                  FAILOVER {group}, which would make {first} the primary"
             ));
+            return false;
         }
-        if let Err(refusal) = self.permit(settings, &operation).await {
-            return self.say(format!("no failover from {name}: {refusal}"));
+        match self.permit_failover(settings, &operation).await {
+            Ok(false) => {}
+            Ok(true) => return true,
+            Err(refusal) => {
+                self.say(format!("no failover from {name}: {refusal}"));
+                return false;
+            }
         }
         tracing::warn!(group = &*topology.group, server = &**name, why, "the primary is dead");
         let record = Record { operation: Some(operation), ..self.record.clone() };
         self.write_down(record).await;
+        false
     }
 
-    /// How long ago the primary was last seen to be well; from the journal where that was before
-    /// this process began.
+    /// How long ago the primary was last seen to be well; from the record where that was before
+    /// this process began, or by another pointsman, whose calendar may be another.
     pub(super) fn since_well(&self) -> Duration {
         let recorded =
             || Duration::from_secs(self.surgeon.seconds().saturating_sub(self.record.well_at));
-        self.well_at.map_or_else(recorded, |at| self.surgeon.now() - at)
+        let skew = if self.company.is_some() { CALENDARS_DIFFER } else { Duration::ZERO };
+        self.well_at.map_or_else(|| recorded() + skew, |at| self.surgeon.now() - at)
     }
 
     /// How long the present stage of a change of the primary has taken.
@@ -199,10 +230,10 @@ impl<S: Surgeon> Keeper<S> {
         }
     }
 
-    /// Whether other pointsman may still send statements to the former primary where another server
-    /// is about to take them.
+    /// Whether other pointsman may still send statements to another server than the one that is
+    /// about to take them: to the former primary, or to an heir that was not opened after all.
     fn is_unseen(&self, next: &Operation) -> bool {
-        let opens = next.stage == Stage::Open && !next.is_reopening();
+        let opens = next.stage == Stage::Open;
         let unaware = self.company.as_ref().filter(|_| opens).and_then(Company::unaware);
         if let Some(why) = &unaware {
             self.say(format!("{}: {why}", next.describe()));

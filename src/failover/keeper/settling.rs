@@ -23,6 +23,16 @@ const STARTED_BEFORE: Duration = Duration::from_secs(2);
 impl<S: Surgeon> Keeper<S> {
     /// The primary answers again, or for the first time: has it all that it had?
     pub(super) async fn receive(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
+        while self.is_to_be_received(settings, topology, node).await {}
+    }
+
+    /// The same once; whether all of it is to be looked at again.
+    async fn is_to_be_received(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        node: &Node,
+    ) -> bool {
         self.look_at = self.surgeon.now() + THINK_AGAIN;
         let mut reports = self.ask_all(settings, topology).await;
         if is_behind(&reports, node.id) {
@@ -32,14 +42,15 @@ impl<S: Surgeon> Keeper<S> {
             reports.retain(|report| report.node != node.id);
             reports.extend(again);
         }
-        let Some(head) = told_by(&reports, node.id) else { return };
+        let Some(head) = told_by(&reports, node.id) else { return false };
         if !head.sources.is_empty() && !self.record.closed {
-            return self.yield_to(&reports, topology, node).await;
+            self.yield_to(&reports, topology, node).await;
+            return false;
         }
         if head.may_have_started_within(self.since_well())
             && self.stop_receivers(settings, topology, &reports, head).await
         {
-            return;
+            return false;
         }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
         let name = &node.name;
@@ -50,14 +61,14 @@ impl<S: Surgeon> Keeper<S> {
             Return::Sound | Return::Unsure(_) => {
                 let checks = standing::check(&reports, Some(node.id));
                 if self.makes_wait(settings, topology, (&reports, &checks), (node, head)).await {
-                    return;
+                    return false;
                 }
                 // Where they cannot be made what they were, that is written down before it takes
                 // a write.
                 let lossless = self.loses_nothing(&checks, &reports, head);
                 let writes = !head.is_read_only();
                 if writes && !self.note_members(&reports, topology, node, lossless).await {
-                    return;
+                    return false;
                 }
                 if writes {
                     self.say(format!("{name} takes the writes"));
@@ -68,9 +79,10 @@ impl<S: Surgeon> Keeper<S> {
             Return::Behind(servers) => {
                 let servers = servers.join(", ");
                 let why = format!("it came back without what {servers} has received from it");
-                self.begin(settings, topology, node, &reports, &why).await;
+                return self.begins(settings, topology, node, &reports, &why).await;
             }
         }
+        false
     }
 
     /// What the primary sent before it was started anew may still be on its way to a replica, which
@@ -88,7 +100,9 @@ impl<S: Surgeon> Keeper<S> {
         if orders.is_empty() {
             return false;
         }
-        self.cut_off = true;
+        if self.record.maintenance && !self.note_cut_off(&orders, reports).await {
+            return true;
+        }
         if self.perform(orders, settings, topology, reports).await {
             self.look_at = self.surgeon.now();
         }

@@ -406,7 +406,8 @@ pub(super) fn variable<'a>(name: &'a str, value: &'a str) -> session_track::Chan
 }
 
 pub(super) fn err(seq: u8, code: u16, message: &str) -> Vec<u8> {
-    let error = reply::Err { code, state: Some(*b"HY000"), message: message.as_bytes() };
+    let state = if code == 1053 { *b"08S01" } else { *b"HY000" };
+    let error = reply::Err { code, state: Some(state), message: message.as_bytes() };
     let mut out = Vec::new();
     error.encode(&mut out, seq, CAPS);
     out
