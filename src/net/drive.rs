@@ -465,8 +465,8 @@ impl Drive {
     async fn carry_out(&mut self, request: Request, out: &mut Outbox) -> Result<(), Gone> {
         match request {
             // What is rare and large is boxed: a session's task is as large as its largest wait.
-            Request::Dial { slot, node, until } => {
-                Box::pin(self.dial(slot, node, until, out)).await?;
+            Request::Dial { slot, node, until, fresh } => {
+                Box::pin(self.dial((slot, node, fresh), until, out)).await?;
             }
             Request::ChangeUser(payload) => Box::pin(self.change_user(&payload, out)).await?,
             Request::Kill { id, connection } => {

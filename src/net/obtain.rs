@@ -36,11 +36,10 @@ impl Drive {
         }
     }
 
-    /// Gets a link: out of the pool, or a new one.
+    /// Gets a link: out of the pool, or a new one, as it must be where it is to be `fresh`.
     pub(super) async fn dial(
         &mut self,
-        slot: Held,
-        node: NodeId,
+        (slot, node, fresh): (Held, NodeId, bool),
         until: Instant,
         out: &mut Outbox,
     ) -> Result<(), Gone> {
@@ -50,7 +49,7 @@ impl Drive {
             let session = self.seat.session.borrow();
             session.as_ref().and_then(|session| session.schema().map(<[u8]>::to_vec))
         };
-        let wanted = self.worker.wanted(&self.seat, slot, schema.as_deref());
+        let wanted = self.worker.wanted(&self.seat, slot, schema.as_deref()).filter(|_| !fresh);
         let user = &identity.hello.user;
         let event = match self.worker.acquire(&self.seat, user, node, wanted, until).await {
             Acquired::Link(pooled, own) => {

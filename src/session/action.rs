@@ -83,6 +83,8 @@ pub enum Request {
         node: NodeId,
         /// When to give up waiting for a place among the links to it.
         until: Instant,
+        /// None that was there before: one has just broken, and others may have with it.
+        fresh: bool,
     },
     /// Close a link. No event follows.
     Drop(Held),

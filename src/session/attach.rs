@@ -283,7 +283,8 @@ impl Session {
         let until = self.pending.as_mut().map_or(world.now, |pending| {
             *pending.way.queue_until.get_or_insert(world.now + patience)
         });
-        out.requests.push(Request::Dial { slot, node, until });
+        let fresh = self.pending.as_ref().is_some_and(|pending| pending.way.repeated);
+        out.requests.push(Request::Dial { slot, node, until, fresh });
         self.enter(Phase::Dialing, world.now);
     }
 

@@ -307,7 +307,7 @@ impl<S: Surgeon> Keeper<S> {
             return None;
         }
         self.look_at = self.surgeon.now() + THINK_AGAIN;
-        let reports = self.ask_all(settings, topology).await;
+        let reports = self.ask_all_of(settings, topology, node).await;
         let head = told_by(&reports, node.id)?;
         let name = &node.name;
         if !head.sources.is_empty() && self.record.operation.is_some() {
@@ -325,27 +325,20 @@ impl<S: Surgeon> Keeper<S> {
             }
             let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
             let since_well = self.since_well();
-            let is_bound = settings.group.failover.max_loss == MaxLoss::None;
             // What it sent in its former life may be on its way still: the one that acts has that
-            // cut off before it judges.
+            // cut off before it judges, and knows better since when it was well.
             let is_judged = |company: &mut Company| company.is_judged();
             if head.may_have_started_within(since_well)
                 && !self.company.as_mut().is_some_and(is_judged)
             {
                 return Some(format!("{name} was started anew, and its keeper has to look first"));
             }
-            match verdict::returned(head, &others, &self.record.members, since_well) {
-                Return::Unsure(why) if is_bound => {
-                    return Some(format!(
-                        "{name} was started anew, and takes no writes yet: {why}"
-                    ));
-                }
-                Return::Behind(servers) => {
-                    let servers = servers.join(", ");
-                    return Some(format!("{name} lacks what {servers} has received from it"));
-                }
-                Return::Sound | Return::Unsure(_) => {}
+            let members = &self.record.members;
+            if let Return::Behind(servers) = verdict::returned(head, &others, members, since_well) {
+                let servers = servers.join(", ");
+                return Some(format!("{name} lacks what {servers} has received from it"));
             }
+            let is_bound = settings.group.failover.max_loss == MaxLoss::None;
             let checks = standing::check(&reports, Some(node.id));
             if is_bound && self.record.lossless && !standing::is_lossless(&checks) {
                 return Some(format!("{name} was started anew: its commits do not wait yet"));

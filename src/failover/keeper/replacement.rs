@@ -27,7 +27,7 @@ const PUBLISH_MAX: Duration = Duration::from_secs(2);
 /// How long a primary that is to be opened again may say nothing before it is given up.
 const REOPEN_MAX: Duration = Duration::from_secs(5);
 /// How far apart the calendars of two machines may be.
-const CALENDARS_DIFFER: Duration = Duration::from_secs(60);
+const CALENDARS_DIFFER: Duration = Duration::from_secs(10);
 
 impl<S: Surgeon> Keeper<S> {
     /// The primary does not answer: is it dead, and may it be replaced?

@@ -34,14 +34,7 @@ impl<S: Surgeon> Keeper<S> {
         node: &Node,
     ) -> bool {
         self.look_at = self.surgeon.now() + THINK_AGAIN;
-        let mut reports = self.ask_all(settings, topology).await;
-        if is_behind(&reports, node.id) {
-            // It may have gone on while the others were asked.
-            let it_alone = |at: &Node| (at.id == node.id).then_some(PATIENCE);
-            let again = self.surgeon.survey(topology, &settings.monitor, &it_alone).await;
-            reports.retain(|report| report.node != node.id);
-            reports.extend(again);
-        }
+        let reports = self.ask_all_of(settings, topology, node).await;
         let Some(head) = told_by(&reports, node.id) else { return false };
         if !head.sources.is_empty() && !self.record.closed {
             self.yield_to(&reports, topology, node).await;
@@ -83,6 +76,24 @@ impl<S: Surgeon> Keeper<S> {
             }
         }
         false
+    }
+
+    /// Asks all servers of a primary; that one once more where a replica has received what it had
+    /// not when it was asked: it may have gone on meanwhile.
+    pub(super) async fn ask_all_of(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        node: &Node,
+    ) -> Vec<Report> {
+        let mut reports = self.ask_all(settings, topology).await;
+        if is_behind(&reports, node.id) {
+            let it_alone = |at: &Node| (at.id == node.id).then_some(PATIENCE);
+            let again = self.surgeon.survey(topology, &settings.monitor, &it_alone).await;
+            reports.retain(|report| report.node != node.id);
+            reports.extend(again);
+        }
+        reports
     }
 
     /// What the primary sent before it was started anew may still be on its way to a replica, which

@@ -220,6 +220,11 @@ impl Rig {
         self.requests.iter().any(is_it)
     }
 
+    /// Whether it asks for a link that was not there before.
+    pub(super) fn wants_fresh_dial(&self) -> bool {
+        self.requests.iter().any(|request| matches!(request, Request::Dial { fresh: true, .. }))
+    }
+
     pub(super) fn wants_dial(&self) -> bool {
         self.requests.iter().any(|request| matches!(request, Request::Dial { .. }))
     }

@@ -316,6 +316,19 @@ fn the_end_of_a_read_only_transaction_is_never_unknown() {
     }
 }
 
+/// Links that were parked die with their server, too: one of them would look like a second server
+/// that the statement has ended.
+#[test]
+fn what_is_sent_again_goes_over_a_link_that_was_not_there_before() {
+    let mut rig = Rig::new();
+    rig.client(&query("SELECT a FROM t"));
+    assert!(!rig.wants_fresh_dial());
+    rig.dialed(Replica);
+    rig.sent(Replica);
+    rig.event(Event::LinkClosed(Replica));
+    assert!(rig.wants_fresh_dial());
+}
+
 #[test]
 fn completion_type_closes_after_the_end_of_a_transaction_also_where_no_server_tells_it() {
     let releasing = [variable("completion_type", "RELEASE")];
