@@ -7,10 +7,10 @@ use std::process::{Child, Command, Stdio};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Error};
 use pointsman::app::tasks;
-use pointsman::provider::Flavour;
 use pointsman::provider::local::{Cluster, free_ports};
 use pointsman::provider::replication::{APP, KEEPER, REPL};
 use pointsman::provider::server::opts_at;
+use pointsman::provider::{Flavour, Host};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinHandle;
 
@@ -21,14 +21,15 @@ use crate::{clients, servers, wait};
 
 /// An etcd of one member; killed when dropped.
 #[derive(Debug)]
-struct Etcd {
+pub(crate) struct Etcd {
     child: Child,
+    host: Host,
     dir: PathBuf,
     ports: [u16; 2],
 }
 
 /// Whether there is an etcd to test with; under continuous integration there must be.
-fn has_etcd() -> bool {
+pub(crate) fn has_etcd() -> bool {
     let found = Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_ok();
     let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
     assert!(found || !ci, "continuous integration tests with etcd: install etcd-server");
@@ -39,10 +40,10 @@ fn has_etcd() -> bool {
 }
 
 impl Etcd {
-    fn start() -> Self {
+    pub(crate) fn start_on(host: Host) -> Self {
         let (dir, ports) = (servers::scratch("etcd"), free_ports().expect("free ports"));
         std::fs::create_dir_all(&dir).expect("a folder for etcd");
-        Self { child: spawn(&dir, ports), dir, ports }
+        Self { child: spawn(&host, &dir, ports), host, dir, ports }
     }
 
     fn signal(&self, signal: Signal) {
@@ -58,11 +59,11 @@ impl Etcd {
 
     /// It is started again with what it has kept.
     fn start_again(&mut self) {
-        self.child = spawn(&self.dir, self.ports);
+        self.child = spawn(&self.host, &self.dir, self.ports);
     }
 
     fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports[0])
+        format!("http://{}:{}", self.host.address, self.ports[0])
     }
 }
 
@@ -74,10 +75,11 @@ impl Drop for Etcd {
     }
 }
 
-fn spawn(dir: &std::path::Path, [clients, peers]: [u16; 2]) -> Child {
-    let (clients, peers) =
-        (format!("http://127.0.0.1:{clients}"), format!("http://127.0.0.1:{peers}"));
-    Command::new("etcd")
+fn spawn(host: &Host, dir: &std::path::Path, ports: [u16; 2]) -> Child {
+    let [clients, peers] = ports.map(|port| format!("http://{}:{port}", host.address));
+    let mut words = host.through.iter().map(String::as_str).chain(["etcd"]);
+    Command::new(words.next().expect("a program"))
+        .args(words)
         .arg("--data-dir")
         .arg(dir.join("data"))
         .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
@@ -91,22 +93,33 @@ fn spawn(dir: &std::path::Path, [clients, peers]: [u16; 2]) -> Child {
 }
 
 /// So many pointsman in front of a cluster of MariaDB, of which a failover would lose nothing.
-async fn several(count: usize, group: &str) -> (Etcd, Cluster, Vec<Proxy>) {
-    let etcd = Etcd::start();
+pub(crate) async fn several(count: usize, group: &str) -> (Etcd, Cluster, Vec<Proxy>) {
     let cluster = prepared(Flavour::Mariadb).await;
+    several_on(Host::default(), vec![Host::default(); count], cluster, group).await
+}
+
+/// The same in front of this cluster, each on a host of its own.
+pub(crate) async fn several_on(
+    store: Host,
+    hosts: Vec<Host>,
+    cluster: Cluster,
+    group: &str,
+) -> (Etcd, Cluster, Vec<Proxy>) {
+    let etcd = Etcd::start_on(store);
     let seed = cluster.primary().expect("a primary").address();
     let mut proxies = Vec::new();
-    for number in 1..=count {
+    for (number, host) in hosts.into_iter().enumerate() {
         let (repl, password) = REPL;
         let settings = format!(
             "{group}\n[groups.main.failover]\nmode = \"auto\"\nanti_flap = \"0\"\n\
              replication_user = \"{repl}\"\nreplication_password = \"{password}\"\n\
-             [cluster]\netcd = \"{}\"\nid = \"pm{number}\"\n",
-            etcd.endpoint()
+             [cluster]\netcd = \"{}\"\nid = \"pm{}\"\n",
+            etcd.endpoint(),
+            number + 1
         );
         let config = configuration_with(KEEPER, "timeout = \"500ms\"", &[&seed], &settings);
-        let proxy = Proxy::with_config(&config).await.unwrap_or_else(|why| panic!("{why}"));
-        proxies.push(proxy);
+        let proxy = Proxy::with_config_on(host, &config).await;
+        proxies.push(proxy.unwrap_or_else(|why| panic!("{why}")));
     }
     let leader = leader(&proxies).await;
     wait_safe(&cluster, &proxies[leader]).await;
@@ -114,7 +127,7 @@ async fn several(count: usize, group: &str) -> (Etcd, Cluster, Vec<Proxy>) {
 }
 
 /// Which of these acts for the group.
-async fn leader(proxies: &[Proxy]) -> usize {
+pub(crate) async fn leader(proxies: &[Proxy]) -> usize {
     wait::until("one to act", || async {
         let acts = |proxy: &Proxy| proxy.metric("pointsman_cluster_leader", &[]) == 1.0;
         let leading: Vec<usize> = (0..proxies.len()).filter(|at| acts(&proxies[*at])).collect();
@@ -124,12 +137,12 @@ async fn leader(proxies: &[Proxy]) -> usize {
     .await
 }
 
-async fn connected(proxy: &Proxy) -> Conn {
-    clients::connect(proxy.port, APP).await
+pub(crate) async fn connected(proxy: &Proxy) -> Conn {
+    clients::connect_bare(proxy.at(), APP).await
 }
 
 /// Waits until a write through this one is answered.
-async fn writes(proxy: &Proxy) {
+pub(crate) async fn writes(proxy: &Proxy) {
     wait::until("writes to go on", || async {
         let mut conn = Conn::new(opts_at(proxy.at(), APP)).await.ok()?;
         conn.query_drop("INSERT INTO marks VALUES ('again')").await.ok()
@@ -159,14 +172,14 @@ fn insert(mut conn: Conn, mark: &'static str) -> JoinHandle<Result<(), Error>> {
 }
 
 /// A table for single writes.
-async fn make_marks(cluster: &Cluster) {
+pub(crate) async fn make_marks(cluster: &Cluster) {
     let table = "CREATE TABLE app.marks (mark VARCHAR(20), KEY (mark))";
     cluster.primary().expect("a primary").run(&[table]).await.expect("a table");
     cluster.wait_caught_up().await.expect("replicas have it");
 }
 
 /// On how many of the servers that answer a mark stands.
-async fn marked(cluster: &Cluster, mark: &str) -> Vec<String> {
+pub(crate) async fn marked(cluster: &Cluster, mark: &str) -> Vec<String> {
     let mut found = Vec::new();
     for server in cluster.servers() {
         let sql = format!("SELECT COUNT(*) FROM app.marks WHERE mark = '{mark}'");
@@ -177,7 +190,7 @@ async fn marked(cluster: &Cluster, mark: &str) -> Vec<String> {
     found
 }
 
-fn is_1290(error: &Error, why: &str) -> bool {
+pub(crate) fn is_1290(error: &Error, why: &str) -> bool {
     matches!(error, Error::Server(told) if told.code == 1290 && told.message.contains(why))
 }
 

@@ -15,6 +15,7 @@ mod console;
 mod keeper;
 mod kept;
 mod ledger;
+mod minorities;
 mod network;
 mod partitions;
 mod primaries;
