@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::kept::{epoch, prepared, wait_safe, writable};
 use crate::ledger::{Ledger, Told};
 use crate::proxy::{Proxy, configuration_with};
-use crate::{clients, servers, wait};
+use crate::{servers, wait};
 
 /// An etcd of one member; killed when dropped.
 #[derive(Debug)]
@@ -138,7 +138,7 @@ pub(crate) async fn leader(proxies: &[Proxy]) -> usize {
 }
 
 pub(crate) async fn connected(proxy: &Proxy) -> Conn {
-    clients::connect_bare(proxy.at(), APP).await
+    Conn::new(opts_at(proxy.at(), APP)).await.expect("a login")
 }
 
 /// Waits until a write through this one is answered.

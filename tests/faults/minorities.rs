@@ -41,7 +41,7 @@ async fn site(test: &str) -> Option<Site> {
         numbers.iter().map(|number| network.host(*number)).collect()
     };
     let cluster = prepared_on(Flavour::Mariadb, hosts(&[0, 1, 2])).await;
-    let group = "hold = \"1s\"\nserver_tls = \"off\"";
+    let group = "hold = \"10s\"\nserver_tls = \"off\"";
     let (etcd, cluster, proxies) =
         several_on(network.host(STORE), hosts(&PROXIES), cluster, group).await;
     make_marks(&cluster).await;
@@ -119,17 +119,16 @@ async fn fault_31_neither_half_is_the_larger() {
     let before = epoch(&site.proxies[site.leader]);
     let [one, other] = &site.proxies[..] else { panic!("two") };
     let (mut with, mut without) = (connected(one).await, connected(other).await);
-    let readers = [connected(one).await, connected(other).await];
+    let mut reader = connected(one).await;
     site.part(&[0, 1, PROXIES[0]], &[2, PROXIES[1]]);
     site.part(&[0, 1, 2, PROXIES[0], PROXIES[1]], &[STORE]);
     is_refused(&mut with).await;
     let lost = without.query_drop("INSERT INTO marks VALUES ('other half')").await;
     println!("without a primary: {:?}", lost.expect_err("nobody takes it"));
-    for mut conn in readers {
-        let read: Option<u64> =
-            conn.query_first("SELECT COUNT(*) FROM marks").await.expect("a replica answers");
-        assert!(read.is_some_and(|rows| rows > 0));
-    }
+    // Of the other replica nobody can say how far behind it is.
+    let read: Option<u64> =
+        reader.query_first("SELECT COUNT(*) FROM marks").await.expect("a replica answers");
+    assert!(read.is_some_and(|rows| rows > 0));
     assert_eq!(writable(&site.cluster).await.len(), 1);
     site.network.mend();
     for proxy in &site.proxies {
