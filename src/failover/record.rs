@@ -34,8 +34,8 @@ pub struct Record {
     /// An operator works on the group: no failover but by his word, and nothing is set up.
     #[serde(default)]
     pub maintenance: bool,
-    /// Who was kept from receiving meanwhile, because the primary was started anew, and is to
-    /// receive again: nobody else is told anything.
+    /// Who is kept from receiving while a primary that was started anew is looked at, and is to
+    /// receive again: the only ones who are told anything while an operator works on the group.
     #[serde(default)]
     pub cut_off: BTreeSet<String>,
 }

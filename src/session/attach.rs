@@ -279,11 +279,10 @@ impl Session {
     }
 
     fn dial(&mut self, world: &World<'_>, slot: Held, node: NodeId, out: &mut Outbox) {
-        let patience = world.group.links.queue_timeout;
-        let until = self.pending.as_mut().map_or(world.now, |pending| {
-            *pending.way.queue_until.get_or_insert(world.now + patience)
-        });
-        let fresh = self.pending.as_ref().is_some_and(|pending| pending.way.repeated);
+        let until = world.now + world.group.links.queue_timeout;
+        let way = self.pending.as_mut().map(|pending| &mut pending.way);
+        let fresh = way.as_ref().is_some_and(|way| way.repeated);
+        let until = way.map_or(world.now, |way| *way.queue_until.get_or_insert(until));
         out.requests.push(Request::Dial { slot, node, until, fresh });
         self.enter(Phase::Dialing, world.now);
     }

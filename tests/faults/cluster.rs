@@ -62,7 +62,8 @@ impl Etcd {
         self.child = spawn(&self.host, &self.dir, self.ports);
     }
 
-    fn endpoint(&self) -> String {
+    /// Where it listens.
+    pub(crate) fn endpoint(&self) -> String {
         format!("http://{}:{}", self.host.address, self.ports[0])
     }
 }
@@ -151,7 +152,7 @@ pub(crate) async fn writes(proxy: &Proxy) {
 }
 
 /// Stops one with all its threads: until then those that were not told yet go on.
-async fn stop(proxy: &Proxy) {
+pub(crate) async fn stop(proxy: &Proxy) {
     proxy.signal(Signal::STOP);
     let threads = format!("/proc/{}/task", proxy.pid());
     wait::until("all threads to be stopped", || async {

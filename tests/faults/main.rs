@@ -28,5 +28,6 @@ mod scene;
 #[path = "../real/servers.rs"]
 #[allow(dead_code, reason = "it offers what other tests need")]
 mod servers;
+mod stages;
 #[path = "../real/wait.rs"]
 mod wait;

@@ -1,5 +1,5 @@
-//! Several pointsman, servers and an etcd, each on a host of its own, some of which do not reach the
-//! others any more.
+//! Several pointsman, servers and an etcd, each on a host of its own, some of which do not reach
+//! the others any more.
 
 use std::time::Instant;
 
@@ -17,39 +17,44 @@ use crate::network::{Network, is_entered};
 use crate::proxy::Proxy;
 use crate::{servers, wait};
 
-/// The hosts of the servers are 0 to 2.
-const PROXIES: [usize; 2] = [3, 4];
-const STORE: usize = 5;
+/// The hosts of the servers are 0 to 2, then comes the store, and those of pointsman.
+const STORE: usize = 3;
+const PROXIES: [usize; 3] = [4, 5, 6];
 
 /// All of them.
-struct Site {
-    network: Network,
-    _etcd: Etcd,
-    cluster: Cluster,
-    proxies: Vec<Proxy>,
-    /// The pointsman that acts.
-    leader: usize,
+pub(crate) struct Site {
+    pub(crate) network: Network,
+    pub(crate) etcd: Etcd,
+    pub(crate) cluster: Cluster,
+    pub(crate) proxies: Vec<Proxy>,
 }
 
-/// Builds one, or nothing where that cannot be; `test` is the whole name of the test.
-async fn site(test: &str) -> Option<Site> {
+/// Builds one with so many pointsman, or nothing where that cannot be; `test` is the whole name of
+/// the test.
+pub(crate) async fn site(test: &str, count: u8, group: &str) -> Option<Site> {
     if !has_etcd() || !servers::present(Flavour::Mariadb) || !is_entered(test) {
         return None;
     }
-    let network = Network::of(6).await;
+    let network = Network::of(4 + count).await;
     let hosts = |numbers: &[usize]| -> Vec<Host> {
         numbers.iter().map(|number| network.host(*number)).collect()
     };
     let cluster = prepared_on(Flavour::Mariadb, hosts(&[0, 1, 2])).await;
-    let group = "hold = \"10s\"\nserver_tls = \"off\"";
-    let (etcd, cluster, proxies) =
-        several_on(network.host(STORE), hosts(&PROXIES), cluster, group).await;
+    let group = format!("server_tls = \"off\"\n{group}");
+    let proxies = hosts(&PROXIES[..usize::from(count)]);
+    let (etcd, cluster, proxies) = several_on(network.host(STORE), proxies, cluster, &group).await;
     make_marks(&cluster).await;
-    let leader = leader(&proxies).await;
-    Some(Site { network, _etcd: etcd, cluster, proxies, leader })
+    Some(Site { network, etcd, cluster, proxies })
 }
 
 impl Site {
+    /// Nothing gets from this pointsman to anybody, or from anybody to it.
+    pub(crate) fn isolate(&self, proxy: usize) {
+        let own = PROXIES[proxy];
+        let hosts = 0..PROXIES[self.proxies.len() - 1] + 1;
+        self.part(&[own], &hosts.filter(|at| *at != own).collect::<Vec<_>>());
+    }
+
     /// Nothing gets from one side to the other.
     fn part(&self, one: &[usize], other: &[usize]) {
         for (one, other) in one.iter().flat_map(|one| other.iter().map(move |at| (one, at))) {
@@ -72,13 +77,14 @@ async fn is_refused(conn: &mut Conn) {
     }
 }
 
-/// The keeper is with the old primary where nobody else is: it sends nothing there any more, and the
-/// other side goes on.
+/// The keeper is with the old primary where nobody else is: it sends nothing there any more, and
+/// the other side goes on.
 #[tokio::test]
 async fn fault_30_the_keeper_is_alone_with_the_primary() {
     let test = "minorities::fault_30_the_keeper_is_alone_with_the_primary";
-    let Some(site) = site(test).await else { return };
-    let (alone, other) = (site.leader, 1 - site.leader);
+    let Some(site) = site(test, 2, "hold = \"10s\"").await else { return };
+    let alone = leader(&site.proxies).await;
+    let other = 1 - alone;
     let mut ledger = Ledger::open(&site.cluster, &[&site.proxies[other]]).await;
     ledger.more(50).await;
     let former = site.cluster.primary().expect("a primary").name.clone();
@@ -111,12 +117,13 @@ async fn fault_30_the_keeper_is_alone_with_the_primary() {
 /// Neither half knows what the other does: nobody writes, and nobody is promoted.
 #[tokio::test]
 async fn fault_31_neither_half_is_the_larger() {
-    let Some(site) = site("minorities::fault_31_neither_half_is_the_larger").await else { return };
+    let test = "minorities::fault_31_neither_half_is_the_larger";
+    let Some(site) = site(test, 2, "hold = \"10s\"").await else { return };
     for proxy in &site.proxies {
         writes(proxy).await;
     }
     let head = site.cluster.primary().expect("a primary").name.clone();
-    let before = epoch(&site.proxies[site.leader]);
+    let before = epoch(&site.proxies[0]);
     let [one, other] = &site.proxies[..] else { panic!("two") };
     let (mut with, mut without) = (connected(one).await, connected(other).await);
     let mut reader = connected(one).await;

@@ -129,7 +129,7 @@ pub(crate) const PROXY: usize = 3;
 
 /// How often each fault happens to each family; once to one of them where `POINTSMAN_TIMES` does
 /// not say.
-fn times() -> Option<usize> {
+pub(crate) fn times() -> Option<usize> {
     let times = std::env::var_os("POINTSMAN_TIMES")?;
     Some(times.to_string_lossy().parse().expect("a number"))
 }

@@ -228,7 +228,6 @@ impl<S: Surgeon> Keeper<S> {
             self.start_afresh();
             if is_other {
                 self.doubt();
-                self.well_at = None;
             }
         }
         if number.is_none() {
@@ -240,6 +239,8 @@ impl<S: Surgeon> Keeper<S> {
 
     /// Goes by another record from now on.
     fn take_over_record(&mut self, record: Record) {
+        // Of another server this pointsman has not seen when it was well.
+        self.well_at = self.well_at.filter(|_| record.primary == self.record.primary);
         self.record = record;
         self.since = self.surgeon.now();
     }
@@ -264,7 +265,7 @@ impl<S: Surgeon> Keeper<S> {
         let is_other = self.company.as_ref().is_some_and(|company| company.subject != subject);
         if is_other {
             self.doubt();
-            (self.well_at, self.look_at) = (None, self.surgeon.now());
+            self.look_at = self.surgeon.now();
         }
         // Others wait for that.
         self.appoint().await;

@@ -1,7 +1,6 @@
 //! What operators say about changes beforehand: that there be none while they work on the group,
 //! and, by a program of theirs, whether this one may be.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Keeper, Settings};
@@ -21,7 +20,7 @@ impl<S: Surgeon> Keeper<S> {
     pub(super) async fn maintain(&mut self, maintenance: bool) -> Result<String, String> {
         self.refuse_to_follow()?;
         self.refuse_for_others()?;
-        let record = Record { maintenance, cut_off: BTreeSet::new(), ..self.record.clone() };
+        let record = Record { maintenance, ..self.record.clone() };
         if record != self.record && !self.write_down(record).await {
             return Err(self.keeping.load().doing.clone());
         }
@@ -40,7 +39,8 @@ impl<S: Surgeon> Keeper<S> {
         })
     }
 
-    /// Notes who is kept from receiving, and is to receive again: before anybody is told so.
+    /// Notes who is kept from receiving, and is to receive again, also where an operator begins to
+    /// work on the group meanwhile: before anybody is told so.
     pub(super) async fn note_cut_off(&mut self, orders: &[Order], reports: &[Report]) -> bool {
         let told = |report: &&Report| orders.iter().any(|order| order.node == report.node);
         let names = reports.iter().filter(told).map(|report| report.name.to_string());
@@ -58,19 +58,12 @@ impl<S: Surgeon> Keeper<S> {
         (node, head): (&Node, &Told),
         reports: &[Report],
     ) {
-        let mut record = self.record.clone();
-        let mut orders = Vec::new();
-        for report in reports.iter().filter(|report| self.record.cut_off.contains(&*report.name)) {
-            let Some(told) = report.told() else { continue };
-            match told.sources.iter().any(|source| source.receiver_stopped) && told.follows(head) {
-                true => orders.push(Order { node: report.node, what: What::StartReceiver }),
-                // Somebody else has spoken, or it receives.
-                false => drop(record.cut_off.remove(&*report.name)),
-            }
-        }
-        if record != self.record && !self.write_down(record).await {
-            return;
-        }
+        let is_cut_off = |report: &&Report| {
+            let follows = report.told().is_some_and(|told| told.follows(head));
+            follows && self.record.cut_off.contains(&*report.name)
+        };
+        let again = |report: &Report| Order { node: report.node, what: What::StartReceiver };
+        let orders: Vec<Order> = reports.iter().filter(is_cut_off).map(again).collect();
         if !orders.is_empty() && self.perform(orders, settings, topology, reports).await {
             self.look_at = self.surgeon.now();
         }

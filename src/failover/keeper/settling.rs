@@ -111,7 +111,7 @@ impl<S: Surgeon> Keeper<S> {
         if orders.is_empty() {
             return false;
         }
-        if self.record.maintenance && !self.note_cut_off(&orders, reports).await {
+        if !self.note_cut_off(&orders, reports).await {
             return true;
         }
         if self.perform(orders, settings, topology, reports).await {

@@ -186,6 +186,11 @@ impl<S: Surgeon> Keeper<S> {
             .filter(|at| at.told().is_some_and(|told| !told.sources.is_empty()))
             .map(|at| at.name.to_string());
         record.members.extend(follow);
+        // One that says nothing may have to be told still.
+        let receives = |told: &Told| !told.sources.iter().any(|source| source.receiver_stopped);
+        for report in reports.iter().filter(|at| at.told().is_some_and(receives)) {
+            record.cut_off.remove(&*report.name);
+        }
         record == self.record || self.write_down(record).await
     }
 }
