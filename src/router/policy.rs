@@ -100,6 +100,14 @@ const HARMLESS: u64 = Effects::USER_VAR_READ.0
     | Effects::METADATA.0
     | Effects::SET_STATEMENT.0;
 
+/// Whether it asks what one host says of itself, and changes nothing.
+#[must_use]
+pub fn asks_one_host(class: &Class) -> bool {
+    class.kind == Kind::Primary
+        && class.reason == Reason::HostLocal
+        && class.effects.0 & !HARMLESS == 0
+}
+
 /// Decides where one statement runs. `loads` tells the statements in flight on a server; `seed`
 /// breaks ties and draws the primary's share. The order of the questions is the rule: what
 /// binds the session comes before what the text says, and that before what is preferred.
@@ -171,11 +179,7 @@ fn read_reason(class: &Class, view: &View<'_>) -> Result<Reason, Reason> {
             Reason::ReadOnlyTransaction
         }
         // A hint may ask one replica about itself.
-        (Kind::Primary, true)
-            if class.reason == Reason::HostLocal && class.effects.0 & !HARMLESS == 0 =>
-        {
-            Reason::Hint
-        }
+        (Kind::Primary, true) if asks_one_host(class) => Reason::Hint,
         (Kind::Primary | Kind::Last, _) => return Err(class.reason),
     };
     if class.effects.any(Effects::USER_VAR_READ) && !view.user_vars_restorable {

@@ -1,6 +1,7 @@
 //! May a request be sent again? A table over (what it is, how far it got), never over texts.
 
 use crate::protocol::reply;
+use crate::router::policy::asks_one_host;
 use crate::router::{Class, Effects, Kind, Verb};
 
 /// How far a request had come when its link broke.
@@ -51,10 +52,16 @@ pub fn after_link_loss(
         (Progress::NotSent, false) => Verdict::Again,
         (Progress::NotSent, true) => Verdict::TransactionLost,
         (Progress::Sent, true) => sent_in_transaction(class),
-        (Progress::Sent, false) if class.kind == Kind::Read && !repeated => Verdict::Again,
+        (Progress::Sent, false) if reads(class) && !repeated => Verdict::Again,
         (Progress::Sent, false) if harmless(class) && !repeated => Verdict::Again,
         (Progress::Sent, false) => Verdict::OutcomeUnknown,
     }
+}
+
+/// Whether it changes nothing, wherever it runs.
+fn reads(class: &Class) -> bool {
+    let asks = matches!(class.verb, Verb::Select | Verb::Show) && asks_one_host(class);
+    class.kind == Kind::Read || asks && !class.multi
 }
 
 /// The transaction died with its connection unless the statement itself may have committed it.

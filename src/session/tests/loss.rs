@@ -28,6 +28,7 @@ const SENT: &[(&str, Verdict, Verdict)] = &[
     ("SET TRANSACTION READ WRITE", Again, OutcomeUnknown),
     ("ROLLBACK", Again, DoneByItself),
     ("ROLLBACK TO SAVEPOINT s", OutcomeUnknown, TransactionLost),
+    ("SELECT @@hostname, @@port", Again, TransactionLost),
     ("ROLLBACK AND CHAIN", Again, TransactionLost),
     ("USE app", Again, OutcomeUnknown),
     ("SET autocommit=1", OutcomeUnknown, OutcomeUnknown),
