@@ -370,7 +370,7 @@ impl<S: Surgeon> Keeper<S> {
 
     /// The primary was looked at, and is the server that was judged: others may wait for that.
     pub(super) fn note_look(&mut self, head: &Told) {
-        let uptime = head.counter(&["uptime"]).map(Duration::from_secs);
+        let uptime = head.uptime();
         let started = uptime.and_then(|uptime| self.asked_at.checked_sub(uptime));
         let is_judged =
             self.vouched.is_some_and(|at| started.is_none_or(|started| started <= at + TO_THE));

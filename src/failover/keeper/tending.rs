@@ -1,7 +1,5 @@
 //! What a keeper does while the primary is well: it looks at everything else.
 
-use std::time::Duration;
-
 use super::password_file;
 use super::{DENIED_FOR, Keeper, LOOK_EVERY, OWN_ACCOUNT, Settings, THINK_AGAIN, WELL_TO_THE};
 use crate::config::failover::ReplicationAccount;
