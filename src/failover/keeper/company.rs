@@ -12,7 +12,7 @@ use crate::cluster::lease;
 use crate::config::failover::MaxLoss;
 use crate::failover::execute::MayAct;
 use crate::failover::record::{Kind, Operation, Record, Stage};
-use crate::failover::report::{Report, Told, told_by};
+use crate::failover::report::{Report, told_by};
 use crate::failover::standing;
 use crate::failover::surgeon::Surgeon;
 use crate::failover::verdict::{self, Return};
@@ -24,9 +24,6 @@ pub(super) const NO_LEASE: &str = "this pointsman has no lease in etcd yet";
 
 /// Why nobody takes them by what another version has written.
 const UNREADABLE: &str = "this pointsman cannot read what the one that acts has written down";
-
-/// How exact the time of a start is that is reckoned from whole seconds.
-const TO_THE: Duration = Duration::from_secs(2);
 
 /// A keeper's place among others.
 #[derive(Debug)]
@@ -345,6 +342,9 @@ impl<S: Surgeon> Keeper<S> {
                 return Some(format!("{name} was started anew: its commits do not wait yet"));
             }
         }
+        if !is_the_same(node, self.asked_at) {
+            return Some(format!("{name} was started just now"));
+        }
         self.vouched = Some(self.asked_at);
         None
     }
@@ -369,12 +369,8 @@ impl<S: Surgeon> Keeper<S> {
     }
 
     /// The primary was looked at, and is the server that was judged: others may wait for that.
-    pub(super) fn note_look(&mut self, head: &Told) {
-        let uptime = head.uptime();
-        let started = uptime.and_then(|uptime| self.asked_at.checked_sub(uptime));
-        let is_judged =
-            self.vouched.is_some_and(|at| started.is_none_or(|started| started <= at + TO_THE));
-        if let Some(company) = self.company.as_mut().filter(|_| is_judged) {
+    pub(super) fn note_look(&mut self) {
+        if let Some(company) = self.company.as_mut() {
             company.looks = company.looks.saturating_add(1);
         }
     }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::company::is_the_same;
 use super::{Keeper, Settings, THINK_AGAIN};
 use crate::config::failover::MaxLoss;
 use crate::failover::order::{Order, What};
@@ -61,6 +62,10 @@ impl<S: Surgeon> Keeper<S> {
                 let lossless = self.loses_nothing(&checks, &reports, head);
                 let writes = !head.is_read_only();
                 if writes && !self.note_members(&reports, topology, node, lossless).await {
+                    return false;
+                }
+                if !is_the_same(node, self.asked_at) {
+                    self.say(format!("{name} was started just now"));
                     return false;
                 }
                 if writes {

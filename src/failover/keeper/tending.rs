@@ -26,9 +26,8 @@ impl<S: Surgeon> Keeper<S> {
             return self.yield_to(&reports, topology, node).await;
         }
         if head.is_read_only() {
-            let uptime = head.uptime();
             // One that was started anew must not write before it is asked to.
-            let is_anew = uptime.is_some_and(|uptime| uptime <= self.since_well());
+            let is_anew = head.may_have_started_within(self.since_well());
             if self.record.closed || (is_anew && !self.record.maintenance) {
                 return self.reopen(&node.name).await;
             }
@@ -36,7 +35,7 @@ impl<S: Surgeon> Keeper<S> {
         }
         // Between two probes, which would have told it: what it says now is no change of what it
         // said before, but the settings of another life.
-        if self.vouched.is_none_or(|at| head.may_have_started_since(self.surgeon.now() - at)) {
+        if self.vouched.is_none_or(|at| head.may_have_started_within(self.surgeon.now() - at)) {
             (self.vouched, self.look_at) = (None, self.surgeon.now());
             return self.say(format!("{} may have been started anew", node.name));
         }
@@ -47,7 +46,7 @@ impl<S: Surgeon> Keeper<S> {
         if !self.note_members(&reports, topology, node, lossless).await {
             return;
         }
-        self.note_look(head);
+        self.note_look();
         if self.record.maintenance {
             return self.leave_alone(settings, topology, (node, head), &reports).await;
         }
