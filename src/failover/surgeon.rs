@@ -20,7 +20,7 @@ use crate::failover::journal::{Journal, JournalError};
 use crate::failover::order::Order;
 use crate::failover::record::Record;
 use crate::failover::report::Report;
-use crate::failover::survey::{self, Patience};
+use crate::failover::survey::{self, Answered, Patience};
 use crate::secrets::{self, SecretError};
 use crate::tls::trust::Trust;
 use crate::topology::Topology;
@@ -77,6 +77,7 @@ pub struct LiveSurgeon {
     trust: Arc<ArcSwap<Trust>>,
     journal: Journal,
     state_dir: PathBuf,
+    answered: Arc<Answered>,
 }
 
 // === impls ===
@@ -86,7 +87,7 @@ impl LiveSurgeon {
     /// are kept in `state_dir`.
     #[must_use]
     pub fn new(trust: Arc<ArcSwap<Trust>>, journal: Journal, state_dir: PathBuf) -> Self {
-        Self { trust, journal, state_dir }
+        Self { trust, journal, state_dir, answered: Arc::default() }
     }
 }
 
@@ -105,7 +106,8 @@ impl Surgeon for LiveSurgeon {
         monitor: &Monitor,
         patience: Patience<'_>,
     ) -> Vec<Report> {
-        survey::survey(topology, monitor, &self.trust.load_full(), patience).await
+        let trust = self.trust.load_full();
+        survey::survey_again(topology, monitor, &trust, &self.answered, patience).await
     }
 
     async fn perform(

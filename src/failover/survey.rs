@@ -1,10 +1,10 @@
 //! Asking every server of a group at once.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::app::tasks;
 use crate::config::Monitor;
@@ -28,6 +28,30 @@ pub type Patience<'a> = &'a (dyn Fn(&Node) -> Option<Duration> + Sync);
 const COUNTERS: &str = "SHOW GLOBAL STATUS WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%' \
      OR Variable_name IN ('Uptime', 'Rpl_status')";
 
+/// How soon a server is to be asked again for the connection of the last time to do.
+const AGAIN_WITHIN: Duration = Duration::from_millis(500);
+
+/// Connections that have answered a moment ago, by address: a change of the primary asks at each of
+/// its steps, while sessions wait, and a login takes longer than the questions.
+#[derive(Debug, Default)]
+pub struct Answered(Mutex<BTreeMap<Arc<str>, (Instant, Connection)>>);
+
+impl Answered {
+    /// The connection of this server, if it has answered a moment ago; old ones are closed.
+    fn take(&self, address: &str) -> Option<Connection> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, (at, _)| at.elapsed() < AGAIN_WITHIN);
+        all.remove(address).map(|(_, connection)| connection)
+    }
+
+    fn keep(&self, address: Arc<str>, connection: Connection) {
+        if connection.is_sound() {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.insert(address, (Instant::now(), connection));
+        }
+    }
+}
+
 /// Asks all servers of the topology that are not excluded, with the monitor's account; each may
 /// take as long as `patience` says of it, and one without any is not asked.
 pub async fn survey(
@@ -36,17 +60,28 @@ pub async fn survey(
     trust: &Arc<Trust>,
     patience: Patience<'_>,
 ) -> Vec<Report> {
+    survey_again(topology, monitor, trust, &Arc::default(), patience).await
+}
+
+/// The same, over the connections of a moment ago where there are any.
+pub async fn survey_again(
+    topology: &Topology,
+    monitor: &Monitor,
+    trust: &Arc<Trust>,
+    answered: &Arc<Answered>,
+    patience: Patience<'_>,
+) -> Vec<Report> {
     let mut asking = Vec::new();
     for node in topology.nodes.iter().filter(|node| node.condition != Condition::Excluded) {
         let Some(patience) = patience(node) else { continue };
         let (id, name, address) = (node.id, node.name.clone(), node.address.clone());
-        let (monitor, trust) = (monitor.clone(), trust.clone());
+        let (monitor, trust, answered) = (monitor.clone(), trust.clone(), answered.clone());
         asking.push(tasks::spawn("survey", async move {
-            let told =
-                timeout(patience, ask(&address, &monitor, &trust)).await.unwrap_or_else(|_| {
-                    let text = format!("no answer within {} ms", patience.as_millis());
-                    Err(Failure::new(FailureKind::Timeout, text))
-                });
+            let asked = ask(address, &monitor, &trust, &answered);
+            let told = timeout(patience, asked).await.unwrap_or_else(|_| {
+                let text = format!("no answer within {} ms", patience.as_millis());
+                Err(Failure::new(FailureKind::Timeout, text))
+            });
             Report { node: id, name, told }
         }));
     }
@@ -57,8 +92,27 @@ pub async fn survey(
     reports
 }
 
-async fn ask(address: &str, monitor: &Monitor, trust: &Trust) -> Result<Told, Failure> {
-    let mut server = open(address, monitor, trust).await?;
+async fn ask(
+    address: Arc<str>,
+    monitor: &Monitor,
+    trust: &Trust,
+    answered: &Answered,
+) -> Result<Told, Failure> {
+    if let Some(mut server) = answered.take(&address)
+        && let Ok(told) = tell(&mut server).await
+    {
+        answered.keep(address, server);
+        return Ok(told);
+    }
+    // What a connection of before does not answer, it may have ended with its server.
+    let mut server = open(&address, monitor, trust).await?;
+    let told = tell(&mut server).await?;
+    answered.keep(address, server);
+    Ok(told)
+}
+
+/// All that a server tells.
+async fn tell(server: &mut Connection) -> Result<Told, Failure> {
     let (flavour, version) = (server.greeted().flavour, server.greeted().version);
     let names: Vec<&str> = standing::variable_names().collect();
     let names = names.join("', '");
@@ -68,7 +122,7 @@ async fn ask(address: &str, monitor: &Monitor, trust: &Trust) -> Result<Told, Fa
     let counters = pairs(&server.ask(COUNTERS).await?);
     let status = server.ask(status_statement(server.greeted())).await?;
     let sources: Vec<Source> = status.rows().filter_map(source).collect();
-    let (executed, applied, history) = positions(&mut server, flavour).await?;
+    let (executed, applied, history) = positions(server, flavour).await?;
     let mut received = applied.clone();
     let texts = |row: Row<'_>| row.named(&["Gtid_IO_Pos", "Retrieved_Gtid_Set"]);
     for text in status.rows().filter_map(texts) {

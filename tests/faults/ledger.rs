@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::proxy::Proxy;
 use crate::wait;
 
-/// How many writers there are.
+/// How many writers there are unless more are asked for.
 pub(crate) const WRITERS: usize = 8;
 /// How many sessions with a state of their own do nothing.
 const IDLERS: usize = 4;
@@ -70,8 +70,9 @@ pub(crate) struct Book {
     stop: AtomicBool,
     /// Writers wait as long as it is true.
     pause: watch::Sender<bool>,
-    /// How many wait.
+    /// How many wait, and how many there are.
     paused: AtomicUsize,
+    writers: usize,
     next: AtomicU64,
     /// Where clients connect: at the next one when one does not let them in.
     doors: Vec<SocketAddr>,
@@ -150,6 +151,11 @@ impl Deref for Ledger {
 impl Ledger {
     /// Begins with one writer of each kind, and some more, which connect to these proxies.
     pub(crate) async fn open(cluster: &Cluster, proxies: &[&Proxy]) -> Self {
+        Self::open_with(cluster, proxies, WRITERS).await
+    }
+
+    /// The same with so many writers.
+    pub(crate) async fn open_with(cluster: &Cluster, proxies: &[&Proxy], writers: usize) -> Self {
         let primary = cluster.primary().expect("a primary");
         let accounts: Vec<String> =
             (0..ACCOUNTS).map(|id| format!("({id}, {TOTAL} / {ACCOUNTS})")).collect();
@@ -160,7 +166,7 @@ impl Ledger {
         ];
         primary.run(&statements).await.expect("tables");
         let doors = proxies.iter().map(|proxy| proxy.at()).collect();
-        let book = Arc::new(Book { doors, ..Book::default() });
+        let book = Arc::new(Book { doors, writers, ..Book::default() });
         let mut ledger = Self { book, writers: Vec::new(), idlers: Vec::new() };
         for number in 0..IDLERS {
             let mut idler = ledger.log_in(number).await;
@@ -170,7 +176,7 @@ impl Ledger {
                 .expect("a state of its own");
             ledger.idlers.push(idler);
         }
-        for number in 0..WRITERS {
+        for number in 0..writers {
             let (book, kind) = (ledger.book.clone(), Kind::ALL[number % Kind::ALL.len()]);
             let writer = async move { book.write(number, kind).await };
             ledger.writers.push(tasks::spawn("writer", writer));
@@ -319,7 +325,7 @@ impl Book {
     pub(crate) async fn hold(&self) {
         self.pause.send_replace(true);
         wait::until("writers to pause", || async {
-            (self.paused.load(Ordering::Relaxed) == WRITERS).then_some(())
+            (self.paused.load(Ordering::Relaxed) == self.writers).then_some(())
         })
         .await;
     }

@@ -29,5 +29,6 @@ mod scene;
 #[allow(dead_code, reason = "it offers what other tests need")]
 mod servers;
 mod stages;
+mod switchovers;
 #[path = "../real/wait.rs"]
 mod wait;

@@ -10,7 +10,7 @@ use pointsman::provider::local::Cluster;
 use pointsman::provider::server::Server;
 
 use crate::kept::{self, follows, standing, wait_safe, writable};
-use crate::ledger::{Audit, Ledger, Told};
+use crate::ledger::{Audit, Ledger, Told, WRITERS};
 use crate::network::{Network, is_entered};
 use crate::proxy::Proxy;
 use crate::{servers, wait};
@@ -32,6 +32,8 @@ pub(crate) struct Fault {
     pub(crate) monitor: &'static str,
     /// A group is not used again.
     pub(crate) once: bool,
+    /// How many clients write.
+    pub(crate) writers: usize,
 }
 
 /// Who takes the writes after a fault.
@@ -67,6 +69,7 @@ impl Fault {
             failover,
             monitor: "timeout = \"500ms\"",
             once: false,
+            writers: WRITERS,
         }
     }
 
@@ -166,7 +169,7 @@ impl Scene {
         let keeps = format!("{group}\n[groups.main.failover]\nmode = \"auto\"\n{}", fault.failover);
         let host = host(PROXY).unwrap_or_default();
         let proxy = kept::in_front_on(host, &cluster, fault.monitor, &keeps).await;
-        let ledger = Ledger::open(&cluster, &[&proxy]).await;
+        let ledger = Ledger::open_with(&cluster, &[&proxy], fault.writers).await;
         ledger.more(100).await;
         Self { cluster, proxy, ledger, network, fault, known, is_lossy: false }
     }
