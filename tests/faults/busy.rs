@@ -83,7 +83,10 @@ async fn fault_60_read_only_is_where_it_should_not_be() {
             })
             .await;
             let head = scene.head().await;
+            // It waits for statements that wait for locks of transactions that wait for it.
+            scene.ledger.hold().await;
             head.run(&["SET GLOBAL read_only = 1"]).await.expect("it is closed");
+            scene.ledger.resume();
             // Whoever has done that may have meant it.
             wait::until("the keeper to say so", || async {
                 standing(&scene.proxy).await.1.contains("has been made read-only").then_some(())

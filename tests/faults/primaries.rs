@@ -94,6 +94,7 @@ async fn fault_6_a_primary_and_a_replica_are_killed() {
         assert!(writable(&scene.cluster).await.is_empty());
         scene.cluster.start(&replica).await.expect("it comes back");
         scene.cluster.start(&primary).await.expect("it comes back");
+        accept_loss_if_asked(scene).await;
     })
     .await;
 }
