@@ -110,6 +110,9 @@ fn objection<'a>(
     if told.sources.len() > 1 {
         return Err("it replicates from several servers".to_owned());
     }
+    if told.has_no_room {
+        return Err("there is no room on its disk".to_owned());
+    }
     if !source.by_gtid {
         return Err("it does not ask for its transactions by GTID".to_owned());
     }

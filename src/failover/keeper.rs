@@ -157,6 +157,8 @@ pub struct Keeper<S = LiveSurgeon> {
     since: Instant,
     /// When the primary was last seen to take writes; `None` before that.
     well_at: Option<Instant>,
+    /// Since when the primary has had no room on its disk for what is committed.
+    full_since: Option<Instant>,
     /// The primary was down when it was last looked at.
     was_down: bool,
     /// Until when it is known what the primary has gone through; `None` while it is in doubt, and
@@ -195,6 +197,9 @@ pub fn appointment(mode: FailoverMode, record: &Record, vouched: Option<Instant>
         (None, None, _) => Appointment::Open,
         (Some(operation), _, vouched) => match (operation.stage, &operation.heir, vouched) {
             (Stage::Open, Some(heir), Some(at)) => server(heir, at),
+            _ if operation.kind == Kind::Failover && !operation.is_reopening() => {
+                Appointment::Replacing(operation.former.clone(), operation.describe())
+            }
             _ => Appointment::Nobody(operation.describe()),
         },
         (None, Some(primary), Some(at)) => server(primary, at),
@@ -243,7 +248,7 @@ impl<S: Surgeon> Keeper<S> {
             asked_by: None,
             consent: false,
             held_before: Duration::ZERO,
-            held_since: matches!(appointed, Appointment::Nobody(_)).then_some(now),
+            held_since: appointed.is_nobody().then_some(now),
             admitted: None,
             admit_at: now,
             unguarded: None,
@@ -253,6 +258,7 @@ impl<S: Surgeon> Keeper<S> {
             look_at: now,
             since: now,
             well_at: None,
+            full_since: None,
             was_down: false,
             vouched: None,
             asked_at: now,

@@ -50,6 +50,8 @@ pub struct Told {
     pub applied: GtidSet,
     /// The servers that it was told to replicate from.
     pub sources: Vec<Source>,
+    /// A commit waits there for room on a disk.
+    pub has_no_room: bool,
 }
 
 // === impls ===

@@ -140,7 +140,31 @@ async fn tell(server: &mut Connection) -> Result<Told, Failure> {
         received,
         applied,
         sources,
+        // Where that cannot be told, nothing follows from it.
+        has_no_room: server.ask(without_room(flavour)).await.is_ok_and(|told| is_told(&told)),
     })
+}
+
+/// How to ask whether a commit waits for room on the disk with the binary log (measured). MariaDB
+/// says so of the session. MySQL says so in its error log, once in ten minutes, and that a session
+/// commits.
+fn without_room(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::MariaDb => {
+            "SELECT COUNT(*) FROM information_schema.processlist \
+             WHERE state = 'Waiting for someone to free space'"
+        }
+        Flavour::MySql => {
+            "SELECT COUNT(*) FROM performance_schema.processlist \
+             WHERE state = 'waiting for handler commit' AND time >= 2 AND EXISTS \
+             (SELECT * FROM performance_schema.error_log WHERE error_code = 'MY-000035' \
+             AND logged > NOW() - INTERVAL 11 MINUTE)"
+        }
+    }
+}
+
+fn is_told(count: &Answer) -> bool {
+    count.first().and_then(|row| row.text(0)).is_some_and(|count| count != "0")
 }
 
 /// What it has executed, what of that is its source's, and on MariaDB by whom it was written.

@@ -62,6 +62,9 @@ pub enum Appointment {
     Server(String, Instant),
     /// Nobody for now, for this reason.
     Nobody(String),
+    /// Nobody for now, for this reason: the server of this name, which took them, is given up. It
+    /// counts as down even if it answers, as one does that can write nothing any more.
+    Replacing(String, String),
 }
 
 /// What [`assemble`] works on.
@@ -122,12 +125,26 @@ pub fn is_source(source: &Source, member: &Member) -> bool {
     })
 }
 
+impl Appointment {
+    /// Whether nobody may take them.
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        matches!(self, Self::Nobody(_) | Self::Replacing(..))
+    }
+
+    fn gives_up(&self, server: &str) -> bool {
+        matches!(self, Self::Replacing(former, _) if *former == *server)
+    }
+}
+
 /// The condition as judged, overridden by the operator's wishes.
 fn condition(overrides: &Overrides, member: &Member) -> Condition {
     if member.gone.is_some() || overrides.excluded.contains(&*member.name) {
         Condition::Excluded
     } else if overrides.drained.contains(&*member.name) {
         Condition::Draining
+    } else if overrides.appointment.gives_up(&member.name) {
+        Condition::Down
     } else {
         member.judgement.condition()
     }
@@ -299,12 +316,12 @@ fn choose(previous: &Topology, input: &Input<'_>) -> Choice {
     let may_be = |member: &Member| match &input.overrides.appointment {
         Appointment::Open => member.hint != RoleHint::Replica,
         Appointment::Server(name, _) => *name == *member.name,
-        Appointment::Nobody(_) => false,
+        Appointment::Nobody(_) | Appointment::Replacing(..) => false,
     };
     match &input.overrides.appointment {
         Appointment::Open => {}
         Appointment::Server(name, vouched) => doubts(members, name, *vouched)?,
-        Appointment::Nobody(why) => return Err(why.clone()),
+        Appointment::Nobody(why) | Appointment::Replacing(_, why) => return Err(why.clone()),
     }
     let heads: Vec<Head<'_>> = members
         .iter()

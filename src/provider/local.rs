@@ -439,6 +439,10 @@ impl Cluster {
         command.push(format!("--pid-file={}", server.dir.join("server.pid").display()));
         command.push(format!("--log-error={}", server.error_log().display()));
         command.push(format!("--general-log-file={}", server.general_log().display()));
+        // A file system of its own can be laid there.
+        let logs = server.binary_logs();
+        std::fs::create_dir_all(&logs).map_err(file("cannot make", &logs))?;
+        command.push(format!("--log-bin={}", logs.join("binlog").display()));
         command.extend(replication::options(self.flavour, &place));
         command.extend(state.options);
         // MySQL refuses to start over the lock of a killed server whose pid is not collected yet.

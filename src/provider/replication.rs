@@ -48,7 +48,6 @@ pub fn options(flavour: Flavour, place: &Place) -> Vec<String> {
         format!("--report-host={}", place.at.ip()),
         format!("--report-port={}", place.at.port()),
         "--skip-name-resolve".to_owned(),
-        "--log-bin=binlog".to_owned(),
         "--binlog-format=ROW".to_owned(),
         format!("--sync-binlog={sync_binlog}"),
         format!("--innodb-flush-log-at-trx-commit={flush}"),

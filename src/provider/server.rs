@@ -149,6 +149,12 @@ impl Server {
         self.dir.join("error.log")
     }
 
+    /// The folder of its binary logs.
+    #[must_use]
+    pub fn binary_logs(&self) -> PathBuf {
+        self.dir.join("binlog")
+    }
+
     pub(super) fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid() {
             process::signal(pid, &self.mark(), signal);

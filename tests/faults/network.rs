@@ -34,13 +34,13 @@ pub(crate) fn is_entered(test: &str) -> bool {
     false
 }
 
-/// What makes a network namespace and runs in it what is added.
+/// What makes a network namespace, with mounts of its own, and runs in it what is added.
 fn unshare() -> Command {
     let mut unshare = Command::new("unshare");
     if !rustix::process::geteuid().is_root() {
         unshare.arg("--map-root-user");
     }
-    unshare.args(["--net", "--"]);
+    unshare.args(["--net", "--mount", "--"]);
     unshare
 }
 
@@ -142,7 +142,8 @@ impl Drop for Machine {
     }
 }
 
-fn run(program: &str, arguments: &[&str]) {
+/// Runs a program that must do what it is told.
+pub(crate) fn run(program: &str, arguments: &[&str]) {
     let ended = Command::new(program).args(arguments).output();
     let ended = ended.unwrap_or_else(|error| panic!("{program}: {error}"));
     let said = String::from_utf8_lossy(&ended.stderr);

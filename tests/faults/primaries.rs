@@ -1,9 +1,15 @@
 //! Primaries that die, freeze and come back.
 
 use std::cell::Cell;
+use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
+use pointsman::provider::server::Server;
+
+use crate::console::console;
 use crate::kept::{epoch, standing, writable};
+use crate::network::run;
 use crate::scene::{Bounds, Fault, Head, Scene};
 use crate::wait;
 
@@ -140,5 +146,54 @@ async fn accept_loss_if_asked(scene: &mut Scene) {
     });
     if waits.await {
         scene.accept_loss().await;
+    }
+}
+
+/// What commits waits for room, for ever where nobody makes any.
+#[tokio::test]
+async fn fault_21_a_primary_s_disk_is_full() {
+    let test = "primaries::fault_21_a_primary_s_disk_is_full";
+    Fault { head: Head::Either, once: true, ..Fault::deadly(21) }
+        .happens_apart(test, async |scene| {
+            let small = scene.replicas().await[0].clone();
+            give_a_small_disk(scene, &small).await;
+            let order = format!("SWITCHOVER main TO '{}'", small.address());
+            assert!(console(&scene.proxy, &order).await.starts_with(&small.address()));
+            scene.ledger.more(100).await;
+            scene.settle().await;
+            scene.ledger.take_gap();
+            let filler = small.binary_logs().join("filler");
+            fill(&filler);
+            wait::until("the primary to be replaced", || async {
+                let says = standing(&scene.proxy).await.1;
+                (says.contains("takes the writes") && !says.starts_with(&small.address()))
+                    .then_some(())
+            })
+            .await;
+            scene.ledger.more(100).await;
+            std::fs::remove_file(filler).expect("there is room again");
+        })
+        .await;
+}
+
+/// From now on its binary logs are on a disk with little room.
+async fn give_a_small_disk(scene: &Scene, server: &Server) {
+    scene.cluster.stop(&server.name).await.expect("it ends");
+    let (logs, kept) = (server.binary_logs(), server.dir.join("kept"));
+    let [logs, kept] = [&logs, &kept].map(|path| path.to_str().expect("a path in UTF-8"));
+    run("mv", &[logs, kept]);
+    run("mkdir", &[logs]);
+    run("mount", &["-t", "tmpfs", "-o", "size=64m", "none", logs]);
+    run("cp", &["-a", &format!("{kept}/."), logs]);
+    scene.cluster.start(&server.name).await.expect("it comes back");
+    scene.settle().await;
+}
+
+/// Takes all the room that there is.
+fn fill(path: &Path) {
+    let mut file = std::fs::File::create(path).expect("a file");
+    for size in [1024 * 1024, 1024, 1] {
+        let bytes = vec![0; size];
+        while file.write_all(&bytes).is_ok() {}
     }
 }

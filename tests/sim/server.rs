@@ -355,6 +355,7 @@ impl Server {
         }
         let variables = self.variables.iter();
         Told {
+            has_no_room: false,
             flavour: self.flavour,
             version: version(self.flavour),
             variables: variables.map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),

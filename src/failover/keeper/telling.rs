@@ -10,7 +10,6 @@ use crate::failover::keeper::company::Company;
 use crate::failover::record::Kind;
 use crate::failover::surgeon::Surgeon;
 use crate::health;
-use crate::health::assemble::Appointment;
 use crate::metrics::kept::Changes;
 
 impl<S: Surgeon> Keeper<S> {
@@ -23,8 +22,7 @@ impl<S: Surgeon> Keeper<S> {
             let _ = self.health.ask(|reply| health::Command::Appoint(told, reply)).await;
             self.appointed = wanted;
         }
-        let is_held =
-            matches!(self.appointed, Appointment::Nobody(_)) || self.record.operation.is_some();
+        let is_held = self.appointed.is_nobody() || self.record.operation.is_some();
         self.kept.held = self.held_before + self.held();
         if !is_held {
             self.held_before = self.kept.held;

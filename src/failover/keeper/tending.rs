@@ -1,5 +1,7 @@
 //! What a keeper does while the primary is well: it looks at everything else.
 
+use std::time::Duration;
+
 use super::password_file;
 use super::{DENIED_FOR, Keeper, LOOK_EVERY, OWN_ACCOUNT, Settings, THINK_AGAIN, WELL_TO_THE};
 use crate::config::failover::ReplicationAccount;
@@ -10,6 +12,9 @@ use crate::failover::standing::{self, Check};
 use crate::failover::surgeon::Surgeon;
 use crate::failover::upkeep;
 use crate::topology::{Condition, Node, Topology};
+
+/// How long a primary may have no room for what is committed before it is replaced.
+const NO_ROOM_FOR: Duration = Duration::from_secs(5);
 
 impl<S: Surgeon> Keeper<S> {
     /// The primary is well: looks at everything else.
@@ -38,6 +43,9 @@ impl<S: Surgeon> Keeper<S> {
         if self.vouched.is_none_or(|at| head.may_have_started_within(self.surgeon.now() - at)) {
             (self.vouched, self.look_at) = (None, self.surgeon.now());
             return self.say(format!("{} may have been started anew", node.name));
+        }
+        if self.is_given_up_for_room(settings, topology, (node, head), &reports).await {
+            return;
         }
         let checks = standing::check(&reports, Some(node.id));
         let mode = standing::mode(&checks);
@@ -79,6 +87,33 @@ impl<S: Surgeon> Keeper<S> {
             let through = found.chained.iter().map(|(name, at)| format!("; {name} follows {at}"));
             self.say(format!("{} takes the writes{}", node.name, through.collect::<String>()));
         }
+    }
+
+    /// Whether the primary cannot write what is committed: then it is replaced, unless there is room
+    /// soon. It acknowledges none of that, and once there is room, nobody is there to acknowledge it
+    /// to; so it is as good as frozen.
+    async fn is_given_up_for_room(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        (node, head): (&Node, &Told),
+        reports: &[Report],
+    ) -> bool {
+        if !head.has_no_room {
+            self.full_since = None;
+            return false;
+        }
+        let now = self.surgeon.now();
+        let since = *self.full_since.get_or_insert(now);
+        if now - since < NO_ROOM_FOR {
+            self.say(format!("{} has no room on its disk: commits wait there", node.name));
+        } else {
+            let why = "there is no room on its disk for what is committed";
+            if self.begins(settings, topology, node, reports, why).await {
+                self.look_at = self.surgeon.now();
+            }
+        }
+        true
     }
 
     /// The primary, which is read-only, is to take writes again.
