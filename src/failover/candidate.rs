@@ -194,6 +194,14 @@ mod tests {
     }
 
     #[test]
+    fn a_server_without_room_on_its_disk_is_not_promoted() {
+        let mut full = replica(1, "0-1-9", "0-1-9", "0-1-9");
+        full.told.as_mut().expect("it tells").has_no_room = true;
+        let reports = [full, replica(2, "0-1-9", "0-1-9", "0-1-9")];
+        assert_eq!(order(&reports), ["1 db3", "- db2: there is no room on its disk"]);
+    }
+
+    #[test]
     fn a_server_that_is_never_to_be_the_primary_is_not_whatever_it_has() {
         let topology = wanted(&[Promotion::Never, Promotion::Usual]);
         let reports =

@@ -11,7 +11,7 @@ use pointsman::provider::server::Server;
 
 use crate::kept::{self, follows, standing, wait_safe, writable};
 use crate::ledger::{Audit, Ledger, Told, WRITERS};
-use crate::network::{Network, is_entered};
+use crate::network::{Network, is_entered, run};
 use crate::proxy::Proxy;
 use crate::{servers, wait};
 
@@ -90,6 +90,14 @@ impl Fault {
     pub(crate) async fn happens_apart(self, test: &str, how: impl AsyncFn(&mut Scene)) {
         if is_entered(test) {
             self.happens_in(true, how).await;
+        }
+    }
+
+    /// The same on one host that has nothing to do with this one, mounts included.
+    pub(crate) async fn happens_inside(self, test: &str, how: impl AsyncFn(&mut Scene)) {
+        if is_entered(test) {
+            run("ip", &["link", "set", "lo", "up"]);
+            self.happens_in(false, how).await;
         }
     }
 

@@ -9,23 +9,24 @@ use crate::wait;
 async fn fault_0_an_operator_switches_over_under_64_sessions() {
     Fault { told: Bounds::Nothing, writers: 64, ..Fault::deadly(0) }
         .happens(async |scene| {
-            wait_for_an_heir(scene).await;
             scene.ledger.more(200).await;
-            scene.ledger.take_gap();
-            let told = console(&scene.proxy, "SWITCHOVER").await;
-            assert!(told.contains(" takes the writes in place of "), "{told}");
-            println!("{told}");
+            println!("{}", switch_over(scene, "SWITCHOVER").await);
         })
         .await;
 }
 
-/// On a busy machine a replica may lag behind for longer than a switchover waits.
-async fn wait_for_an_heir(scene: &Scene) {
+/// Gives this order, once nobody lags too far behind; what is answered.
+pub(crate) async fn switch_over(scene: &Scene, order: &str) -> String {
+    let explain = format!("EXPLAIN {order}");
     wait::until("a switchover that is not refused for a lag", || async {
-        let explained = console_says(&scene.proxy, "EXPLAIN SWITCHOVER").await;
+        let explained = console_says(&scene.proxy, &explain).await;
         let behind = |error: &mysql_async::Error| error.to_string().contains(" s behind");
         assert!(explained.as_ref().err().is_none_or(behind), "{explained:?}");
         explained.ok()
     })
     .await;
+    scene.ledger.take_gap();
+    let told = console(&scene.proxy, order).await;
+    assert!(told.contains(" takes the writes in place of "), "{told}");
+    told
 }

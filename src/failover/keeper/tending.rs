@@ -89,9 +89,9 @@ impl<S: Surgeon> Keeper<S> {
         }
     }
 
-    /// Whether the primary cannot write what is committed: then it is replaced, unless there is room
-    /// soon. It acknowledges none of that, and once there is room, nobody is there to acknowledge it
-    /// to; so it is as good as frozen.
+    /// Whether the primary cannot write what is committed: unless there is room soon, it is
+    /// replaced. None of that was acknowledged, nor is it afterwards, when no replica receives from
+    /// it any more: it is as good as frozen.
     async fn is_given_up_for_room(
         &mut self,
         settings: &Settings,

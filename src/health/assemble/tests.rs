@@ -495,3 +495,14 @@ fn an_appointed_server_that_may_have_been_started_anew_takes_no_writes_by_itself
     cluster.assemble();
     assert_eq!(cluster.primary(), Some("db1"));
 }
+
+#[test]
+fn a_primary_that_is_given_up_counts_as_down_though_it_answers() {
+    let mut cluster = Cluster::settled();
+    let why = "replacing db1";
+    cluster.overrides.appointment = Appointment::Replacing("db1".to_owned(), why.to_owned());
+    cluster.hear(&[(1, Writable)]);
+    assert_eq!((cluster.primary(), cluster.node(1).condition), (None, Condition::Down));
+    assert_eq!(cluster.why(), why);
+    assert_eq!(cluster.node(2).condition, Condition::Up);
+}
