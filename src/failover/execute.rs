@@ -66,11 +66,11 @@ pub async fn perform(
         let (monitor, trust, may_act) = (monitor.clone(), trust.clone(), may_act.clone());
         let group = topology.group.clone();
         working.push(tasks::spawn("order", async move {
-            let mut failed = Vec::new();
+            let (mut failed, mut conn) = (Vec::new(), None);
             for what in all {
                 let told_to = what.describe();
                 tracing::info!(group = &*group, server = &*name, "told to {told_to}");
-                let doing = one(&address, &what, &told, (&monitor, &trust, &may_act));
+                let doing = one(&mut conn, &address, &what, &told, (&monitor, &trust, &may_act));
                 let done = timeout(PATIENCE, doing).await.unwrap_or_else(|_| {
                     let text = format!("no answer within {} s", PATIENCE.as_secs());
                     Err(Failure::new(FailureKind::Timeout, text))
@@ -94,13 +94,19 @@ pub async fn perform(
     failed
 }
 
+/// Carries out one order, over the connection of the one before where there is one.
 async fn one(
+    kept: &mut Option<Connection>,
     address: &str,
     what: &What,
     told: &Told,
     (monitor, trust, may_act): (&Monitor, &Trust, &MayAct),
 ) -> Result<(), Failure> {
-    let mut server = Obeying { conn: open(address, monitor, trust).await?, may_act };
+    let conn = match kept.take() {
+        Some(conn) => conn,
+        None => open(address, monitor, trust).await?,
+    };
+    let mut server = Obeying { conn, may_act };
     if *what == What::Fence {
         end_clients(&mut server, monitor, told.flavour).await?;
     }
@@ -116,6 +122,7 @@ async fn one(
         // Those that came meanwhile have written nothing since.
         end_clients(&mut server, monitor, told.flavour).await?;
     }
+    *kept = Some(server.conn);
     Ok(())
 }
 
