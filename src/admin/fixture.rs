@@ -107,7 +107,9 @@ async fn observe(mut orders: mpsc::Receiver<health::Command>) {
             }
             health::Command::Appoint(_, reply) => (Ok("appointed".to_owned()), reply),
             health::Command::Reload(_, _, reply) => (Ok("reloaded".to_owned()), reply),
-            health::Command::ProbeNow | health::Command::Signal(_) => continue,
+            health::Command::Find(_) | health::Command::ProbeNow | health::Command::Signal(_) => {
+                continue;
+            }
         };
         let _ = reply.send(answer);
     }

@@ -41,8 +41,8 @@ pub struct Failed {
 }
 
 /// Has all servers do their orders, each its own one after the other, all servers at once. Answers
-/// those that were not carried out; what a server was to do after one of them is left, settings
-/// aside, of which each is of use alone. Nothing more is said to anybody once `may_act` says no.
+/// those that were not carried out; what a server was to do after one of them is left, settings and
+/// events aside, of which each is of use alone. Nothing more is said to anybody once `may_act` says no.
 pub async fn perform(
     orders: Vec<Order>,
     topology: &Topology,
@@ -78,7 +78,7 @@ pub async fn perform(
                 let Err(failure) = done else { continue };
                 let why = format!("{name} was told to {told_to}: {failure}");
                 let denied = failure.kind == FailureKind::Denied;
-                let goes_on = matches!(what, What::Settle(_));
+                let goes_on = matches!(what, What::Settle(_) | What::Enable(_));
                 failed.push(Failed { order: Order { node: id, what }, why, denied });
                 if !goes_on {
                     break;

@@ -18,6 +18,7 @@ pub(crate) fn told(flavour: Flavour) -> Told {
         received: GtidSet::default(),
         applied: GtidSet::default(),
         sources: Vec::new(),
+        events: None,
         has_no_room: false,
     }
 }

@@ -341,10 +341,15 @@ impl<S: Surgeon> Keeper<S> {
         if is_free && self.mode != Some(mode) && !self.change_to(mode) {
             return;
         }
-        if self.mode == Some(FailoverMode::Follow) || !self.acts(&settings).await {
+        if self.mode == Some(FailoverMode::Follow) {
             return;
         }
+        let acts = self.acts(&settings).await;
         let topology = self.health.cell.load();
+        self.find_known(&topology);
+        if !acts {
+            return;
+        }
         if let Some(operation) = self.record.operation.clone() {
             return self.go_on(&settings, &topology, operation).await;
         }

@@ -16,6 +16,7 @@
 pub mod assessment;
 pub mod candidate;
 pub mod chair;
+pub mod event;
 pub mod execute;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -2,6 +2,7 @@
 
 use crate::config::address;
 use crate::config::failover::ReplicationAccount;
+use crate::failover::event::Event;
 use crate::failover::report::Told;
 use crate::failover::standing;
 use crate::topology::{Flavour, NodeId};
@@ -50,6 +51,8 @@ pub enum What {
     CatchUp(String),
     /// Have an account by which others replicate.
     Admit(ReplicationAccount),
+    /// Let an event run that came here from the last primary, and ran there.
+    Enable(Event),
 }
 
 /// Before a literal with a secret, in which a backslash may stand: it escapes from here on,
@@ -128,6 +131,7 @@ impl What {
                 }
             }],
             Self::Open => opening(told.flavour),
+            Self::Enable(event) => vec![event.enable()],
             Self::Admit(account) => {
                 let user = quoted(&account.user);
                 let password = quoted(account.password.reveal());
@@ -158,6 +162,7 @@ impl What {
             Self::Close => "take no writes".to_owned(),
             Self::CatchUp(position) => format!("execute all up to {position}"),
             Self::Open => "take writes".to_owned(),
+            Self::Enable(event) => format!("let the event {} run", event.name),
             Self::Admit(account) => format!("have the account {} for replicas", account.user),
         }
     }

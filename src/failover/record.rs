@@ -34,6 +34,10 @@ pub struct Record {
     /// An operator works on the group: no failover but by his word, and nothing is set up.
     #[serde(default)]
     pub maintenance: bool,
+    /// The events that ran on the primary when it was last looked at, by their names in statements:
+    /// another one lets these run, and no others.
+    #[serde(default)]
+    pub events: BTreeSet<String>,
     /// Who is kept from receiving while a primary that was started anew is looked at, and is to
     /// receive again: the only ones who are told anything while an operator works on the group.
     #[serde(default)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::failover::event::Event;
 use crate::health::observation::{Failure, Source};
 use crate::topology::gtid::{GtidSet, MariaDbState};
 use crate::topology::{Flavour, Node, NodeId};
@@ -50,6 +51,8 @@ pub struct Told {
     pub applied: GtidSet,
     /// The servers that it was told to replicate from.
     pub sources: Vec<Source>,
+    /// The events of its scheduler; `None` where that was refused.
+    pub events: Option<Vec<Event>>,
     /// A commit waits there for room on a disk.
     pub has_no_room: bool,
 }

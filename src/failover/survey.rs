@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::app::tasks;
 use crate::config::Monitor;
+use crate::failover::event::{self, Event};
 use crate::failover::report::{Report, Told};
 use crate::failover::standing;
 use crate::health::connect::{Connection, open};
@@ -130,6 +131,7 @@ async fn tell(server: &mut Connection) -> Result<Told, Failure> {
             GtidSet::parse(flavour, &text).ok_or_else(|| puzzling("what it has received"))?;
         received.union(&more);
     }
+    let events = server.ask(event::question(flavour)).await.ok();
     Ok(Told {
         flavour,
         version,
@@ -140,6 +142,7 @@ async fn tell(server: &mut Connection) -> Result<Told, Failure> {
         received,
         applied,
         sources,
+        events: events.map(|events| events.rows().filter_map(event).collect()),
         // Where that cannot be told, nothing follows from it.
         has_no_room: server.ask(without_room(flavour)).await.is_ok_and(|told| is_told(&told)),
     })
@@ -161,6 +164,10 @@ fn without_room(flavour: Flavour) -> &'static str {
              AND logged > NOW() - INTERVAL 11 MINUTE)"
         }
     }
+}
+
+fn event(row: Row<'_>) -> Option<Event> {
+    Event::of(&[row.text(0)?, row.text(1)?, row.text(2)?, row.text(3)?])
 }
 
 fn is_told(count: &Answer) -> bool {

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::failover::ReplicationAccount;
+use crate::failover::event::{Event, State};
 use crate::failover::order::{Order, Place, What};
 use crate::failover::plan::still;
 use crate::failover::report::{Report, Told, is_at, told_by};
@@ -25,6 +26,8 @@ pub struct Facts<'a> {
     pub primary: NodeId,
     /// The servers that are known to belong to the group: no other one is touched.
     pub members: &'a BTreeSet<String>,
+    /// The events that ran on the last primary.
+    pub events: &'a BTreeSet<String>,
     /// By which account a server that comes back follows; `None` where there is none.
     pub account: Option<&'a ReplicationAccount>,
 }
@@ -65,6 +68,9 @@ pub fn look(facts: &Facts<'_>) -> Upkeep {
     let settle = |mend: standing::Mend| What::Settle(mend.statement);
     let orders = mends.into_iter().map(|at| Order { node: node.id, what: settle(at) });
     found.orders.extend(orders);
+    let rests = |event: &&Event| event.state == State::Rests && facts.events.contains(&event.name);
+    let enable = |event: &Event| Order { node: node.id, what: What::Enable(event.clone()) };
+    found.orders.extend(head.events.iter().flatten().filter(rests).map(enable));
     found
 }
 
@@ -255,11 +261,13 @@ mod tests {
         let password = Secret::new("secret".to_owned());
         let account = ReplicationAccount { user: "repl".to_owned(), password };
         let members = reports.iter().map(|report| report.name.to_string()).collect();
+        let events = BTreeSet::from(["`app`.`tick`".to_owned()]);
         let found = look(&Facts {
             topology: &topology,
             reports: &reports,
             primary: NodeId(0),
             members: &members,
+            events: &events,
             account: Some(&account),
         });
         let say = |at: &Order| format!("db{} {}", at.node.0 + 1, at.what.describe());
@@ -276,6 +284,22 @@ mod tests {
         assert_eq!(found(&primary, &[told(2, "0-2-8", &asks)]).0, back.0);
         let closed = found(&primary, &[told(2, "0-2-8", CLOSED)]);
         assert_eq!(closed, (vec!["db2 replicate from db1:3306".to_owned()], Vec::new()));
+    }
+
+    #[test]
+    fn events_that_ran_on_the_last_primary_run_again_and_no_others() {
+        let event = |name: &str, status: &str| {
+            Event::of(&["app", name, "root@localhost", status].map(str::to_owned)).expect("one")
+        };
+        let events = vec![
+            event("tick", "SLAVESIDE_DISABLED"),
+            event("off", "SLAVESIDE_DISABLED"),
+            event("runs", "ENABLED"),
+        ];
+        let primary = Told { events: Some(events), ..told(1, "0-1-9", &[]) };
+        assert_eq!(found(&primary, &[]).0, ["db1 let the event `app`.`tick` run"]);
+        let disabled = Told { events: Some(vec![event("tick", "DISABLED")]), ..primary };
+        assert_eq!(found(&disabled, &[]).0, [] as [&str; 0]);
     }
 
     #[test]

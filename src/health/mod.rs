@@ -66,6 +66,9 @@ pub enum Command {
     Appoint(Appointment, Reply),
     /// Work by another configuration from now on.
     Reload(Arc<Group>, Monitor, Reply),
+    /// Observe the server at this address, too, as if replication had led there, where servers are
+    /// discovered.
+    Find(Arc<str>),
     /// Probe all servers now.
     ProbeNow,
     /// Something that a session noticed.

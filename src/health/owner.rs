@@ -7,6 +7,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::config::address::host_and_port;
 use crate::config::{Group, Monitor, RoleHint, resolve};
 use crate::health::assemble::{Appointment, Input, Member, Overrides, assemble, note_position};
 use crate::health::cell::Publisher;
@@ -127,14 +128,29 @@ where
             self.dismiss(second, format!("the same server as {}", name.unwrap_or_default()));
         }
         for address in discovery::unknown(&self.members) {
-            self.add(Member {
-                name: address.clone(),
-                address,
-                weight: resolve::DEFAULT_WEIGHT,
-                hint: RoleHint::Auto,
-                gone: None,
-                judgement: Judgement::fresh(),
-            });
+            self.add_found(address);
+        }
+    }
+
+    fn add_found(&mut self, address: Arc<str>) {
+        self.add(Member {
+            name: address.clone(),
+            address,
+            weight: resolve::DEFAULT_WEIGHT,
+            hint: RoleHint::Auto,
+            gone: None,
+            judgement: Judgement::fresh(),
+        });
+    }
+
+    /// Where servers are discovered: replication does not lead to one that is down, or follows
+    /// nobody for now.
+    fn find(&mut self, address: Arc<str>) {
+        let is_known = self.members.iter().any(|member| member.address == address);
+        let may_be = self.group.servers.is_empty() && self.members.len() < discovery::MEMBERS_MAX;
+        if may_be && !is_known && host_and_port(&address).is_some() {
+            self.add_found(address);
+            self.publish();
         }
     }
 
@@ -233,6 +249,7 @@ where
                     }
                 }));
             }
+            Command::Find(address) => self.find(address),
             Command::SetWeight(name, weight, reply) => {
                 let _ = reply.send(self.on_named(&name, |overrides, name| {
                     overrides.weights.insert(name.to_owned(), weight);

@@ -60,6 +60,7 @@ fn orders(
             reports,
             primary: head.node.id,
             members: &members,
+            events: &BTreeSet::new(),
             account: Some(&account),
         });
         if let Some((name, why)) = found.left_out.into_iter().next() {

@@ -341,3 +341,59 @@ async fn a_switchover_to_a_server_that_cannot_have_everything_is_refused_or_undo
         assert!(unknown.is_empty() && denied.is_empty(), "{unknown:?} {denied:?}");
     }
 }
+
+/// An event as its server shows it: `sql_mode`, time zone, statement.
+async fn event(server: &Server, name: &str) -> (String, String, String) {
+    let mut conn = server.connect(ROOT).await.expect("root");
+    let show = format!("SHOW CREATE EVENT app.{name}");
+    let row: mysql_async::Row = conn.query_first(show).await.expect("an event").expect("a row");
+    let text = |at: usize| row.get::<String, _>(at).expect("a text");
+    (text(1), text(2), text(3))
+}
+
+#[tokio::test]
+async fn events_that_run_go_on_where_writes_do() {
+    for flavour in servers::flavours() {
+        let (cluster, proxy) = kept(flavour, "anti_flap = \"0\"").await;
+        let primary = cluster.primary().expect("a primary");
+        let events = [
+            "SET SESSION sql_mode = 'ANSI_QUOTES', time_zone = '+03:00'",
+            "CREATE DEFINER = 'app'@'%' EVENT app.tick ON SCHEDULE EVERY 1 HOUR \
+             ON COMPLETION PRESERVE COMMENT 'x' DO DELETE FROM app.\"t\"",
+            "CREATE EVENT app.off ON SCHEDULE EVERY 1 HOUR DISABLE DO DO 0",
+        ];
+        primary.run(&events).await.expect("two events");
+        let ran = event(primary, "tick").await;
+        wait::until("the keeper to note which one runs", || async {
+            let noted = std::fs::read_to_string(proxy.dir.join("keeper-main.json")).ok()?;
+            noted.contains("`app`.`tick`").then_some(())
+        })
+        .await;
+        console(&proxy, "SWITCHOVER").await;
+        for _ in 0..2 {
+            wait::until("the event to run on the new primary", || async {
+                let heads = writable(&cluster).await;
+                let [head] = heads.as_slice() else { return None };
+                (event(head, "tick").await == ran).then_some(())
+            })
+            .await;
+            wait_safe(&cluster, &proxy).await;
+            let head = writable(&cluster).await[0];
+            let off = event(head, "off").await.2;
+            assert!(off.contains(" DISABLE"), "{off}");
+            for other in cluster.servers().iter().filter(|server| server.name != head.name) {
+                wait::until("it to rest on replicas", || async {
+                    (event(other, "tick").await.2 != ran.2).then_some(())
+                })
+                .await;
+            }
+            cluster.kill(&head.name).await.expect("it is killed");
+            wait::until("another primary", || async {
+                let heads = writable(&cluster).await;
+                (heads.len() == 1 && heads[0].name != head.name).then_some(())
+            })
+            .await;
+            cluster.start(&head.name).await.expect("it comes back");
+        }
+    }
+}

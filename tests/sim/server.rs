@@ -355,6 +355,7 @@ impl Server {
         }
         let variables = self.variables.iter();
         Told {
+            events: None,
             has_no_room: false,
             flavour: self.flavour,
             version: version(self.flavour),

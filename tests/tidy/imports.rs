@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("session", &["protocol", "router", "topology", "config"]),
     ("health::judge", &["topology", "config"]),
     ("health::assemble", &["topology", "config"]),
+    ("failover::event", &["topology"]),
     ("failover::report", &["topology", "health::observation"]),
     ("failover::standing", &["topology"]),
     ("failover::candidate", &["topology"]),

@@ -1,5 +1,6 @@
 //! Replacing a primary: whether it is dead, whether it may be replaced, and one step after another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Keeper, PATIENCE, Settings, THINK_AGAIN};
@@ -13,6 +14,7 @@ use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::Report;
 use crate::failover::surgeon::Surgeon;
 use crate::failover::verdict::{self, Verdict};
+use crate::health;
 use crate::topology::{Node, Topology};
 
 /// How long a primary that is down may take to say that it is not.
@@ -239,6 +241,16 @@ impl<S: Surgeon> Keeper<S> {
             self.say(format!("{}: {why}", next.describe()));
         }
         unaware.is_some()
+    }
+
+    /// Has those looked for of whom only the record knows, as after a start of this process.
+    /// Servers that are not named by the configuration have their addresses as names.
+    pub(super) fn find_known(&self, topology: &Topology) {
+        let known = self.record.members.iter().chain(&self.record.primary);
+        for name in known.filter(|name| !topology.nodes.iter().any(|node| *node.name == ***name)) {
+            let address = Arc::from(name.as_str());
+            let _ = self.health.commands.try_send(health::Command::Find(address));
+        }
     }
 
     /// Who is needed for this and was not found yet, as after a start of this process.

@@ -1,10 +1,12 @@
 //! What a keeper does while the primary is well: it looks at everything else.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::password_file;
 use super::{DENIED_FOR, Keeper, LOOK_EVERY, OWN_ACCOUNT, Settings, THINK_AGAIN, WELL_TO_THE};
 use crate::config::failover::ReplicationAccount;
+use crate::failover::event::{Event, State};
 use crate::failover::order::{Order, What};
 use crate::failover::record::{Operation, Record};
 use crate::failover::report::{Report, Told, told_by};
@@ -70,6 +72,7 @@ impl<S: Surgeon> Keeper<S> {
             reports: &reports,
             primary: node.id,
             members: &self.record.members,
+            events: &self.record.events,
             account: account.as_ref(),
         };
         let found = upkeep::look(&facts);
@@ -223,6 +226,19 @@ impl<S: Surgeon> Keeper<S> {
         for report in reports.iter().filter(|at| at.told().is_some_and(receives)) {
             record.cut_off.remove(&*report.name);
         }
+        if let Some(events) = told_by(reports, node.id).and_then(|head| head.events.as_ref()) {
+            record.events = ran(events, &record.events);
+        }
         record == self.record || self.write_down(record).await
     }
+}
+
+/// The events that run on a primary, and those which ran on the one before and still rest here.
+fn ran(events: &[Event], before: &BTreeSet<String>) -> BTreeSet<String> {
+    let runs = |event: &&Event| match event.state {
+        State::Runs => true,
+        State::Rests => before.contains(&event.name),
+        State::Disabled => false,
+    };
+    events.iter().filter(runs).map(|event| event.name.clone()).collect()
 }

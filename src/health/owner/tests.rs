@@ -134,6 +134,24 @@ async fn one_seed_is_enough_to_find_the_group() {
 }
 
 #[tokio::test]
+async fn a_server_that_replication_does_not_lead_to_is_found_by_its_address() {
+    let world = world();
+    let mut alone = fixture::seen(4);
+    alone.read_only = true;
+    world.lock().expect("locked").insert("db4:3306".to_owned(), Ok(alone));
+    let (health, _stop) = start(group(&["db1:3306"], &[]), &world);
+    until(&health.cell, "three servers", |topology| topology.nodes.len() == 3).await;
+    for address in ["db2:3306", "no address", "db4:3306"] {
+        health.commands.send(Command::Find(Arc::from(address))).await.expect("it listens");
+    }
+    until(&health.cell, "four servers", |topology| {
+        condition(topology, "db4:3306") == Some(Condition::Up)
+    })
+    .await;
+    assert_eq!(health.cell.load().nodes.len(), 4, "{:?}", health.cell.load().nodes);
+}
+
+#[tokio::test]
 async fn a_probe_task_that_panics_is_started_again() {
     let world = world();
     let (health, _stop) = start(group(&[], &["db1", "db2", "db3"]), &world);
