@@ -42,7 +42,8 @@ pub struct Failed {
 
 /// Has all servers do their orders, each its own one after the other, all servers at once. Answers
 /// those that were not carried out; what a server was to do after one of them is left, settings and
-/// events aside, of which each is of use alone. Nothing more is said to anybody once `may_act` says no.
+/// events aside, of which each is of use alone. Nothing more is said to anybody once `may_act` says
+/// no.
 pub async fn perform(
     orders: Vec<Order>,
     topology: &Topology,

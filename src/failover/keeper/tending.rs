@@ -76,9 +76,7 @@ impl<S: Surgeon> Keeper<S> {
             account: account.as_ref(),
         };
         let found = upkeep::look(&facts);
-        for (name, why) in &found.left_out {
-            self.say(format!("{name} stays out: {why}"));
-        }
+        found.left_out.iter().for_each(|(name, why)| self.say(format!("{name} stays out: {why}")));
         if !found.orders.is_empty() {
             let again = self.tended == found.orders;
             self.tended.clone_from(&found.orders);
