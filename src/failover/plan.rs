@@ -100,7 +100,8 @@ fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
             Some(Ok(told)) if told.may_have_forgotten_within(facts.since_well) && !facts.lossy => {
                 return Next::GiveUp(format!(
                     "{name} was started anew since {} was last seen, and MariaDB has deleted what \
-                     it had received and not applied: it may have been acknowledged",
+                     it had received and not applied: it may have been acknowledged \
+                     (failover.max_loss = \"some\" accepts that)",
                     operation.former
                 ));
             }

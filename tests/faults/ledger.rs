@@ -312,6 +312,11 @@ impl Book {
         self.told.lock().expect("a list").written.len()
     }
 
+    /// How many write.
+    pub(crate) fn writers(&self) -> usize {
+        self.writers
+    }
+
     /// Waits until so many more writes were acknowledged.
     pub(crate) async fn more(&self, writes: usize) {
         let before = self.count();
@@ -347,15 +352,17 @@ impl Book {
         let denied: BTreeSet<u64> = told.denied.iter().map(|(id, _)| *id).collect();
         let mut audit = Audit { odd: told.odd, ..Audit::default() };
         for server in servers {
-            let complete = wait::within(wait::PATIENCE, async || {
-                let there = rows(server).await;
-                written.is_subset(&there.iter().copied().collect()).then_some(there)
-            });
-            // What is missing in the end is told with the rest.
-            let mut there = match complete.await {
-                Some(there) => there,
-                None => rows(server).await,
-            };
+            // One that catches up is waited for; what is missing in the end is told with the rest.
+            let mut there = rows(server).await;
+            while !written.is_subset(&there.iter().copied().collect())
+                && let Some(more) = wait::within(wait::PATIENCE, async || {
+                    let now = rows(server).await;
+                    (now.len() > there.len()).then_some(now)
+                })
+                .await
+            {
+                there = more;
+            }
             there.sort_unstable();
             let twice = there.windows(2).filter(|pair| pair[0] == pair[1]);
             audit.twice.extend(twice.map(|pair| pair[0]));

@@ -157,10 +157,7 @@ async fn fault_21_a_primary_s_disk_is_full() {
         .happens_inside(test, async |scene| {
             let small = scene.replicas().await[0].clone();
             give_a_small_disk(scene, &small).await;
-            // What was stopped for a while has to catch up.
-            scene.ledger.hold().await;
             switch_over(scene, &format!("SWITCHOVER main TO '{}'", small.address())).await;
-            scene.ledger.resume();
             scene.ledger.more(100).await;
             scene.settle().await;
             scene.ledger.take_gap();
