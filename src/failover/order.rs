@@ -210,7 +210,8 @@ impl Words {
         text.push_str(&format!("{source}_CONNECT_RETRY = 1, {source}_HEARTBEAT_PERIOD = 1, "));
         text.push_str(&match flavour {
             Flavour::MariaDb => "MASTER_USE_GTID = slave_pos".to_owned(),
-            Flavour::MySql => format!("{source}_AUTO_POSITION = 1"),
+            // Since 8.4 it gives up after ten times, which are over in ten seconds.
+            Flavour::MySql => format!("{source}_RETRY_COUNT = 86400, {source}_AUTO_POSITION = 1"),
         });
         text
     }
@@ -256,6 +257,14 @@ mod tests {
 
     fn told(flavour: Flavour, version: u32) -> Told {
         Told { version, ..fixture::told(flavour) }
+    }
+
+    #[test]
+    fn a_replica_never_gives_up_its_source() {
+        let place = Place::of("db2:3306").expect("a place");
+        let told = told(Flavour::MySql, 90_700);
+        let said = What::Repoint(place).statements(&told).join("; ");
+        assert!(said.contains("SOURCE_RETRY_COUNT = 86400"), "{said}");
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Clients {
     pub client: Vec<String>,
     /// What writes a server's content as statements.
     pub dump: Vec<String>,
+    /// What writes a binary log as statements.
+    pub log: Vec<String>,
 }
 
 /// How an empty data directory is made.
@@ -155,21 +157,22 @@ impl Clients {
     /// # Errors
     /// When one of them is not there; the message says how to get it.
     pub fn find(flavour: Flavour) -> Result<Self, Error> {
-        let of_system = |client: &str, dump: &str, advice: &str| {
-            let (client, dump) = (installed(client, advice)?, installed(dump, advice)?);
-            Ok(Self { client: vec![client], dump: vec![dump] })
+        let of_system = |[client, dump, log]: [&str; 3], advice: &str| {
+            let program = |name| installed(name, advice).map(|path| vec![path]);
+            Ok(Self { client: program(client)?, dump: program(dump)?, log: program(log)? })
         };
         match flavour {
             Flavour::Mariadb => {
                 let advice = "install the package mariadb-client";
-                of_system("mariadb", "mariadb-dump", advice)
+                of_system(["mariadb", "mariadb-dump", "mariadb-binlog"], advice)
             }
             Flavour::Mysql => {
                 let root = Path::new(MYSQL_ROOT);
                 let folder = unpacked(root, "usr/bin/mysqldump", "scripts/server-folder mysql");
                 if let Ok(folder) = folder {
-                    let client = folder.program("usr/bin/mysql");
-                    return Ok(Self { client, dump: folder.program("usr/bin/mysqldump") });
+                    let [client, dump, log] = ["mysql", "mysqldump", "mysqlbinlog"]
+                        .map(|name| folder.program(&format!("usr/bin/{name}")));
+                    return Ok(Self { client, dump, log });
                 }
                 let advice = "install MySQL's client programs";
                 let is_mariadb = on_this_machine("mysqldump")
@@ -179,7 +182,7 @@ impl Clients {
                     let program = "MySQL's mysqldump".to_owned();
                     return Err(Error::Missing { program, advice: advice.to_owned() });
                 }
-                of_system("mysql", "mysqldump", advice)
+                of_system(["mysql", "mysqldump", "mysqlbinlog"], advice)
             }
         }
     }

@@ -204,7 +204,8 @@ pub fn follow(flavour: Flavour, source: SocketAddr) -> Vec<String> {
             format!(
                 "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '{host}', SOURCE_PORT = {port}, \
                  SOURCE_USER = '{user}', SOURCE_PASSWORD = '{password}', \
-                 SOURCE_CONNECT_RETRY = 1, SOURCE_HEARTBEAT_PERIOD = 1, \
+                 SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 86400, \
+                 SOURCE_HEARTBEAT_PERIOD = 1, \
                  SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1"
             ),
             "START REPLICA".to_owned(),

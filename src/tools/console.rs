@@ -82,7 +82,7 @@ impl Console {
         match act {
             Act::Console(command) => self.run(command).await,
             Act::Write(path, text) => edit::write(path, text).await,
-            Act::Tell(_) | Act::Seed(_) | Act::Await { .. } => {
+            Act::Tell(_) | Act::Save(_) | Act::Seed(_) | Act::Await { .. } => {
                 Err(VerbError::Failed("no server is known here".to_owned()))
             }
         }

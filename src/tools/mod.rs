@@ -18,6 +18,7 @@ pub mod promote;
 pub mod rejoin;
 pub mod replicate;
 pub mod roster;
+mod salvage;
 pub mod scene;
 mod seed;
 pub mod tree;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::failover::order::Order;
 use crate::tls::TlsError;
 use crate::tools::preflight::{Finding, Level};
+use crate::tools::salvage::Salvage;
 use crate::tools::seed::Seeding;
 use crate::topology::NodeId;
 
@@ -47,6 +48,8 @@ pub enum Act {
     Tell(Order),
     /// A server gets the data of another.
     Seed(Box<Seeding>),
+    /// What only one server has is written to a file.
+    Save(Box<Salvage>),
     /// It is waited until a server follows another and has applied what that had.
     Await {
         /// Who follows.

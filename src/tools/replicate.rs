@@ -11,6 +11,7 @@ pub use crate::tools::choose::{Method, Overwrite, Wanted};
 use crate::tools::inspect::inspect;
 use crate::tools::plan::{Act, Plan, VerbError};
 use crate::tools::preflight::{self, Inspection, Pair, Side};
+use crate::tools::salvage::{self, Salvage};
 use crate::tools::scene::{Member, Scene};
 use crate::tools::seed::Seeding;
 use crate::topology::Flavour;
@@ -70,6 +71,9 @@ pub async fn plan(
         VerbError::Refused(format!("{to}: others cannot follow it by a unix socket"))
     })?;
     let known = left_alone(&mut plan, scene, replica).await;
+    if let Some(own) = own.filter(|_| choice.copy) {
+        keep_own(&mut plan, scene, (source, replica), &own);
+    }
     if !is_admitted(scene, &account) {
         let admit = Order { node: source.node.id, what: What::Admit(account.clone()) };
         plan.tell(to, admit, "the replica logs in by it");
@@ -216,6 +220,27 @@ fn knows_its_position(told: &Told) -> bool {
         Flavour::MySql => true,
         Flavour::MariaDb => told.is_on("log_slave_updates") && told.history.contains(&told.applied),
     }
+}
+
+/// Adds the step that keeps what only the server has whose data is given up.
+fn keep_own(
+    plan: &mut Plan,
+    scene: &Scene,
+    (source, replica): (Member<'_>, Member<'_>),
+    own: &str,
+) {
+    let Member { node, told } = replica;
+    let path = salvage::file(&scene.state_dir, &scene.group.name, &node.name);
+    let what = format!("what only it has ({own}) is saved in {}", path.display());
+    let salvage = Salvage {
+        flavour: told.flavour,
+        from: node.address.to_string(),
+        choices: salvage::choices(told, source.told),
+        account: scene.account.clone(),
+        tls: scene.group.server_tls.clone(),
+        path,
+    };
+    plan.push(&node.name, what, "clients may have been told of it", Act::Save(Box::new(salvage)));
 }
 
 /// Adds the steps that bring the donor's data to the replica.

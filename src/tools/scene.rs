@@ -14,13 +14,15 @@ use crate::failover::keeper;
 use crate::failover::order::Order;
 use crate::failover::report::{Report, Told, told_by};
 use crate::failover::survey::{PATIENCE, survey};
+use crate::health::connect::open;
+use crate::health::observation::Failure;
 use crate::secrets;
 use crate::tls::trust::Trust;
 use crate::tools::console::Console;
 use crate::tools::discover::discover;
 use crate::tools::plan::{Act, VerbError};
-use crate::tools::seed;
-use crate::tools::seed::Seeding;
+use crate::tools::salvage::{self, Salvage};
+use crate::tools::seed::{self, Seeding};
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Node, NodeId, Promotion, Role, Topology};
 
@@ -56,7 +58,7 @@ pub struct Scene {
     pub reports: Vec<Report>,
     /// The proxy that may run in front of it.
     pub console: Console,
-    state_dir: PathBuf,
+    pub(super) state_dir: PathBuf,
 }
 
 /// A server and what it told.
@@ -207,6 +209,7 @@ impl Scene {
     pub async fn act(&self, act: &Act) -> Result<String, VerbError> {
         match act {
             Act::Tell(order) => self.tell(order.clone()).await,
+            Act::Save(salvage) => self.save(salvage).await,
             Act::Seed(seeding) => self.seed(seeding).await,
             Act::Await { replica, source } => self.wait_following(*replica, *source).await,
             Act::Console(_) | Act::Write(..) => self.console.act(act).await,
@@ -223,6 +226,15 @@ impl Scene {
             Some(failed) => Err(VerbError::Failed(failed.why)),
             None => Ok("done".to_owned()),
         }
+    }
+
+    /// Writes what only one server has to a file.
+    async fn save(&self, salvage: &Salvage) -> Result<String, VerbError> {
+        let failed = |why: Failure| VerbError::Failed(format!("{}: {why}", salvage.from));
+        let mut server = open(&salvage.from, &self.account, &self.trust).await.map_err(failed)?;
+        let logs = server.ask("SHOW BINARY LOGS").await.map_err(failed)?;
+        let first = logs.first().and_then(|row| row.text(0)).unwrap_or_default();
+        salvage::save(salvage, first, &self.state_dir).await
     }
 
     /// Copies data to a server that has none and follows nobody, and looks whether that is still so

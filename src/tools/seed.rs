@@ -39,7 +39,7 @@ pub struct Seeding {
 
 /// A file with the options of one program; removed when dropped.
 #[derive(Debug)]
-struct OptionFile {
+pub(super) struct OptionFile {
     path: PathBuf,
 }
 
@@ -61,12 +61,8 @@ const EVERYTHING: [&str; 7] = [
 /// # Errors
 /// When a program is missing or fails; what was copied so far is there then.
 pub(super) async fn seed(seeding: &Seeding, state_dir: &Path) -> Result<String, VerbError> {
-    let family = match seeding.flavour {
-        Flavour::MariaDb => Family::Mariadb,
-        Flavour::MySql => Family::Mysql,
-    };
-    let clients =
-        Clients::find(family).map_err(|missing| VerbError::Refused(missing.to_string()))?;
+    let clients = Clients::find(family(seeding.flavour))
+        .map_err(|missing| VerbError::Refused(missing.to_string()))?;
     let (seeding, state_dir) = (seeding.clone(), state_dir.to_path_buf());
     let (from, to) = (seeding.from.clone(), seeding.to.clone());
     let done = tasks::blocking(move || pipe(&seeding, &clients, &state_dir)).await;
@@ -74,12 +70,21 @@ pub(super) async fn seed(seeding: &Seeding, state_dir: &Path) -> Result<String, 
     Ok("copied".to_owned())
 }
 
+/// Whose client programs a server needs.
+pub(super) fn family(flavour: Flavour) -> Family {
+    match flavour {
+        Flavour::MariaDb => Family::Mariadb,
+        Flavour::MySql => Family::Mysql,
+    }
+}
+
 /// Runs both programs to their end.
 fn pipe(seeding: &Seeding, clients: &Clients, state_dir: &Path) -> Result<(), String> {
     let said = |error: io::Error| error.to_string();
-    let reading = OptionFile::write(state_dir, "from", &options(seeding, &seeding.from)?);
+    let login = |address| options((&seeding.account, &seeding.tls, seeding.flavour), address);
+    let reading = OptionFile::write(state_dir, "from", &login(&seeding.from)?);
     let reading = reading.map_err(said)?;
-    let writing = OptionFile::write(state_dir, "to", &options(seeding, &seeding.to)?);
+    let writing = OptionFile::write(state_dir, "to", &login(&seeding.to)?);
     let writing = writing.map_err(said)?;
     let (mut complaints, complaint) = io::pipe().map_err(said)?;
     let mut dump = command(&clients.dump, &reading)?;
@@ -109,12 +114,17 @@ fn pipe(seeding: &Seeding, clients: &Clients, state_dir: &Path) -> Result<(), St
     if executed && dumped {
         return Ok(());
     }
-    let text = String::from_utf8_lossy(&text).into_owned();
+    Err(the_end_of(&text))
+}
+
+/// The end of what a program has said.
+pub(super) fn the_end_of(said: &[u8]) -> String {
+    let text = String::from_utf8_lossy(said).into_owned();
     let mut start = text.len().saturating_sub(SAID_MAX);
     while !text.is_char_boundary(start) {
         start += 1;
     }
-    Err(text.get(start..).unwrap_or_default().trim().to_owned())
+    text.get(start..).unwrap_or_default().trim().to_owned()
 }
 
 /// What has the dump say where it was made.
@@ -125,7 +135,7 @@ fn position(flavour: Flavour) -> &'static [&'static str] {
     }
 }
 
-fn command(program: &[String], options: &OptionFile) -> Result<Command, String> {
+pub(super) fn command(program: &[String], options: &OptionFile) -> Result<Command, String> {
     let (first, rest) = program.split_first().ok_or("an empty command line")?;
     let mut command = Command::new(first);
     command.args(rest).arg(format!("--defaults-file={}", options.path.display()));
@@ -133,8 +143,10 @@ fn command(program: &[String], options: &OptionFile) -> Result<Command, String> 
 }
 
 /// The options by which a client program logs in to the server at `address`.
-fn options(seeding: &Seeding, address: &str) -> Result<String, String> {
-    let Seeding { account, tls, flavour, .. } = seeding;
+pub(super) fn options(
+    (account, tls, flavour): (&Monitor, &ServerTls, Flavour),
+    address: &str,
+) -> Result<String, String> {
     let mut text = format!(
         "[client]\nuser={}\npassword={}\n",
         quoted(&account.user)?,
@@ -145,7 +157,7 @@ fn options(seeding: &Seeding, address: &str) -> Result<String, String> {
     };
     text += &format!("protocol=tcp\nhost={}\nport={port}\n", quoted(host)?);
     let is_local = host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-    let mariadb = *flavour == Flavour::MariaDb;
+    let mariadb = flavour == Flavour::MariaDb;
     text += match tls.mode {
         ServerTlsMode::Off if mariadb => "skip-ssl\n",
         ServerTlsMode::Auto if is_local && mariadb => "skip-ssl\n",
@@ -175,7 +187,7 @@ fn quoted(text: &str) -> Result<String, String> {
 
 impl OptionFile {
     /// Writes it for its owner's eyes only.
-    fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<Self> {
+    pub(super) fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<Self> {
         let path = state_dir.join(format!("seed-{name}-{}.cnf", std::process::id()));
         fs::create_dir_all(state_dir)?;
         let _ = fs::remove_file(&path);
@@ -209,10 +221,14 @@ mod tests {
         }
     }
 
+    fn written(seeding: &Seeding, address: &str) -> Result<String, String> {
+        options((&seeding.account, &seeding.tls, seeding.flavour), address)
+    }
+
     #[test]
     fn passwords_are_in_a_private_file_that_goes_away_and_nowhere_else() {
         use std::os::unix::fs::PermissionsExt as _;
-        let text = options(&seeding(ServerTlsMode::Off), "127.0.0.1:3307").expect("options");
+        let text = written(&seeding(ServerTlsMode::Off), "127.0.0.1:3307").expect("options");
         assert!(text.contains("password=\"a\\\"\\\\b #c\"\n"), "{text}");
         let scratch = tempfile::tempdir().expect("a scratch directory");
         let file = OptionFile::write(scratch.path(), "from", &text).expect("a file");
@@ -227,11 +243,11 @@ mod tests {
 
     #[test]
     fn a_password_goes_to_no_server_that_is_not_believed() {
-        let refused = options(&seeding(ServerTlsMode::Auto), "10.0.0.1:3306").expect_err("no CA");
+        let refused = written(&seeding(ServerTlsMode::Auto), "10.0.0.1:3306").expect_err("no CA");
         assert!(refused.contains("server_tls_ca"), "{refused}");
         let mut believed = seeding(ServerTlsMode::Auto);
         believed.tls.ca = Some(PathBuf::from("/ca.pem"));
-        let text = options(&believed, "10.0.0.1:3306").expect("options");
+        let text = written(&believed, "10.0.0.1:3306").expect("options");
         assert!(text.contains("VERIFY_IDENTITY") && text.contains("ssl-ca=\"/ca.pem\""), "{text}");
     }
 }

@@ -292,6 +292,19 @@ impl MariaDbState {
         Self { entries }
     }
 
+    /// The servers of which this history holds what the other does not, and the last transaction
+    /// of each that the other has, as MariaDB writes it; `None` where it has none.
+    #[must_use]
+    pub fn missing(&self, other: &Self) -> Vec<(u32, Option<String>)> {
+        let known = |mine: &Position| {
+            let key = (mine.domain, mine.server);
+            other.entries.iter().find(|at| (at.domain, at.server) == key)
+        };
+        let written = |at: &Position| format!("{}-{}-{}", at.domain, at.server, at.sequence);
+        let beyond = self.beyond(other, &[]).entries;
+        beyond.iter().map(|mine| (mine.server, known(mine).map(written))).collect()
+    }
+
     /// What comes after a position in its domain; all of a domain that the position lacks.
     #[must_use]
     pub fn after(&self, position: &GtidSet) -> Self {

@@ -257,6 +257,8 @@ async fn rebuild(flavour: Flavour, cluster: &Cluster, operator: &Operator) {
     let said = operator.must(&format!("{rejoin} --rebuild"));
     println!("{flavour:?}: {said}");
     assert!(said.contains("EXCLUDE main.") && said.contains("INCLUDE main."), "{said}");
+    let saved = saved(&operator.dir);
+    assert!(saved.contains("CREATE DATABASE stray") && !saved.contains("ledger"), "{saved}");
     let again = operator.must(&format!("{rejoin} --rebuild"));
     assert!(again.ends_with("nothing to do\n"), "{again}");
     write(operator, 4).await;
@@ -267,6 +269,19 @@ async fn rebuild(flavour: Flavour, cluster: &Cluster, operator: &Operator) {
     })
     .await;
     println!("{flavour:?}: {health}");
+}
+
+/// What was kept of a server whose data was given up.
+fn saved(state_dir: &Path) -> String {
+    let all = std::fs::read_dir(state_dir).expect("the state").flatten();
+    let mut errant: Vec<_> = all
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().contains("/errant-main-"))
+        .collect();
+    let path = errant.pop().expect("a file");
+    assert!(errant.is_empty(), "{errant:?}");
+    assert_eq!(mode_of(&path), 0o600);
+    std::fs::read_to_string(path).expect("statements")
 }
 
 /// A group of db1 and db2 by the verbs, without a proxy, and db3, which has something of its own.
@@ -309,6 +324,7 @@ async fn a_server_with_something_of_its_own_is_not_overwritten_unless_that_is_sa
         assert!(count(stray).await.is_none(), "nothing was done");
         println!("{flavour:?}: {}", refused.error);
         println!("{}", operator.must(&format!("{line} --overwrite")));
+        assert!(saved(&operator.dir).contains("CREATE TABLE stray.t"));
         let left = stray.ask(
             "SELECT COUNT(*) FROM information_schema.schemata \
              WHERE schema_name = 'stray'",

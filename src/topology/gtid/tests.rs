@@ -233,3 +233,11 @@ fn a_source_is_left_out_with_its_tags() {
     assert_eq!(set.without_source(""), set);
     assert!(set.without_source(one).without_source(two).is_empty());
 }
+
+#[test]
+fn what_a_history_lacks_is_told_by_server_with_where_it_ends() {
+    let state = |text| MariaDbState::parse(text).expect("a state");
+    let mine = state("0-1-8,0-2-9,1-3-4");
+    let missing = mine.missing(&state("0-1-8,0-2-7"));
+    assert_eq!(missing, [(2, Some("0-2-7".to_owned())), (3, None)]);
+}
