@@ -75,7 +75,7 @@ pub(crate) async fn standing(proxy: &Proxy) -> (String, String) {
 pub(crate) async fn wait_old(cluster: &Cluster, seconds: u64) {
     for server in cluster.servers() {
         wait::until("a server to have been up for a while", || async {
-            let uptime = servers::status(server, cluster.flavour(), "UPTIME").await;
+            let uptime = servers::status_if_told(server, cluster.flavour(), "UPTIME").await?;
             uptime.parse::<u64>().is_ok_and(|uptime| uptime >= seconds).then_some(())
         })
         .await;

@@ -129,13 +129,22 @@ pub(crate) fn newer_mariadb() -> Option<(PathBuf, Programs)> {
 
 /// A status variable of the server.
 pub(crate) async fn status(server: &Server, flavour: Flavour, name: &str) -> String {
+    status_if_told(server, flavour, name).await.expect("a status variable")
+}
+
+/// The same; `None` where the connection is ended meanwhile, as those to a former primary are.
+pub(crate) async fn status_if_told(
+    server: &Server,
+    flavour: Flavour,
+    name: &str,
+) -> Option<String> {
     let schema = match flavour {
         Flavour::Mariadb => "information_schema",
         Flavour::Mysql => "performance_schema",
     };
     let sql =
         format!("SELECT variable_value FROM {schema}.global_status WHERE variable_name = '{name}'");
-    server.ask(&sql).await.expect("a status variable")
+    server.ask(&sql).await.ok()
 }
 
 /// A folder name that nobody else uses; nothing is made.
