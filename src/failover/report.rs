@@ -51,7 +51,7 @@ pub struct Told {
     pub applied: GtidSet,
     /// The servers that it was told to replicate from.
     pub sources: Vec<Source>,
-    /// The events of its scheduler; `None` where that was refused.
+    /// The events of its scheduler; `None` where that was refused, and of a replica.
     pub events: Option<Vec<Event>>,
     /// A commit waits there for room on a disk.
     pub has_no_room: bool,
@@ -109,13 +109,8 @@ impl Told {
     /// clock, so that one may be over at once.
     #[must_use]
     pub fn may_have_started_within(&self, time: Duration) -> bool {
-        self.uptime().is_some_and(|uptime| uptime < time.saturating_add(Duration::from_secs(1)))
-    }
-
-    /// How long it has been up, in whole seconds; `None` where it does not tell.
-    #[must_use]
-    pub fn uptime(&self) -> Option<Duration> {
-        self.counter(&["uptime"]).map(Duration::from_secs)
+        let uptime = self.counter(&["uptime"]).map(Duration::from_secs);
+        uptime.is_some_and(|uptime| uptime < time.saturating_add(Duration::from_secs(1)))
     }
 
     /// Whether it has received from this server what that had not executed when it was asked.

@@ -131,7 +131,11 @@ async fn tell(server: &mut Connection) -> Result<Told, Failure> {
             GtidSet::parse(flavour, &text).ok_or_else(|| puzzling("what it has received"))?;
         received.union(&more);
     }
-    let events = server.ask(event::question(flavour)).await.ok();
+    // Of a replica nobody wants to know: all of them rest there.
+    let events = match sources.is_empty() {
+        true => server.ask(event::question(flavour)).await.ok(),
+        false => None,
+    };
     Ok(Told {
         flavour,
         version,

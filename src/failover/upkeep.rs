@@ -5,6 +5,7 @@
 //! becomes of them is an operator's to say.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use crate::config::failover::ReplicationAccount;
 use crate::failover::event::{Event, State};
@@ -13,6 +14,7 @@ use crate::failover::plan::still;
 use crate::failover::report::{Report, Told, is_at, told_by};
 use crate::failover::standing;
 use crate::health::observation::Source;
+use crate::topology::gtid::{GtidSet, MariaDbState};
 use crate::topology::{Flavour, Node, NodeId, Topology};
 
 /// What upkeep goes by.
@@ -210,16 +212,39 @@ fn chain(facts: &Facts<'_>, (node, head): (&Node, &Told), told: &Told) -> Option
 /// alone would take another server's transactions for its own (V10). The primary may have gone on
 /// since it was asked: what the server has from its `source` does not count.
 #[must_use]
-pub fn own(told: &Told, head: &Told, source: Option<&Source>) -> Option<String> {
+pub fn own(told: &Told, head: &Told, source: Option<&Source>) -> Option<Own> {
     let (ids, uuid) = match source {
         Some(source) => (vec![source.server_id], source.server_uuid.as_str()),
         None => (Vec::new(), ""),
     };
-    let left = match told.flavour {
-        Flavour::MariaDb => told.history.beyond(&head.history, &ids).to_string(),
-        Flavour::MySql => told.executed.subtract(&head.executed).without_source(uuid).to_string(),
-    };
-    (!left.is_empty()).then_some(left)
+    match told.flavour {
+        Flavour::MariaDb => {
+            let left = told.history.beyond(&head.history, &ids);
+            (!left.is_empty()).then_some(Own::MariaDb(left))
+        }
+        Flavour::MySql => {
+            let left = told.executed.subtract(&head.executed).without_source(uuid);
+            (!left.is_empty()).then_some(Own::MySql(left))
+        }
+    }
+}
+
+/// Transactions that only one server has, as its family knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Own {
+    /// The last one of each domain and server that wrote any.
+    MariaDb(MariaDbState),
+    /// All of them.
+    MySql(GtidSet),
+}
+
+impl fmt::Display for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MariaDb(last) => last.fmt(f),
+            Self::MySql(all) => all.fmt(f),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -228,7 +253,6 @@ mod tests {
     use crate::config::units::Secret;
     use crate::failover::fixture::{mariadb_at, report};
     use crate::topology::fixture::node;
-    use crate::topology::gtid::GtidSet;
 
     fn told(server_id: u32, state: &str, variables: &[(&str, &str)]) -> Told {
         let id = ("server_id".to_owned(), server_id.to_string());

@@ -4,7 +4,7 @@ use crate::config::Monitor;
 use crate::config::failover::ReplicationAccount;
 use crate::failover::order::{Order, Place, What};
 use crate::failover::report::{Report, Told};
-use crate::failover::upkeep;
+use crate::failover::upkeep::{self, Own};
 use crate::health::observation::{Failure, Source};
 use crate::tools::choose::{self, Choice};
 pub use crate::tools::choose::{Method, Overwrite, Wanted};
@@ -62,7 +62,7 @@ pub async fn plan(
     plan.findings = preflight::before(&pair);
     plan.refuse_failed()?;
     leads_nobody(&pair, wanted)?;
-    let choice = choose::choose(&pair, wanted, own.as_deref())?;
+    let choice = choose::choose(&pair, wanted, own.as_ref().map(Own::to_string).as_deref())?;
     plan.notes.push(choice.why.clone());
     if choice.copy {
         may_copy(scene, &pair)?;
@@ -227,7 +227,7 @@ fn keep_own(
     plan: &mut Plan,
     scene: &Scene,
     (source, replica): (Member<'_>, Member<'_>),
-    own: &str,
+    own: &Own,
 ) {
     let Member { node, told } = replica;
     let path = salvage::file(&scene.state_dir, &scene.group.name, &node.name);
@@ -235,7 +235,7 @@ fn keep_own(
     let salvage = Salvage {
         flavour: told.flavour,
         from: node.address.to_string(),
-        choices: salvage::choices(told, source.told),
+        choices: salvage::choices(own, source.told),
         account: scene.account.clone(),
         tls: scene.group.server_tls.clone(),
         path,

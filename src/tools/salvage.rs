@@ -11,6 +11,7 @@ use crate::app::tasks;
 use crate::config::Monitor;
 use crate::config::tls::ServerTls;
 use crate::failover::report::Told;
+use crate::failover::upkeep::Own;
 use crate::provider::programs::Clients;
 use crate::tools::plan::VerbError;
 use crate::tools::seed::{OptionFile, command, family, options, the_end_of};
@@ -44,18 +45,14 @@ pub(super) fn file(state_dir: &Path, group: &str, server: &str) -> PathBuf {
     state_dir.join(format!("errant-{group}-{server}-{seconds}.sql"))
 }
 
-/// What chooses the transactions of a server that its source has not.
+/// What chooses transactions that `source` has not.
 #[must_use]
-pub(super) fn choices(told: &Told, source: &Told) -> Vec<Vec<String>> {
-    match told.flavour {
-        Flavour::MySql => {
-            let own = told.executed.subtract(&source.executed);
-            vec![vec![format!("--include-gtids={own}")]]
-        }
+pub(super) fn choices(own: &Own, source: &Told) -> Vec<Vec<String>> {
+    match own {
+        Own::MySql(own) => vec![vec![format!("--include-gtids={own}")]],
         // By the server that wrote them, from where the source's knowledge of it ends.
-        Flavour::MariaDb => told
-            .history
-            .missing(&source.history)
+        Own::MariaDb(own) => own
+            .known_to(&source.history)
             .into_iter()
             .map(|(server, after)| {
                 let after = after.map(|gtid| format!("--start-position={gtid}"));

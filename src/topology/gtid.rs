@@ -292,17 +292,22 @@ impl MariaDbState {
         Self { entries }
     }
 
-    /// The servers of which this history holds what the other does not, and the last transaction
-    /// of each that the other has, as MariaDB writes it; `None` where it has none.
+    /// Whether it tells of no transaction at all.
     #[must_use]
-    pub fn missing(&self, other: &Self) -> Vec<(u32, Option<String>)> {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The servers that this history tells of, and the last transaction of each that the other one
+    /// knows in the same domain.
+    #[must_use]
+    pub fn known_to(&self, other: &Self) -> Vec<(u32, Option<String>)> {
         let known = |mine: &Position| {
             let key = (mine.domain, mine.server);
             other.entries.iter().find(|at| (at.domain, at.server) == key)
         };
-        let written = |at: &Position| format!("{}-{}-{}", at.domain, at.server, at.sequence);
-        let beyond = self.beyond(other, &[]).entries;
-        beyond.iter().map(|mine| (mine.server, known(mine).map(written))).collect()
+        let mine = self.entries.iter();
+        mine.map(|mine| (mine.server, known(mine).map(Position::to_string))).collect()
     }
 
     /// What comes after a position in its domain; all of a domain that the position lacks.
@@ -375,6 +380,12 @@ impl fmt::Display for GtidSet {
     }
 }
 
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.domain, self.server, self.sequence)
+    }
+}
+
 impl fmt::Display for MariaDbState {
     /// As `@@gtid_binlog_state` is written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -385,7 +396,7 @@ impl fmt::Display for MariaDbState {
 fn write_positions(f: &mut fmt::Formatter<'_>, positions: &[Position]) -> fmt::Result {
     for (index, at) in positions.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        write!(f, "{comma}{}-{}-{}", at.domain, at.server, at.sequence)?;
+        write!(f, "{comma}{at}")?;
     }
     Ok(())
 }

@@ -17,10 +17,7 @@ use crate::wait;
 async fn fault_1_a_primary_is_killed() {
     Fault::deadly(1)
         .happens(async |scene| {
-            let dead = scene.head().await.name.clone();
-            scene.cluster.kill(&dead).await.expect("it is killed");
-            scene.ledger.more(100).await;
-            scene.cluster.start(&dead).await.expect("it comes back");
+            scene.lose_head_for_a_while().await;
         })
         .await;
 }

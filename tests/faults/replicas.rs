@@ -135,10 +135,7 @@ async fn fault_46_replicas_have_not_applied_what_they_have_received() {
             for replica in scene.replicas().await {
                 replica.run(&[stop]).await.expect(stop);
             }
-            let dead = scene.head().await.name.clone();
-            scene.cluster.kill(&dead).await.expect("it is killed");
-            scene.ledger.more(100).await;
-            scene.cluster.start(&dead).await.expect("it comes back");
+            scene.lose_head_for_a_while().await;
         })
         .await;
 }
@@ -216,10 +213,7 @@ async fn fault_49_a_replica_has_a_transaction_of_its_own() {
 async fn fault_50_a_former_primary_has_a_transaction_of_its_own() {
     Fault { once: true, ..Fault::deadly(50) }
         .happens(async |scene| {
-            let dead = scene.head().await.name.clone();
-            scene.cluster.kill(&dead).await.expect("it is killed");
-            scene.ledger.more(100).await;
-            scene.cluster.start(&dead).await.expect("it comes back");
+            let dead = scene.lose_head_for_a_while().await;
             if !scene.settle().await.is_empty() {
                 return;
             }

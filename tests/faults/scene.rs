@@ -200,6 +200,16 @@ impl Scene {
         self.cluster.servers().iter().filter(|server| server.name != *head).collect()
     }
 
+    /// The server that takes the writes is killed, and comes back when they have gone on for a
+    /// while without it; its name.
+    pub(crate) async fn lose_head_for_a_while(&self) -> String {
+        let dead = self.head().await.name.clone();
+        self.cluster.kill(&dead).await.expect("it is killed");
+        self.ledger.more(100).await;
+        self.cluster.start(&dead).await.expect("it comes back");
+        dead
+    }
+
     /// The operator says that something may be lost, until writes go on.
     pub(crate) async fn accept_loss(&mut self) {
         self.is_lossy = true;

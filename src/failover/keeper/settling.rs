@@ -160,8 +160,8 @@ impl<S: Surgeon> Keeper<S> {
             return;
         }
         let (group, server) = (&*topology.group, &*node.name);
-        let known = self.surgeon.now().into_std().checked_sub(STARTED_BEFORE);
-        if node.started.is_some_and(|started| known.is_none_or(|known| started > known)) {
+        let known = self.surgeon.now().checked_sub(STARTED_BEFORE);
+        if !known.is_some_and(|known| is_the_same(node, known)) {
             return self.say(format!("waiting for a primary: {server} was started just now"));
         }
         tracing::info!(group, server, "keeps the group from now on");

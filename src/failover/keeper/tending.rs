@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::password_file;
-use super::{DENIED_FOR, Keeper, LOOK_EVERY, OWN_ACCOUNT, Settings, THINK_AGAIN, WELL_TO_THE};
+use super::{
+    DENIED_FOR, Keeper, LOOK_EVERY, OWN_ACCOUNT, Settings, THINK_AGAIN, WELL_TO_THE, password_file,
+};
 use crate::config::failover::ReplicationAccount;
 use crate::failover::event::{Event, State};
 use crate::failover::order::{Order, What};

@@ -237,7 +237,7 @@ fn a_source_is_left_out_with_its_tags() {
 #[test]
 fn what_a_history_lacks_is_told_by_server_with_where_it_ends() {
     let state = |text| MariaDbState::parse(text).expect("a state");
-    let mine = state("0-1-8,0-2-9,1-3-4");
-    let missing = mine.missing(&state("0-1-8,0-2-7"));
+    let (mine, other) = (state("0-1-8,0-2-9,1-3-4"), state("0-1-8,0-2-7"));
+    let missing = mine.beyond(&other, &[]).known_to(&other);
     assert_eq!(missing, [(2, Some("0-2-7".to_owned())), (3, None)]);
 }
