@@ -166,6 +166,8 @@ pub struct Keeper<S = LiveSurgeon> {
     vouched: Option<Instant>,
     /// When servers were asked last.
     asked_at: Instant,
+    /// Everybody waits for what was ordered a moment ago, and was done.
+    has_ordered: bool,
     /// The mode of the last look; `None` before the first.
     mode: Option<FailoverMode>,
     /// What the operator's program has allowed last, and when.
@@ -262,6 +264,7 @@ impl<S: Surgeon> Keeper<S> {
             was_down: false,
             vouched: None,
             asked_at: now,
+            has_ordered: false,
             mode: None,
             permitted: None,
             left: 0,
@@ -301,7 +304,7 @@ impl<S: Surgeon> Keeper<S> {
             if let Some(command) = command {
                 self.obey(command).await;
             }
-            while self.turn().await {}
+            while !*shutdown.borrow() && self.turn().await {}
         }
     }
 
@@ -327,10 +330,11 @@ impl<S: Surgeon> Keeper<S> {
     /// Looks once, and does what is to be done; whether there is more to do at once.
     pub async fn turn(&mut self) -> bool {
         let before = self.record.clone();
+        self.has_ordered = false;
         self.look().await;
         self.appoint().await;
         self.tell_others().await;
-        self.record.operation.is_some() && self.record != before
+        self.record.operation.is_some() && (self.record != before || self.has_ordered)
     }
 
     async fn look(&mut self) {

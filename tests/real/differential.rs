@@ -61,8 +61,8 @@ const ELSEWHERE: &[(&[u16], &str)] = &[
     (&[175], "a server that dies in mid-result: faults.rs"),
     (
         &[176, 177, 178, 180],
-        "who is primary, and fencing: health.rs, faults.rs, \
-        health/judge.rs; switchovers by pointsman itself are not built",
+        "who is primary, and fencing: health.rs, faults.rs, health/judge.rs; switchovers, \
+        failovers and several pointsman: tests/faults",
     ),
 ];
 

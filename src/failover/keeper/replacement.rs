@@ -195,7 +195,8 @@ impl<S: Surgeon> Keeper<S> {
             match next {
                 Next::Act(orders) => {
                     self.say(operation.describe());
-                    self.perform(orders, settings, topology, &reports).await;
+                    let is_done = self.perform(orders, settings, topology, &reports).await;
+                    self.has_ordered = is_done && operation.kind == Kind::Switchover;
                     if operation.stage == Stage::Open {
                         // Everybody waits for it to be seen.
                         self.health.probe_now();
