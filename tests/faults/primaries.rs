@@ -50,7 +50,7 @@ async fn fault_3_a_primary_freezes_for_long() {
 #[tokio::test]
 async fn fault_4_a_primary_freezes_for_a_moment() {
     // With the usual timeout.
-    Fault { monitor: "", ..Fault::harmless(4) }
+    Fault::harmless(4)
         .happens(async |scene| {
             let frozen = scene.head().await.name.clone();
             scene.cluster.freeze(&frozen).expect("it is frozen");
