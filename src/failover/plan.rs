@@ -56,12 +56,13 @@ pub struct Facts<'a> {
     pub reports: &'a [Report],
     /// The servers of the group: all but the failed one may have acknowledged a commit.
     pub members: &'a BTreeSet<String>,
-    /// What the failed primary had when it became the primary.
+    /// What the failed primary had when it became the primary, or a replica was started anew.
     pub floor: &'a str,
     /// Whether what nobody alive has may be lost.
     pub lossy: bool,
-    /// How long ago the failed primary was seen to be well.
-    pub since_well: Duration,
+    /// How long ago everybody was asked while the failed primary was well: of who has been started
+    /// anew before that, the floor tells what it has to have fetched again.
+    pub since_look: Duration,
     /// How long this stage has taken so far.
     pub elapsed: Duration,
     /// What servers have said no to.
@@ -97,7 +98,7 @@ fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
     for name in facts.members.iter().filter(|name| **name != operation.former) {
         let report = facts.reports.iter().find(|report| *report.name == **name);
         let why = match report.map(|report| &report.told) {
-            Some(Ok(told)) if told.may_have_forgotten_within(facts.since_well) && !facts.lossy => {
+            Some(Ok(told)) if told.may_have_forgotten_within(facts.since_look) && !facts.lossy => {
                 return Next::GiveUp(format!(
                     "{name} was started anew since {} was last seen, and MariaDB has deleted what \
                      it had received and not applied: it may have been acknowledged \
@@ -204,7 +205,8 @@ fn choose(operation: &Operation, facts: &Facts<'_>) -> Next {
     if !facts.lossy && !told.received.contains(&floor) {
         return Next::GiveUp(format!(
             "{}, which could be promoted, has not received all that {} had when it became the \
-             primary: {floor}",
+             primary or a replica was started anew: {floor} (failover.max_loss = \"some\" accepts \
+             that)",
             heir.name, operation.former
         ));
     }

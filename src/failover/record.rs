@@ -1,7 +1,7 @@
 //! What a keeper must know of a group after a restart: who is the primary, whose acknowledgements
 //! its commits may have, and which step of a failover was begun.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,10 +25,15 @@ pub struct Record {
     /// server takes its place.
     #[serde(default)]
     pub closed: bool,
-    /// What the primary had when it became that, as far as it may have been acknowledged: nobody
-    /// who lacks any of it takes its place. Those that follow it may still have to fetch it.
+    /// What the primary had when it became that, as far as it may have been acknowledged, or when
+    /// a replica had been started anew, which has deleted what it had acknowledged: nobody who
+    /// lacks any of it takes its place. Those that follow it may still have to fetch it.
     #[serde(default)]
     pub floor: String,
+    /// Who was told to take no writes and has not answered, and when, seconds since 1970: it may
+    /// do so yet, as when that waits for commits, or the server was frozen.
+    #[serde(default)]
+    pub unanswered: BTreeMap<String, u64>,
     /// When the last failover was over, seconds since 1970.
     pub failed_over_at: Option<u64>,
     /// An operator works on the group: no failover but by his word, and nothing is set up.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::failover::report::{Report, Told};
 use crate::health::observation::FailureKind;
 use crate::topology::NodeId;
+use crate::topology::gtid::GtidSet;
 
 /// The verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,16 +38,23 @@ pub enum Return {
     Unsure(String),
 }
 
+/// What is known of a primary from before.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// The names of those that may have acknowledged its commits.
+    pub members: &'a BTreeSet<String>,
+    /// What it had, of which a replica may have deleted what it had acknowledged.
+    pub floor: &'a str,
+    /// How long ago it was seen to be well.
+    pub since_well: Duration,
+    /// How long ago it was noted who had been started anew.
+    pub since_look: Duration,
+}
+
 /// Judges a primary that answers again, of which it is not known what it has gone through.
-/// `since_well` is how long ago it was seen to be well, `members` are the names of those that
-/// may have acknowledged its commits.
 #[must_use]
-pub fn returned(
-    primary: &Told,
-    others: &[&Report],
-    members: &BTreeSet<String>,
-    since_well: Duration,
-) -> Return {
+pub fn returned(primary: &Told, others: &[&Report], known: Known<'_>) -> Return {
+    let Known { members, floor, since_well, since_look } = known;
     let was_started = primary.may_have_started_within(since_well);
     let forgets = was_started && primary.deletes_at_start();
     let (mut behind, mut unsure) = (Vec::new(), None);
@@ -60,7 +68,7 @@ pub fn returned(
                 let may_follow = follows || told.sources.iter().any(|at| at.server_id == 0);
                 if told.is_ahead_of(primary) {
                     behind.push(name.to_string());
-                } else if forgets && may_follow && told.may_have_forgotten_within(since_well) {
+                } else if forgets && may_follow && told.may_have_forgotten_within(since_look) {
                     unsure = Some(format!(
                         "{name} was started anew, too, and MariaDB has deleted what it had \
                          received and not applied: it may have been acknowledged \
@@ -73,6 +81,13 @@ pub fn returned(
             }
             Err(_) => {}
         }
+    }
+    let floor = GtidSet::parse(primary.flavour, floor).unwrap_or_default();
+    if was_started && !primary.executed.contains(&floor) {
+        unsure = Some(format!(
+            "it has lost some of {floor}, which may have been acknowledged, and nobody else has it \
+             (failover.max_loss = \"some\" accepts that)"
+        ));
     }
     match unsure {
         _ if !behind.is_empty() => Return::Behind(behind),
@@ -180,7 +195,7 @@ mod tests {
         };
         let back = |uptime, primary, others: &[Report]| {
             let others: Vec<&Report> = others.iter().collect();
-            returned(&told(uptime, primary), &others, &names, Duration::from_secs(5))
+            returned(&told(uptime, primary), &others, known(&names, ""))
         };
         let both = [has(2, "0-1-8"), has(3, "0-1-9")];
         assert_eq!(back(1, "0-1-9", &both), Return::Sound);
@@ -204,7 +219,22 @@ mod tests {
         let mut keeps = told(1, "0-1-8");
         keeps.counters.insert("rpl_status".to_owned(), "AUTH_MASTER".to_owned());
         let anew: Vec<&Report> = anew.iter().collect();
-        assert_eq!(returned(&keeps, &anew, &names, Duration::from_secs(5)), Return::Sound);
+        assert_eq!(returned(&keeps, &anew, known(&names, "")), Return::Sound);
+    }
+
+    fn known<'a>(members: &'a BTreeSet<String>, floor: &'a str) -> Known<'a> {
+        let since = Duration::from_secs(5);
+        Known { members, floor, since_well: since, since_look: since }
+    }
+
+    #[test]
+    fn a_primary_that_has_lost_what_a_replica_has_forgotten_is_in_doubt() {
+        let names = ["db2".to_owned()].into();
+        let has = Report { told: Ok(told(60, "0-1-8")), ..replica(2, true) };
+        let back = |uptime, floor| returned(&told(uptime, "0-1-8"), &[&has], known(&names, floor));
+        assert_eq!(back(1, "0-1-8"), Return::Sound);
+        assert!(matches!(back(1, "0-1-9"), Return::Unsure(why) if why.contains("0-1-9")));
+        assert_eq!(back(9, "0-1-9"), Return::Sound, "it was not started anew");
     }
 
     #[test]

@@ -79,27 +79,22 @@ async fn fault_5_a_primary_crashes_again_and_again() {
 /// Whoever is left may not be the one that has acknowledged last.
 #[tokio::test]
 async fn fault_6_a_primary_and_a_replica_are_killed() {
-    Fault {
-        head: Head::Either,
-        told: Bounds::Refusals,
-        group: "hold = \"2s\"",
-        ..Fault::deadly(6)
-    }
-    .happens(async |scene| {
-        let primary = scene.head().await.name.clone();
-        let replica = scene.replicas().await[0].name.clone();
-        scene.cluster.kill(&replica).await.expect("it is killed");
-        scene.cluster.kill(&primary).await.expect("it is killed");
-        wait::until("the keeper to say why it waits", || async {
-            standing(&scene.proxy).await.1.contains("which may have acknowledged").then_some(())
+    Fault { head: Head::Either, group: "hold = \"30s\"", ..Fault::deadly(6) }
+        .happens(async |scene| {
+            let primary = scene.head().await.name.clone();
+            let replica = scene.replicas().await[0].name.clone();
+            scene.cluster.kill(&replica).await.expect("it is killed");
+            scene.cluster.kill(&primary).await.expect("it is killed");
+            wait::until("the keeper to say why it waits", || async {
+                standing(&scene.proxy).await.1.contains("which may have acknowledged").then_some(())
+            })
+            .await;
+            assert!(writable(&scene.cluster).await.is_empty());
+            scene.cluster.start(&replica).await.expect("it comes back");
+            scene.cluster.start(&primary).await.expect("it comes back");
+            accept_loss_if_asked(scene).await;
         })
         .await;
-        assert!(writable(&scene.cluster).await.is_empty());
-        scene.cluster.start(&replica).await.expect("it comes back");
-        scene.cluster.start(&primary).await.expect("it comes back");
-        accept_loss_if_asked(scene).await;
-    })
-    .await;
 }
 
 /// What was acknowledged last may have been deleted everywhere: MariaDB's replicas delete what they

@@ -15,7 +15,7 @@ use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::{Report, told_by};
 use crate::failover::standing;
 use crate::failover::surgeon::Surgeon;
-use crate::failover::verdict::{self, Return};
+use crate::failover::verdict::{self, Known, Return};
 use crate::health::assemble::Appointment;
 use crate::topology::{Condition, Node, Topology};
 
@@ -246,7 +246,7 @@ impl<S: Surgeon> Keeper<S> {
     fn start_afresh(&mut self) {
         let now = self.surgeon.now();
         (self.started, self.since, self.look_at, self.admit_at) = (now, now, now, now);
-        (self.unguarded, self.admitted) = (None, None);
+        (self.unguarded, self.admitted, self.looked_at) = (None, None, None);
         self.tended.clear();
         self.denied.clear();
     }
@@ -331,8 +331,9 @@ impl<S: Surgeon> Keeper<S> {
             {
                 return Some(format!("{name} was started anew, and its keeper has to look first"));
             }
-            let members = &self.record.members;
-            if let Return::Behind(servers) = verdict::returned(head, &others, members, since_well) {
+            let Record { members, floor, .. } = &self.record;
+            let known = Known { members, floor, since_well, since_look: since_well };
+            if let Return::Behind(servers) = verdict::returned(head, &others, known) {
                 let servers = servers.join(", ");
                 return Some(format!("{name} lacks what {servers} has received from it"));
             }

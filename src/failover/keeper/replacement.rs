@@ -136,10 +136,14 @@ impl<S: Surgeon> Keeper<S> {
     /// How long ago the primary was last seen to be well; from the record where that was before
     /// this process began, or by another pointsman, whose calendar may be another.
     pub(super) fn since_well(&self) -> Duration {
-        let recorded =
-            || Duration::from_secs(self.surgeon.seconds().saturating_sub(self.record.well_at));
+        self.well_at.map_or_else(|| self.since_recorded(), |at| self.surgeon.now() - at)
+    }
+
+    /// How long ago, at the most, the primary was well by the record.
+    pub(super) fn since_recorded(&self) -> Duration {
+        let recorded = self.surgeon.seconds().saturating_sub(self.record.well_at);
         let skew = if self.company.is_some() { CALENDARS_DIFFER } else { Duration::ZERO };
-        self.well_at.map_or_else(|| recorded() + skew, |at| self.surgeon.now() - at)
+        Duration::from_secs(recorded) + skew
     }
 
     /// How long the present stage of a change of the primary has taken.
@@ -364,7 +368,7 @@ impl<S: Surgeon> Keeper<S> {
             members: &self.record.members,
             floor: &self.record.floor,
             lossy: settings.group.failover.max_loss == MaxLoss::Some,
-            since_well: self.since_well(),
+            since_look: self.since_look(),
             elapsed: self.elapsed(),
             denied,
             account: None,

@@ -13,7 +13,7 @@ use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing::{self, Check};
 use crate::failover::surgeon::Surgeon;
 use crate::failover::survey::PATIENCE;
-use crate::failover::verdict::{self, Return};
+use crate::failover::verdict::{self, Known, Return};
 use crate::topology::{Condition, Node, NodeId, Topology};
 
 /// How long ago the first primary was started at the latest. Its uptime, which is right to the
@@ -48,9 +48,19 @@ impl<S: Surgeon> Keeper<S> {
         }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
         let name = &node.name;
-        match verdict::returned(head, &others, &self.record.members, self.since_well()) {
+        let known = Known {
+            members: &self.record.members,
+            floor: &self.record.floor,
+            since_well: self.since_well(),
+            since_look: self.since_look(),
+        };
+        match verdict::returned(head, &others, known) {
             Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
                 self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
+            }
+            // It follows the heir of a switchover that has come to nothing.
+            Return::Sound | Return::Unsure(_) if !head.sources.is_empty() => {
+                self.yield_to(&reports, topology, node).await;
             }
             Return::Sound | Return::Unsure(_) => {
                 let checks = standing::check(&reports, Some(node.id));

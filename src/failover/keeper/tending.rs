@@ -8,16 +8,21 @@ use super::{
 };
 use crate::config::failover::ReplicationAccount;
 use crate::failover::event::{Event, State};
+use crate::failover::execute::Failed;
 use crate::failover::order::{Order, What};
 use crate::failover::record::{Operation, Record};
 use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing::{self, Check};
 use crate::failover::surgeon::Surgeon;
 use crate::failover::upkeep;
+use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Node, Topology};
 
 /// How long a primary may have no room for what is committed before it is replaced.
 const NO_ROOM_FOR: Duration = Duration::from_secs(5);
+/// How long after it was told to take no writes, and did not answer, a server may still do so,
+/// seconds.
+const CLOSES_WITHIN: u64 = 600;
 
 impl<S: Surgeon> Keeper<S> {
     /// The primary is well: looks at everything else.
@@ -36,7 +41,8 @@ impl<S: Surgeon> Keeper<S> {
         if head.is_read_only() {
             // One that was started anew must not write before it is asked to.
             let is_anew = head.may_have_started_within(self.since_well());
-            if self.record.closed || (is_anew && !self.record.maintenance) {
+            let may_be_ours = is_anew || self.may_close_yet(&node.name);
+            if self.record.closed || (may_be_ours && !self.record.maintenance) {
                 return self.reopen(&node.name).await;
             }
             return self.say(format!("{} has been made read-only", node.name));
@@ -220,6 +226,7 @@ impl<S: Surgeon> Keeper<S> {
             .filter(|at| at.told().is_some_and(|told| !told.sources.is_empty()))
             .map(|at| at.name.to_string());
         record.members.extend(follow);
+        self.note_forgotten(&mut record, reports, node);
         // One that says nothing may have to be told still.
         let receives = |told: &Told| !told.sources.iter().any(|source| source.receiver_stopped);
         for report in reports.iter().filter(|at| at.told().is_some_and(receives)) {
@@ -228,7 +235,56 @@ impl<S: Surgeon> Keeper<S> {
         if let Some(events) = told_by(reports, node.id).and_then(|head| head.events.as_ref()) {
             record.events = ran(events, &record.events);
         }
-        record == self.record || self.write_down(record).await
+        let is_noted = record == self.record || self.write_down(record).await;
+        if is_noted {
+            self.looked_at = Some(self.asked_at);
+        }
+        is_noted
+    }
+
+    /// Where a replica may have deleted what it had acknowledged, whoever takes the primary's place
+    /// must have all that the primary has now: the replica has it again once it has fetched it.
+    fn note_forgotten(&self, record: &mut Record, reports: &[Report], node: &Node) {
+        let Some(head) = told_by(reports, node.id) else { return };
+        let since_look = self.since_look();
+        let forgets = |at: &&Report| at.node != node.id;
+        let mut others = reports.iter().filter(forgets).filter_map(Report::told);
+        if others.any(|told| told.may_have_forgotten_within(since_look)) {
+            let mut floor = GtidSet::parse(head.flavour, &record.floor).unwrap_or_default();
+            floor.union(&head.executed);
+            record.floor = floor.to_string();
+        }
+    }
+
+    /// How long ago everybody was last asked while the primary was well, and who had been started
+    /// anew was noted; from the record where that was before this process began.
+    pub(super) fn since_look(&self) -> Duration {
+        self.looked_at.map_or_else(|| self.since_recorded(), |at| self.surgeon.now() - at)
+    }
+
+    /// Notes who has not answered when it was told to take no writes.
+    pub(super) async fn note_unanswered(&mut self, failed: &[Failed], topology: &Topology) {
+        let now = self.surgeon.seconds();
+        let mut record = self.record.clone();
+        for failed in failed.iter().filter(|failed| !failed.denied) {
+            if let What::Close | What::Fence = failed.order.what
+                && let Some(node) = topology.node(failed.order.node)
+            {
+                record.unanswered.insert(node.name.to_string(), now);
+            }
+        }
+        if record != self.record {
+            record.unanswered.retain(|_, at| now.saturating_sub(*at) < CLOSES_WITHIN);
+            self.write_down(record).await;
+        }
+    }
+
+    /// Whether this server may take no writes because it was told so a while ago, when others were
+    /// to take them.
+    fn may_close_yet(&self, name: &str) -> bool {
+        let now = self.surgeon.seconds();
+        let told_at = self.record.unanswered.get(name);
+        told_at.is_some_and(|at| now.saturating_sub(*at) < CLOSES_WITHIN)
     }
 }
 

@@ -103,7 +103,7 @@ impl Group {
             members: &members,
             floor: FLOOR,
             lossy: false,
-            since_well: Duration::from_secs(5),
+            since_look: Duration::from_secs(5),
             elapsed: self.elapsed,
             denied: &[],
             account: Some(&account),
