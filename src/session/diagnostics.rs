@@ -453,6 +453,10 @@ impl Session {
     }
 
     fn fate_by_text(&self, class: &Class) -> Fate {
+        if class.multi {
+            // Nor is the text of all of them read again for each one's answer.
+            return Fate::Unknown;
+        }
         let mut text = self.lower_text();
         if class.verb == Verb::Prepare
             && let Some(from) = memchr::memmem::find(&text, b"from")
@@ -472,7 +476,7 @@ impl Session {
         if class.verb == Verb::Execute && has(b"immediate 'select") && !has(b"from") {
             return Fate::Kept;
         }
-        if class.multi || calls || class.effects.any(Effects::OPAQUE) {
+        if calls || class.effects.any(Effects::OPAQUE) {
             return Fate::Unknown;
         }
         match class.verb {

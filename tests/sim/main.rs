@@ -215,7 +215,9 @@ impl Simulation {
         if world.broken.is_none() {
             // What is tried over and over hides the reason, which is given in between.
             let both = format!("{} (before: {})", self.said, self.said_before);
-            let tried = ["replacing", " was told to "].iter().any(|at| self.said.contains(at));
+            let tried = ["replacing", " was told to ", " is opened for writes again"]
+                .iter()
+                .any(|at| self.said.contains(at));
             world.check_end(if tried { &both } else { &self.said });
         }
         Outcome {

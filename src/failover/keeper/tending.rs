@@ -39,13 +39,7 @@ impl<S: Surgeon> Keeper<S> {
             return self.yield_to(&reports, topology, node).await;
         }
         if head.is_read_only() {
-            // One that was started anew must not write before it is asked to.
-            let is_anew = head.may_have_started_within(self.since_well());
-            let may_be_ours = is_anew || self.may_close_yet(&node.name);
-            if self.record.closed || (may_be_ours && !self.record.maintenance) {
-                return self.reopen(&node.name).await;
-            }
-            return self.say(format!("{} has been made read-only", node.name));
+            return self.find_closed(node, head).await;
         }
         // Between two probes, which would have told it: what it says now is no change of what it
         // said before, but the settings of another life.
@@ -64,6 +58,12 @@ impl<S: Surgeon> Keeper<S> {
             return;
         }
         self.note_look();
+        let mut others = reports.iter().filter_map(Report::told);
+        if others.any(|told| told.may_have_forgotten_within(LOOK_EVERY)) {
+            // Until it is certain that it was started before everybody was asked, it may be needed
+            // and not be known to have all that it had.
+            self.look_at = self.surgeon.now() + THINK_AGAIN;
+        }
         if self.record.maintenance {
             return self.leave_alone(settings, topology, (node, head), &reports).await;
         }
@@ -95,6 +95,17 @@ impl<S: Surgeon> Keeper<S> {
             let through = found.chained.iter().map(|(name, at)| format!("; {name} follows {at}"));
             self.say(format!("{} takes the writes{}", node.name, through.collect::<String>()));
         }
+    }
+
+    /// The primary takes no writes: it is opened, unless somebody else has closed it.
+    async fn find_closed(&mut self, node: &Node, head: &Told) {
+        // One that was started anew must not write before it is asked to.
+        let is_anew = head.may_have_started_within(self.since_well());
+        let may_be_ours = is_anew || self.may_close_yet(&node.name);
+        if self.record.closed || (may_be_ours && !self.record.maintenance) {
+            return self.reopen(&node.name).await;
+        }
+        self.say(format!("{} has been made read-only", node.name));
     }
 
     /// Whether the primary cannot write what is committed: unless there is room soon, it is
