@@ -6,13 +6,16 @@ use crate::failover::report::{Report, Told};
 use crate::topology::gtid::{GtidSet, MariaDbState};
 use crate::topology::{Flavour, NodeId};
 
+/// When servers were started, by their own clocks: a minute ago.
+pub(crate) const STARTED: u64 = 1_700_000_000;
+
 /// A server that has nothing and follows nobody.
 pub(crate) fn told(flavour: Flavour) -> Told {
     Told {
         flavour,
         version: 0,
         variables: [].into(),
-        counters: [].into(),
+        counters: [("uptime".to_owned(), "60".to_owned())].into(),
         executed: GtidSet::default(),
         history: MariaDbState::default(),
         received: GtidSet::default(),
@@ -20,6 +23,7 @@ pub(crate) fn told(flavour: Flavour) -> Told {
         sources: Vec::new(),
         events: None,
         has_no_room: false,
+        clock: Some(STARTED + 60),
     }
 }
 

@@ -159,9 +159,6 @@ pub struct Keeper<S = LiveSurgeon> {
     well_at: Option<Instant>,
     /// Since when the primary has had no room on its disk for what is committed.
     full_since: Option<Instant>,
-    /// When everybody was last asked while the primary was well, and what followed from that was
-    /// written down; `None` before the first time.
-    looked_at: Option<Instant>,
     /// The primary was down when it was last looked at.
     was_down: bool,
     /// Until when it is known what the primary has gone through; `None` while it is in doubt, and
@@ -264,7 +261,6 @@ impl<S: Surgeon> Keeper<S> {
             since: now,
             well_at: None,
             full_since: None,
-            looked_at: None,
             was_down: false,
             vouched: None,
             asked_at: now,

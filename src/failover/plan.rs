@@ -18,7 +18,7 @@
 //! What this does not exclude: somebody who orders a replica to follow the failed primary by hand,
 //! and one that is started twice between a look and an order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::failover::ReplicationAccount;
@@ -60,9 +60,9 @@ pub struct Facts<'a> {
     pub floor: &'a str,
     /// Whether what nobody alive has may be lost.
     pub lossy: bool,
-    /// How long ago everybody was asked while the failed primary was well: of who has been started
-    /// anew before that, the floor tells what it has to have fetched again.
-    pub since_look: Duration,
+    /// When each replica had been started, by its own clock, when it was last noted what it has to
+    /// fetch again: the floor says what.
+    pub lives: &'a BTreeMap<String, u64>,
     /// How long this stage has taken so far.
     pub elapsed: Duration,
     /// What servers have said no to.
@@ -98,7 +98,7 @@ fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
     for name in facts.members.iter().filter(|name| **name != operation.former) {
         let report = facts.reports.iter().find(|report| *report.name == **name);
         let why = match report.map(|report| &report.told) {
-            Some(Ok(told)) if told.may_have_forgotten_within(facts.since_look) && !facts.lossy => {
+            Some(Ok(told)) if told.may_have_forgotten(facts.lives.get(name)) && !facts.lossy => {
                 return Next::GiveUp(format!(
                     "{name} was started anew since {} was last seen, and MariaDB has deleted what \
                      it had received and not applied: it may have been acknowledged \

@@ -34,6 +34,10 @@ pub struct Record {
     /// do so yet, as when that waits for commits, or the server was frozen.
     #[serde(default)]
     pub unanswered: BTreeMap<String, u64>,
+    /// When each replica had been started, by its own clock in seconds since 1970, when it was last
+    /// noted what it has to fetch again of what it may have deleted.
+    #[serde(default)]
+    pub lives: BTreeMap<String, u64>,
     /// When the last failover was over, seconds since 1970.
     pub failed_over_at: Option<u64>,
     /// An operator works on the group: no failover but by his word, and nothing is set up.

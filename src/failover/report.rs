@@ -40,6 +40,8 @@ pub struct Told {
     pub variables: BTreeMap<String, String>,
     /// Status counters, likewise.
     pub counters: BTreeMap<String, String>,
+    /// The time by its own clock, seconds since 1970.
+    pub clock: Option<u64>,
     /// All that it has executed, its own writes included.
     pub executed: GtidSet,
     /// The same by originating server, on MariaDB; empty on MySQL.
@@ -56,6 +58,9 @@ pub struct Told {
     /// A commit waits there for room on a disk.
     pub has_no_room: bool,
 }
+
+/// How far apart the times may be that are told of one start, seconds.
+const SAME_START: u64 = 2;
 
 // === impls ===
 
@@ -119,11 +124,20 @@ impl Told {
         self.follows(source) && !source.executed.contains(&self.received)
     }
 
-    /// Whether it may have deleted within this time what it had acknowledged and not applied:
-    /// MariaDB does when it starts (V6), MySQL does not (V9).
+    /// When it was started, by its own clock, seconds since 1970; a second more or less.
     #[must_use]
-    pub fn may_have_forgotten_within(&self, time: Duration) -> bool {
-        self.flavour == Flavour::MariaDb && self.may_have_started_within(time)
+    pub fn started(&self) -> Option<u64> {
+        self.clock?.checked_sub(self.counter(&["uptime"])?)
+    }
+
+    /// Whether it may have deleted what it had acknowledged and not applied, and not fetched it
+    /// again: MariaDB does when it starts (V6), MySQL does not (V9). `noted` is when it had been
+    /// started, by its own clock, when it was last noted what it has to fetch.
+    #[must_use]
+    pub fn may_have_forgotten(&self, noted: Option<&u64>) -> bool {
+        let is_the_same =
+            noted.zip(self.started()).is_some_and(|(noted, at)| noted.abs_diff(at) <= SAME_START);
+        self.flavour == Flavour::MariaDb && !is_the_same
     }
 
     /// Whether it deletes what is in its log and not in its tables when it is started after a

@@ -123,7 +123,7 @@ async fn tell(server: &mut Connection) -> Result<Told, Failure> {
     let counters = pairs(&server.ask(COUNTERS).await?);
     let status = server.ask(status_statement(server.greeted())).await?;
     let sources: Vec<Source> = status.rows().filter_map(source).collect();
-    let (executed, applied, history) = positions(server, flavour).await?;
+    let (executed, applied, history, clock) = positions(server, flavour).await?;
     let mut received = applied.clone();
     let texts = |row: Row<'_>| row.named(&["Gtid_IO_Pos", "Retrieved_Gtid_Set"]);
     for text in status.rows().filter_map(texts) {
@@ -141,6 +141,7 @@ async fn tell(server: &mut Connection) -> Result<Told, Failure> {
         version,
         variables,
         counters,
+        clock,
         executed,
         history,
         received,
@@ -178,16 +179,20 @@ fn is_told(count: &Answer) -> bool {
     count.first().and_then(|row| row.text(0)).is_some_and(|count| count != "0")
 }
 
-/// What it has executed, what of that is its source's, and on MariaDB by whom it was written.
+/// What it has executed, what of that is its source's, on MariaDB by whom it was written, and its
+/// clock.
 async fn positions(
     server: &mut Connection,
     flavour: Flavour,
-) -> Result<(GtidSet, GtidSet, MariaDbState), Failure> {
+) -> Result<(GtidSet, GtidSet, MariaDbState, Option<u64>), Failure> {
     let question = match flavour {
         Flavour::MariaDb => {
-            "SELECT @@global.gtid_binlog_pos, @@global.gtid_slave_pos, @@global.gtid_binlog_state"
+            "SELECT @@global.gtid_binlog_pos, @@global.gtid_slave_pos, @@global.gtid_binlog_state, \
+             UNIX_TIMESTAMP()"
         }
-        Flavour::MySql => "SELECT @@global.gtid_executed, @@global.gtid_executed, ''",
+        Flavour::MySql => {
+            "SELECT @@global.gtid_executed, @@global.gtid_executed, '', UNIX_TIMESTAMP()"
+        }
     };
     let answer = server.ask(question).await?;
     let row = answer.first().ok_or_else(|| puzzling("its positions"))?;
@@ -196,7 +201,7 @@ async fn positions(
     let (mut executed, applied) = (set(0)?, set(1)?);
     executed.union(&applied);
     let history = MariaDbState::parse(&text(2)).ok_or_else(|| puzzling("its history"))?;
-    Ok((executed, applied, history))
+    Ok((executed, applied, history, text(3).parse().ok()))
 }
 
 /// Names in lower case with their values.

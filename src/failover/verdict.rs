@@ -3,9 +3,9 @@
 //! That it does not answer says little: the network between may be broken, or this machine. Its
 //! replicas hear from it every second; only if none of them does either is it dead.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::failover::record::Record;
 use crate::failover::report::{Report, Told};
 use crate::health::observation::FailureKind;
 use crate::topology::NodeId;
@@ -41,20 +41,16 @@ pub enum Return {
 /// What is known of a primary from before.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
-    /// The names of those that may have acknowledged its commits.
-    pub members: &'a BTreeSet<String>,
-    /// What it had, of which a replica may have deleted what it had acknowledged.
-    pub floor: &'a str,
+    /// Who may have acknowledged its commits, and what may have been deleted since.
+    pub record: &'a Record,
     /// How long ago it was seen to be well.
     pub since_well: Duration,
-    /// How long ago it was noted who had been started anew.
-    pub since_look: Duration,
 }
 
 /// Judges a primary that answers again, of which it is not known what it has gone through.
 #[must_use]
 pub fn returned(primary: &Told, others: &[&Report], known: Known<'_>) -> Return {
-    let Known { members, floor, since_well, since_look } = known;
+    let Known { record: Record { members, floor, lives, .. }, since_well } = known;
     let was_started = primary.may_have_started_within(since_well);
     let forgets = was_started && primary.deletes_at_start();
     let (mut behind, mut unsure) = (Vec::new(), None);
@@ -68,7 +64,7 @@ pub fn returned(primary: &Told, others: &[&Report], known: Known<'_>) -> Return 
                 let may_follow = follows || told.sources.iter().any(|at| at.server_id == 0);
                 if told.is_ahead_of(primary) {
                     behind.push(name.to_string());
-                } else if forgets && may_follow && told.may_have_forgotten_within(since_look) {
+                } else if forgets && may_follow && told.may_have_forgotten(lives.get(&**name)) {
                     unsure = Some(format!(
                         "{name} was started anew, too, and MariaDB has deleted what it had \
                          received and not applied: it may have been acknowledged \
@@ -188,14 +184,14 @@ mod tests {
 
     #[test]
     fn a_primary_that_comes_back_with_less_than_it_gave_is_none() {
-        let names = ["db2".to_owned(), "db3".to_owned()].into();
+        let record = noted(["db2", "db3"], "");
         let has = |node, position| {
             let told = Told { sources: vec![Source::default()], ..told(60, position) };
             Report { told: Ok(told), ..replica(node, true) }
         };
         let back = |uptime, primary, others: &[Report]| {
             let others: Vec<&Report> = others.iter().collect();
-            returned(&told(uptime, primary), &others, known(&names, ""))
+            returned(&told(uptime, primary), &others, known(&record))
         };
         let both = [has(2, "0-1-8"), has(3, "0-1-9")];
         assert_eq!(back(1, "0-1-9", &both), Return::Sound);
@@ -219,19 +215,26 @@ mod tests {
         let mut keeps = told(1, "0-1-8");
         keeps.counters.insert("rpl_status".to_owned(), "AUTH_MASTER".to_owned());
         let anew: Vec<&Report> = anew.iter().collect();
-        assert_eq!(returned(&keeps, &anew, known(&names, "")), Return::Sound);
+        assert_eq!(returned(&keeps, &anew, known(&record)), Return::Sound);
     }
 
-    fn known<'a>(members: &'a BTreeSet<String>, floor: &'a str) -> Known<'a> {
-        let since = Duration::from_secs(5);
-        Known { members, floor, since_well: since, since_look: since }
+    fn known(record: &Record) -> Known<'_> {
+        Known { record, since_well: Duration::from_secs(5) }
+    }
+
+    /// What is known of a group of these.
+    fn noted<const N: usize>(names: [&str; N], floor: &str) -> Record {
+        let lives = names.map(|name| (name.to_owned(), fixture::STARTED)).into();
+        let (members, floor) = (names.map(str::to_owned).into(), floor.to_owned());
+        Record { members, floor, lives, ..Record::default() }
     }
 
     #[test]
     fn a_primary_that_has_lost_what_a_replica_has_forgotten_is_in_doubt() {
-        let names = ["db2".to_owned()].into();
         let has = Report { told: Ok(told(60, "0-1-8")), ..replica(2, true) };
-        let back = |uptime, floor| returned(&told(uptime, "0-1-8"), &[&has], known(&names, floor));
+        let back = |uptime, floor| {
+            returned(&told(uptime, "0-1-8"), &[&has], known(&noted(["db2"], floor)))
+        };
         assert_eq!(back(1, "0-1-8"), Return::Sound);
         assert!(matches!(back(1, "0-1-9"), Return::Unsure(why) if why.contains("0-1-9")));
         assert_eq!(back(9, "0-1-9"), Return::Sound, "it was not started anew");

@@ -45,7 +45,7 @@ mod world;
 const SEEDS: u64 = 500;
 /// Later ones in which something was found once: acknowledged writes that a replica had deleted
 /// when it was started anew and not fetched again, and primaries that took no writes for ever.
-const FOUND: [u64; 5] = [2037, 9196, 13868, 15788, 22390];
+const FOUND: [u64; 7] = [2037, 9196, 13868, 15788, 22390, 86198, 91104];
 /// Failing seeds after which a run ends.
 const ENOUGH: usize = 12;
 const CLIENTS: usize = 4;
@@ -181,7 +181,9 @@ impl Simulation {
         self.world().begin_faults();
         loop {
             let mut world = self.world();
-            if world.now >= world.shape.end || world.broken.is_some() {
+            // It may be in doubt of a primary just then, for a moment.
+            let rests = world.now >= world.shape.end && world.health.takes_writes().is_some();
+            if rests || world.now >= world.shape.end + ms(3_000) || world.broken.is_some() {
                 break;
             }
             let event = world.pop().expect("keepers and probes go on for ever");

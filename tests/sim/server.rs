@@ -357,6 +357,7 @@ impl Server {
         Told {
             events: None,
             has_no_room: false,
+            clock: Some((OLD + now).as_secs()),
             flavour: self.flavour,
             version: version(self.flavour),
             variables: variables.map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),

@@ -246,7 +246,7 @@ impl<S: Surgeon> Keeper<S> {
     fn start_afresh(&mut self) {
         let now = self.surgeon.now();
         (self.started, self.since, self.look_at, self.admit_at) = (now, now, now, now);
-        (self.unguarded, self.admitted, self.looked_at) = (None, None, None);
+        (self.unguarded, self.admitted) = (None, None);
         self.tended.clear();
         self.denied.clear();
     }
@@ -331,8 +331,7 @@ impl<S: Surgeon> Keeper<S> {
             {
                 return Some(format!("{name} was started anew, and its keeper has to look first"));
             }
-            let Record { members, floor, .. } = &self.record;
-            let known = Known { members, floor, since_well, since_look: since_well };
+            let known = Known { record: &self.record, since_well };
             if let Return::Behind(servers) = verdict::returned(head, &others, known) {
                 let servers = servers.join(", ");
                 return Some(format!("{name} lacks what {servers} has received from it"));

@@ -368,7 +368,7 @@ impl<S: Surgeon> Keeper<S> {
             members: &self.record.members,
             floor: &self.record.floor,
             lossy: settings.group.failover.max_loss == MaxLoss::Some,
-            since_look: self.since_look(),
+            lives: &self.record.lives,
             elapsed: self.elapsed(),
             denied,
             account: None,

@@ -48,12 +48,7 @@ impl<S: Surgeon> Keeper<S> {
         }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
         let name = &node.name;
-        let known = Known {
-            members: &self.record.members,
-            floor: &self.record.floor,
-            since_well: self.since_well(),
-            since_look: self.since_look(),
-        };
+        let known = Known { record: &self.record, since_well: self.since_well() };
         match verdict::returned(head, &others, known) {
             Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
                 self.say(format!("{name} was started anew, and takes no writes yet: {why}"));

@@ -38,14 +38,14 @@ impl<S: Surgeon> Keeper<S> {
         if !head.sources.is_empty() {
             return self.yield_to(&reports, topology, node).await;
         }
-        if head.is_read_only() {
-            return self.find_closed(node, head).await;
-        }
         // Between two probes, which would have told it: what it says now is no change of what it
         // said before, but the settings of another life.
         if self.vouched.is_none_or(|at| head.may_have_started_within(self.surgeon.now() - at)) {
             (self.vouched, self.look_at) = (None, self.surgeon.now());
             return self.say(format!("{} may have been started anew", node.name));
+        }
+        if head.is_read_only() {
+            return self.find_closed(node, head).await;
         }
         if self.is_given_up_for_room(settings, topology, (node, head), &reports).await {
             return;
@@ -58,12 +58,6 @@ impl<S: Surgeon> Keeper<S> {
             return;
         }
         self.note_look();
-        let mut others = reports.iter().filter_map(Report::told);
-        if others.any(|told| told.may_have_forgotten_within(LOOK_EVERY)) {
-            // Until it is certain that it was started before everybody was asked, it may be needed
-            // and not be known to have all that it had.
-            self.look_at = self.surgeon.now() + THINK_AGAIN;
-        }
         if self.record.maintenance {
             return self.leave_alone(settings, topology, (node, head), &reports).await;
         }
@@ -237,7 +231,9 @@ impl<S: Surgeon> Keeper<S> {
             .filter(|at| at.told().is_some_and(|told| !told.sources.is_empty()))
             .map(|at| at.name.to_string());
         record.members.extend(follow);
-        self.note_forgotten(&mut record, reports, node);
+        if self.note_forgotten(&mut record, reports, node) {
+            self.look_at = self.look_at.min(self.surgeon.now() + THINK_AGAIN);
+        }
         // One that says nothing may have to be told still.
         let receives = |told: &Told| !told.sources.iter().any(|source| source.receiver_stopped);
         for report in reports.iter().filter(|at| at.told().is_some_and(receives)) {
@@ -246,31 +242,36 @@ impl<S: Surgeon> Keeper<S> {
         if let Some(events) = told_by(reports, node.id).and_then(|head| head.events.as_ref()) {
             record.events = ran(events, &record.events);
         }
-        let is_noted = record == self.record || self.write_down(record).await;
-        if is_noted {
-            self.looked_at = Some(self.asked_at);
-        }
-        is_noted
+        record == self.record || self.write_down(record).await
     }
 
     /// Where a replica may have deleted what it had acknowledged, whoever takes the primary's place
     /// must have all that the primary has now: the replica has it again once it has fetched it.
-    fn note_forgotten(&self, record: &mut Record, reports: &[Report], node: &Node) {
-        let Some(head) = told_by(reports, node.id) else { return };
-        let since_look = self.since_look();
-        let forgets = |at: &&Report| at.node != node.id;
-        let mut others = reports.iter().filter(forgets).filter_map(Report::told);
-        if others.any(|told| told.may_have_forgotten_within(since_look)) {
-            let mut floor = GtidSet::parse(head.flavour, &record.floor).unwrap_or_default();
-            floor.union(&head.executed);
-            record.floor = floor.to_string();
+    /// Whether that is to be looked at again soon: the primary may have been asked before the
+    /// replica was started.
+    fn note_forgotten(&self, record: &mut Record, reports: &[Report], node: &Node) -> bool {
+        let Some(head) = told_by(reports, node.id) else { return false };
+        let since_asked = self.surgeon.now() - self.asked_at;
+        let mut is_soon = false;
+        for report in reports.iter().filter(|at| at.node != node.id) {
+            let Some(told) = report.told() else { continue };
+            if !told.may_have_forgotten(record.lives.get(&*report.name)) {
+                continue;
+            }
+            // One that does not follow the primary has acknowledged nothing of it in a former life:
+            // it would follow still.
+            if told.follows(head) {
+                let mut floor = GtidSet::parse(head.flavour, &record.floor).unwrap_or_default();
+                floor.union(&head.executed);
+                record.floor = floor.to_string();
+                if told.may_have_started_within(since_asked) {
+                    is_soon = true;
+                    continue;
+                }
+            }
+            record.lives.extend(told.started().map(|at| (report.name.to_string(), at)));
         }
-    }
-
-    /// How long ago everybody was last asked while the primary was well, and who had been started
-    /// anew was noted; from the record where that was before this process began.
-    pub(super) fn since_look(&self) -> Duration {
-        self.looked_at.map_or_else(|| self.since_recorded(), |at| self.surgeon.now() - at)
+        is_soon
     }
 
     /// Notes who has not answered when it was told to take no writes.

@@ -1,7 +1,7 @@
 //! Failovers step by step, with servers that do what they are told.
 
 use super::*;
-use crate::failover::fixture::{mariadb_at, report};
+use crate::failover::fixture::{STARTED, mariadb_at, report};
 use crate::health::observation::{Failure, FailureKind, Source};
 use crate::topology::fixture::node;
 
@@ -33,9 +33,10 @@ fn replica(node: u16, received: &str, applied: &str) -> Report {
     };
     let variables =
         [("gtid_strict_mode", "ON"), ("read_only", "ON"), ("rpl_semi_sync_master_enabled", "OFF")];
+    let counters = [("rpl_semi_sync_master_clients", "1"), ("uptime", "60")];
     let told = Told {
         variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        counters: [("rpl_semi_sync_master_clients".to_owned(), "1".to_owned())].into(),
+        counters: counters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         received: set(received),
         sources: vec![source],
         ..mariadb_at(applied)
@@ -63,14 +64,16 @@ impl Group {
     }
 
     fn next(&self, operation: &Operation) -> Next {
-        let members = self.reports.iter().map(|report| report.name.to_string()).collect();
+        let members: BTreeSet<String> =
+            self.reports.iter().map(|report| report.name.to_string()).collect();
+        let lives = members.iter().map(|name| (name.clone(), STARTED)).collect();
         let facts = Facts {
             topology: &self.topology,
             reports: &self.reports,
             members: &members,
             floor: FLOOR,
             lossy: self.lossy,
-            since_look: Duration::from_secs(5),
+            lives: &lives,
             elapsed: if self.patient { Duration::ZERO } else { self.elapsed },
             denied: &[],
             account: None,
@@ -203,8 +206,8 @@ fn one_that_was_started_anew_may_have_forgotten_what_it_acknowledged() {
         told.counters.insert("uptime".to_owned(), seconds.to_owned());
         group.next(&Operation::failover("db1"))
     };
-    assert!(matches!(up("6"), Next::Act(_)));
-    let Next::GiveUp(why) = up("5") else { panic!("it goes on") };
+    assert!(matches!(up("58"), Next::Act(_)));
+    let Next::GiveUp(why) = up("57") else { panic!("it goes on") };
     assert!(why.starts_with("db3 was started anew since db1"), "{why}");
     group.told("db3").flavour = Flavour::MySql;
     assert!(matches!(group.next(&Operation::failover("db1")), Next::Act(_)));

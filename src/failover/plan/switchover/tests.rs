@@ -1,9 +1,11 @@
 //! Switchovers step by step, with servers that do what they are told.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::config::failover::ReplicationAccount;
 use crate::config::units::Secret;
-use crate::failover::fixture::{mariadb_at, report};
+use crate::failover::fixture::{STARTED, mariadb_at, report};
 use crate::failover::record::Kind;
 use crate::health::observation::{Failure, FailureKind, Source};
 use crate::topology::fixture::node;
@@ -94,7 +96,9 @@ impl Group {
     fn next(&self, operation: &Operation) -> Next {
         let password = Secret::new("secret".to_owned());
         let account = ReplicationAccount { user: "repl".to_owned(), password };
-        let members = self.reports.iter().map(|report| report.name.to_string()).collect();
+        let members: BTreeSet<String> =
+            self.reports.iter().map(|report| report.name.to_string()).collect();
+        let lives = members.iter().map(|name| (name.clone(), STARTED)).collect();
         // Nobody takes the writes meanwhile.
         let topology = Topology { primary: None, ..self.topology.clone() };
         let facts = Facts {
@@ -103,7 +107,7 @@ impl Group {
             members: &members,
             floor: FLOOR,
             lossy: false,
-            since_look: Duration::from_secs(5),
+            lives: &lives,
             elapsed: self.elapsed,
             denied: &[],
             account: Some(&account),
