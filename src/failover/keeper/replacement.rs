@@ -11,7 +11,7 @@ use crate::failover::keeper::company::Company;
 use crate::failover::order::{Order, What};
 use crate::failover::plan::{self, Next};
 use crate::failover::record::{Kind, Operation, Record, Stage};
-use crate::failover::report::Report;
+use crate::failover::report::{Report, Told};
 use crate::failover::surgeon::Surgeon;
 use crate::failover::verdict::{self, Verdict};
 use crate::health;
@@ -231,7 +231,7 @@ impl<S: Surgeon> Keeper<S> {
                     // Who ordered it may rely on it once there is an answer.
                     self.health.probe_now();
                 }
-                Next::Done => self.done(topology, operation).await,
+                Next::Done => self.done(topology, operation, &reports).await,
             }
             return;
         }
@@ -376,9 +376,13 @@ impl<S: Surgeon> Keeper<S> {
         }
     }
 
-    async fn done(&mut self, topology: &Topology, operation: Operation) {
+    async fn done(&mut self, topology: &Topology, operation: Operation, reports: &[Report]) {
         let Operation { kind, former, heir, wanted, .. } = operation.clone();
         let heir = heir.unwrap_or_default();
+        // It was a primary until now, and has acknowledged nothing of another one in a former life.
+        let told = reports.iter().find(|at| *at.name == *former).and_then(Report::told);
+        let mut lives = self.record.lives.clone();
+        lives.extend(told.and_then(Told::started).map(|at| (former.clone(), at)));
         let failed_over_at = match kind {
             Kind::Failover if heir != former => Some(self.surgeon.seconds()),
             Kind::Failover | Kind::Switchover => self.record.failed_over_at,
@@ -391,6 +395,7 @@ impl<S: Surgeon> Keeper<S> {
             closed: self.vouched != Some(self.asked_at),
             floor: if wanted.is_empty() { self.record.floor.clone() } else { wanted },
             failed_over_at,
+            lives,
             ..self.record.clone()
         };
         let (epoch, opened_at) = (record.epoch, self.since);
