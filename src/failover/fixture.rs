@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::failover::record::Record;
 use crate::failover::report::{Report, Told};
 use crate::topology::gtid::{GtidSet, MariaDbState};
 use crate::topology::{Flavour, NodeId};
@@ -24,6 +25,16 @@ pub(crate) fn told(flavour: Flavour) -> Told {
         events: None,
         has_no_room: false,
         clock: Some(STARTED + 60),
+    }
+}
+
+/// What is known of a group of these servers, none of which was started anew since.
+pub(crate) fn noted<'a>(names: impl Iterator<Item = &'a str> + Clone, floor: &str) -> Record {
+    Record {
+        lives: names.clone().map(|name| (name.to_owned(), STARTED)).collect(),
+        members: names.map(str::to_owned).collect(),
+        floor: floor.to_owned(),
+        ..Record::default()
     }
 }
 

@@ -18,13 +18,12 @@
 //! What this does not exclude: somebody who orders a replica to follow the failed primary by hand,
 //! and one that is started twice between a look and an order.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::failover::ReplicationAccount;
 use crate::failover::candidate::{self, Ranked};
 use crate::failover::order::{Order, Place, What};
-use crate::failover::record::{Kind, Operation, Stage};
+use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::{Report, Told};
 use crate::failover::standing;
 use crate::topology::gtid::GtidSet;
@@ -54,15 +53,11 @@ pub struct Facts<'a> {
     pub topology: &'a Topology,
     /// What all servers have just told, but for the former primary where that one is dead.
     pub reports: &'a [Report],
-    /// The servers of the group: all but the failed one may have acknowledged a commit.
-    pub members: &'a BTreeSet<String>,
-    /// What the failed primary had when it became the primary, or a replica was started anew.
-    pub floor: &'a str,
+    /// What was known of the group before: who may have acknowledged a commit, and what an heir
+    /// must have.
+    pub record: &'a Record,
     /// Whether what nobody alive has may be lost.
     pub lossy: bool,
-    /// When each replica had been started, by its own clock, when it was last noted what it has to
-    /// fetch again: the floor says what.
-    pub lives: &'a BTreeMap<String, u64>,
     /// How long this stage has taken so far.
     pub elapsed: Duration,
     /// What servers have said no to.
@@ -95,10 +90,12 @@ pub fn next(operation: &Operation, facts: &Facts<'_>) -> Next {
 }
 
 fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
-    for name in facts.members.iter().filter(|name| **name != operation.former) {
+    for name in facts.record.members.iter().filter(|name| **name != operation.former) {
         let report = facts.reports.iter().find(|report| *report.name == **name);
         let why = match report.map(|report| &report.told) {
-            Some(Ok(told)) if told.may_have_forgotten(facts.lives.get(name)) && !facts.lossy => {
+            Some(Ok(told))
+                if told.may_have_forgotten(facts.record.lives.get(name)) && !facts.lossy =>
+            {
                 return Next::GiveUp(format!(
                     "{name} was started anew since {} was last seen, and MariaDB has deleted what \
                      it had received and not applied: it may have been acknowledged \
@@ -171,7 +168,7 @@ fn revoke_again(operation: &Operation, heir: &Told, facts: &Facts<'_>) -> Option
 /// Who may still acknowledge what the failed primary commits, and why.
 fn unrevoked(operation: &Operation, facts: &Facts<'_>) -> Option<String> {
     let former = former(operation, facts)?;
-    let mut others = facts.members.iter().filter(|name| **name != operation.former);
+    let mut others = facts.record.members.iter().filter(|name| **name != operation.former);
     others.find_map(|name| {
         let report = facts.reports.iter().find(|report| *report.name == **name);
         let why = match report.map(|report| &report.told) {
@@ -201,7 +198,7 @@ fn choose(operation: &Operation, facts: &Facts<'_>) -> Next {
             ));
         }
     }
-    let floor = GtidSet::parse(told.flavour, facts.floor).unwrap_or_default();
+    let floor = GtidSet::parse(told.flavour, &facts.record.floor).unwrap_or_default();
     if !facts.lossy && !told.received.contains(&floor) {
         return Next::GiveUp(format!(
             "{}, which could be promoted, has not received all that {} had when it became the \

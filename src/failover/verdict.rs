@@ -38,19 +38,17 @@ pub enum Return {
     Unsure(String),
 }
 
-/// What is known of a primary from before.
-#[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
-    /// Who may have acknowledged its commits, and what may have been deleted since.
-    pub record: &'a Record,
-    /// How long ago it was seen to be well.
-    pub since_well: Duration,
-}
-
 /// Judges a primary that answers again, of which it is not known what it has gone through.
+/// `since_well` is how long ago it was seen to be well, the `record` says who may have acknowledged
+/// its commits, and what may have been deleted since.
 #[must_use]
-pub fn returned(primary: &Told, others: &[&Report], known: Known<'_>) -> Return {
-    let Known { record: Record { members, floor, lives, .. }, since_well } = known;
+pub fn returned(
+    primary: &Told,
+    others: &[&Report],
+    record: &Record,
+    since_well: Duration,
+) -> Return {
+    let Record { members, floor, lives, .. } = record;
     let was_started = primary.may_have_started_within(since_well);
     let forgets = was_started && primary.deletes_at_start();
     let (mut behind, mut unsure) = (Vec::new(), None);
@@ -130,9 +128,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::failover::fixture;
+    use crate::failover::fixture::{self, noted};
     use crate::health::observation::{Failure, Source};
     use crate::topology::Flavour;
+
+    const SINCE_WELL: Duration = Duration::from_secs(5);
 
     fn silent(node: u16, kind: FailureKind) -> Report {
         let failure = Failure::new(kind, "it says nothing");
@@ -184,14 +184,14 @@ mod tests {
 
     #[test]
     fn a_primary_that_comes_back_with_less_than_it_gave_is_none() {
-        let record = noted(["db2", "db3"], "");
+        let record = noted(["db2", "db3"].into_iter(), "");
         let has = |node, position| {
             let told = Told { sources: vec![Source::default()], ..told(60, position) };
             Report { told: Ok(told), ..replica(node, true) }
         };
         let back = |uptime, primary, others: &[Report]| {
             let others: Vec<&Report> = others.iter().collect();
-            returned(&told(uptime, primary), &others, known(&record))
+            returned(&told(uptime, primary), &others, &record, SINCE_WELL)
         };
         let both = [has(2, "0-1-8"), has(3, "0-1-9")];
         assert_eq!(back(1, "0-1-9", &both), Return::Sound);
@@ -215,25 +215,19 @@ mod tests {
         let mut keeps = told(1, "0-1-8");
         keeps.counters.insert("rpl_status".to_owned(), "AUTH_MASTER".to_owned());
         let anew: Vec<&Report> = anew.iter().collect();
-        assert_eq!(returned(&keeps, &anew, known(&record)), Return::Sound);
-    }
-
-    fn known(record: &Record) -> Known<'_> {
-        Known { record, since_well: Duration::from_secs(5) }
-    }
-
-    /// What is known of a group of these.
-    fn noted<const N: usize>(names: [&str; N], floor: &str) -> Record {
-        let lives = names.map(|name| (name.to_owned(), fixture::STARTED)).into();
-        let (members, floor) = (names.map(str::to_owned).into(), floor.to_owned());
-        Record { members, floor, lives, ..Record::default() }
+        assert_eq!(returned(&keeps, &anew, &record, SINCE_WELL), Return::Sound);
     }
 
     #[test]
     fn a_primary_that_has_lost_what_a_replica_has_forgotten_is_in_doubt() {
         let has = Report { told: Ok(told(60, "0-1-8")), ..replica(2, true) };
         let back = |uptime, floor| {
-            returned(&told(uptime, "0-1-8"), &[&has], known(&noted(["db2"], floor)))
+            returned(
+                &told(uptime, "0-1-8"),
+                &[&has],
+                &noted(["db2"].into_iter(), floor),
+                SINCE_WELL,
+            )
         };
         assert_eq!(back(1, "0-1-8"), Return::Sound);
         assert!(matches!(back(1, "0-1-9"), Return::Unsure(why) if why.contains("0-1-9")));

@@ -15,7 +15,7 @@ use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::{Report, told_by};
 use crate::failover::standing;
 use crate::failover::surgeon::Surgeon;
-use crate::failover::verdict::{self, Known, Return};
+use crate::failover::verdict::{self, Return};
 use crate::health::assemble::Appointment;
 use crate::topology::{Condition, Node, Topology};
 
@@ -331,8 +331,8 @@ impl<S: Surgeon> Keeper<S> {
             {
                 return Some(format!("{name} was started anew, and its keeper has to look first"));
             }
-            let known = Known { record: &self.record, since_well };
-            if let Return::Behind(servers) = verdict::returned(head, &others, known) {
+            let record = &self.record;
+            if let Return::Behind(servers) = verdict::returned(head, &others, record, since_well) {
                 let servers = servers.join(", ");
                 return Some(format!("{name} lacks what {servers} has received from it"));
             }

@@ -136,14 +136,10 @@ impl<S: Surgeon> Keeper<S> {
     /// How long ago the primary was last seen to be well; from the record where that was before
     /// this process began, or by another pointsman, whose calendar may be another.
     pub(super) fn since_well(&self) -> Duration {
-        self.well_at.map_or_else(|| self.since_recorded(), |at| self.surgeon.now() - at)
-    }
-
-    /// How long ago, at the most, the primary was well by the record.
-    pub(super) fn since_recorded(&self) -> Duration {
-        let recorded = self.surgeon.seconds().saturating_sub(self.record.well_at);
+        let recorded =
+            || Duration::from_secs(self.surgeon.seconds().saturating_sub(self.record.well_at));
         let skew = if self.company.is_some() { CALENDARS_DIFFER } else { Duration::ZERO };
-        Duration::from_secs(recorded) + skew
+        self.well_at.map_or_else(|| recorded() + skew, |at| self.surgeon.now() - at)
     }
 
     /// How long the present stage of a change of the primary has taken.
@@ -365,10 +361,8 @@ impl<S: Surgeon> Keeper<S> {
         plan::Facts {
             topology,
             reports,
-            members: &self.record.members,
-            floor: &self.record.floor,
+            record: &self.record,
             lossy: settings.group.failover.max_loss == MaxLoss::Some,
-            lives: &self.record.lives,
             elapsed: self.elapsed(),
             denied,
             account: None,
@@ -379,15 +373,11 @@ impl<S: Surgeon> Keeper<S> {
     async fn done(&mut self, topology: &Topology, operation: Operation, reports: &[Report]) {
         let Operation { kind, former, heir, wanted, .. } = operation.clone();
         let heir = heir.unwrap_or_default();
-        // It was a primary until now, and has acknowledged nothing of another one in a former life.
-        let told = reports.iter().find(|at| *at.name == *former).and_then(Report::told);
-        let mut lives = self.record.lives.clone();
-        lives.extend(told.and_then(Told::started).map(|at| (former.clone(), at)));
         let failed_over_at = match kind {
             Kind::Failover if heir != former => Some(self.surgeon.seconds()),
             Kind::Failover | Kind::Switchover => self.record.failed_over_at,
         };
-        let record = Record {
+        let mut record = Record {
             epoch: self.record.epoch.saturating_add(1),
             primary: Some(heir.clone()),
             operation: None,
@@ -395,9 +385,11 @@ impl<S: Surgeon> Keeper<S> {
             closed: self.vouched != Some(self.asked_at),
             floor: if wanted.is_empty() { self.record.floor.clone() } else { wanted },
             failed_over_at,
-            lives,
             ..self.record.clone()
         };
+        // It was a primary until now, and has acknowledged nothing of another one in a former life.
+        let told = reports.iter().find(|at| *at.name == *former).and_then(Report::told);
+        record.lives.extend(told.and_then(Told::started).map(|at| (former.clone(), at)));
         let (epoch, opened_at) = (record.epoch, self.since);
         if self.write_down(record).await {
             if heir != former {

@@ -13,7 +13,7 @@ use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing::{self, Check};
 use crate::failover::surgeon::Surgeon;
 use crate::failover::survey::PATIENCE;
-use crate::failover::verdict::{self, Known, Return};
+use crate::failover::verdict::{self, Return};
 use crate::topology::{Condition, Node, NodeId, Topology};
 
 /// How long ago the first primary was started at the latest. Its uptime, which is right to the
@@ -48,8 +48,7 @@ impl<S: Surgeon> Keeper<S> {
         }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
         let name = &node.name;
-        let known = Known { record: &self.record, since_well: self.since_well() };
-        match verdict::returned(head, &others, known) {
+        match verdict::returned(head, &others, &self.record, self.since_well()) {
             Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
                 self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
             }

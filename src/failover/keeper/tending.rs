@@ -252,7 +252,7 @@ impl<S: Surgeon> Keeper<S> {
     fn note_forgotten(&self, record: &mut Record, reports: &[Report], node: &Node) -> bool {
         let Some(head) = told_by(reports, node.id) else { return false };
         let since_asked = self.surgeon.now() - self.asked_at;
-        let mut is_soon = false;
+        let (mut forgets, mut is_soon) = (false, false);
         for report in reports.iter().filter(|at| at.node != node.id) {
             let Some(told) = report.told() else { continue };
             if !told.may_have_forgotten(record.lives.get(&*report.name)) {
@@ -261,9 +261,7 @@ impl<S: Surgeon> Keeper<S> {
             // One that does not follow the primary has acknowledged nothing of it in a former life:
             // it would follow still.
             if told.follows(head) {
-                let mut floor = GtidSet::parse(head.flavour, &record.floor).unwrap_or_default();
-                floor.union(&head.executed);
-                record.floor = floor.to_string();
+                forgets = true;
                 if told.may_have_started_within(since_asked) {
                     is_soon = true;
                     continue;
@@ -271,24 +269,28 @@ impl<S: Surgeon> Keeper<S> {
             }
             record.lives.extend(told.started().map(|at| (report.name.to_string(), at)));
         }
+        if forgets {
+            let mut floor = GtidSet::parse(head.flavour, &record.floor).unwrap_or_default();
+            floor.union(&head.executed);
+            record.floor = floor.to_string();
+        }
         is_soon
     }
 
     /// Notes who has not answered when it was told to take no writes.
     pub(super) async fn note_unanswered(&mut self, failed: &[Failed], topology: &Topology) {
+        let closes = |at: &&Failed| matches!(at.order.what, What::Close | What::Fence);
+        let silent = failed.iter().filter(|at| !at.denied).filter(closes);
+        let names = silent.filter_map(|at| topology.node(at.order.node));
+        let names: Vec<String> = names.map(|node| node.name.to_string()).collect();
+        if names.is_empty() {
+            return;
+        }
         let now = self.surgeon.seconds();
         let mut record = self.record.clone();
-        for failed in failed.iter().filter(|failed| !failed.denied) {
-            if let What::Close | What::Fence = failed.order.what
-                && let Some(node) = topology.node(failed.order.node)
-            {
-                record.unanswered.insert(node.name.to_string(), now);
-            }
-        }
-        if record != self.record {
-            record.unanswered.retain(|_, at| now.saturating_sub(*at) < CLOSES_WITHIN);
-            self.write_down(record).await;
-        }
+        record.unanswered.retain(|_, at| now.saturating_sub(*at) < CLOSES_WITHIN);
+        record.unanswered.extend(names.into_iter().map(|name| (name, now)));
+        self.write_down(record).await;
     }
 
     /// Whether this server may take no writes because it was told so a while ago, when others were

@@ -1,7 +1,7 @@
 //! Failovers step by step, with servers that do what they are told.
 
 use super::*;
-use crate::failover::fixture::{STARTED, mariadb_at, report};
+use crate::failover::fixture::{mariadb_at, noted, report};
 use crate::health::observation::{Failure, FailureKind, Source};
 use crate::topology::fixture::node;
 
@@ -64,16 +64,12 @@ impl Group {
     }
 
     fn next(&self, operation: &Operation) -> Next {
-        let members: BTreeSet<String> =
-            self.reports.iter().map(|report| report.name.to_string()).collect();
-        let lives = members.iter().map(|name| (name.clone(), STARTED)).collect();
+        let record = noted(self.reports.iter().map(|report| &*report.name), FLOOR);
         let facts = Facts {
             topology: &self.topology,
             reports: &self.reports,
-            members: &members,
-            floor: FLOOR,
+            record: &record,
             lossy: self.lossy,
-            lives: &lives,
             elapsed: if self.patient { Duration::ZERO } else { self.elapsed },
             denied: &[],
             account: None,

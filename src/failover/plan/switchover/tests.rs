@@ -1,11 +1,9 @@
 //! Switchovers step by step, with servers that do what they are told.
 
-use std::collections::BTreeSet;
-
 use super::*;
 use crate::config::failover::ReplicationAccount;
 use crate::config::units::Secret;
-use crate::failover::fixture::{STARTED, mariadb_at, report};
+use crate::failover::fixture::{mariadb_at, noted, report};
 use crate::failover::record::Kind;
 use crate::health::observation::{Failure, FailureKind, Source};
 use crate::topology::fixture::node;
@@ -96,18 +94,14 @@ impl Group {
     fn next(&self, operation: &Operation) -> Next {
         let password = Secret::new("secret".to_owned());
         let account = ReplicationAccount { user: "repl".to_owned(), password };
-        let members: BTreeSet<String> =
-            self.reports.iter().map(|report| report.name.to_string()).collect();
-        let lives = members.iter().map(|name| (name.clone(), STARTED)).collect();
+        let record = noted(self.reports.iter().map(|report| &*report.name), FLOOR);
         // Nobody takes the writes meanwhile.
         let topology = Topology { primary: None, ..self.topology.clone() };
         let facts = Facts {
             topology: &topology,
             reports: &self.reports,
-            members: &members,
-            floor: FLOOR,
+            record: &record,
             lossy: false,
-            lives: &lives,
             elapsed: self.elapsed,
             denied: &[],
             account: Some(&account),
