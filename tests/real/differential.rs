@@ -12,9 +12,10 @@ use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::MONITOR;
 
+use crate::console::console;
 use crate::logs::Tail;
 use crate::proxy::{Proxy, configuration_with};
-use crate::servers;
+use crate::{servers, wait};
 
 mod client;
 mod generate;
@@ -213,6 +214,12 @@ fn passed_over(proxy: &Proxy) -> [f64; 4] {
         .map(|reason| proxy.metric("pointsman_route_total", &[&format!("reason=\"{reason}\"")]))
 }
 
+async fn is_read_from(proxy: &Proxy) -> Option<()> {
+    let place = console(proxy, "EXPLAIN ROUTE SELECT 1 FROM t").await;
+    (!["no_replica", "lagging", "settings_differ"].iter().any(|why| place.contains(why)))
+        .then_some(())
+}
+
 async fn all(flavour: Flavour, sharing: Sharing) {
     // As the client wrote it, what cannot be parsed and passwords included: MariaDB's way.
     let options: &[&str] = match flavour {
@@ -257,6 +264,7 @@ async fn all_on(cluster: Cluster, sharing: Sharing) {
                 if after != before && again > 0 {
                     again -= 1;
                     println!("{} is asked again: {before:?}, then {after:?}", case.schema());
+                    wait::until("a replica that is read from", || is_read_from(&proxy)).await;
                     set_up(&cluster, std::slice::from_ref(case)).await;
                     proxied = run::case(&side, case, manner.capabilities, &mut tails).await;
                 }
