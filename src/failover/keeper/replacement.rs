@@ -186,6 +186,11 @@ impl<S: Surgeon> Keeper<S> {
             |at: &Node| (asks_former || *at.name != *operation.former).then_some(PATIENCE);
         self.asked_at = self.surgeon.now();
         let reports = self.surgeon.survey(topology, &settings.monitor, &patience).await;
+        if operation.is_reopening()
+            && !self.has_what_it_had(settings, topology, &operation.former, &reports).await
+        {
+            return;
+        }
         let mut operation = operation;
         loop {
             let next = self.next(settings, topology, &operation, &reports).await;

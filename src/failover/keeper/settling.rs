@@ -87,6 +87,46 @@ impl<S: Surgeon> Keeper<S> {
         false
     }
 
+    /// Whether the primary, which was told to take no writes, has all that it had, as far as is
+    /// known: it may have been started anew since. If not, another is to take its place.
+    pub(super) async fn has_what_it_had(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        name: &str,
+        reports: &[Report],
+    ) -> bool {
+        let Some(node) = topology.nodes.iter().find(|node| *node.name == *name) else {
+            return true;
+        };
+        // Whoever does not answer is not opened.
+        let Some(head) = told_by(reports, node.id) else { return true };
+        let vouched = self.vouched.map_or_else(|| self.since_well(), |at| self.surgeon.now() - at);
+        if !head.may_have_started_within(vouched) {
+            return true;
+        }
+        if self.stop_receivers(settings, topology, reports, head).await {
+            return false;
+        }
+        let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
+        match verdict::returned(head, &others, &self.record, self.since_well()) {
+            Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
+                self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
+                false
+            }
+            Return::Sound | Return::Unsure(_) => {
+                self.vouched = Some(self.asked_at);
+                true
+            }
+            Return::Behind(servers) => {
+                let servers = servers.join(", ");
+                let why = format!("it was started without what {servers} has received from it");
+                self.begins(settings, topology, node, reports, &why).await;
+                false
+            }
+        }
+    }
+
     /// Asks all servers of a primary; that one once more where a replica has received what it had
     /// not when it was asked: it may have gone on meanwhile.
     pub(super) async fn ask_all_of(
