@@ -21,7 +21,10 @@ pub struct Failover {
     pub post_hook: Vec<String>,
     /// How long either may take.
     pub hook_timeout: Duration,
-    /// The account by which a server is told to replicate; `None` means one that is made.
+    /// How long a replica may be away before a failover does not need it any more, where it has an
+    /// account of its own; zero for ever.
+    pub evict_after: Duration,
+    /// The account by which a server is told to replicate; `None` means one that is made for each.
     pub replication: Option<ReplicationAccount>,
 }
 
@@ -63,6 +66,7 @@ impl Default for Failover {
             mode: FailoverMode::default(),
             max_loss: MaxLoss::default(),
             anti_flap: Duration::from_secs(600),
+            evict_after: Duration::from_secs(60),
             pre_hook: Vec::new(),
             post_hook: Vec::new(),
             hook_timeout: Duration::from_secs(5),

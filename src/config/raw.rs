@@ -189,6 +189,8 @@ pub struct Failover {
     pub post_hook: Option<OneOrMany>,
     /// Longest run of either.
     pub hook_timeout: Option<Scalar>,
+    /// Time after which a replica that is away is not needed any more.
+    pub evict_after: Option<Scalar>,
     /// Account by which servers replicate.
     pub replication_user: Option<Scalar>,
     /// Its password.

@@ -203,13 +203,14 @@ fn group(group: &Group) -> Vec<Entry> {
     entries
 }
 
-fn failover(failover: &Failover) -> [(&'static str, String); 8] {
+fn failover(failover: &Failover) -> [(&'static str, String); 9] {
     let stated = failover.replication.as_ref();
     let user = stated.map_or_else(|| "(made)".to_owned(), |account| account.user.clone());
     [
         ("failover.mode", failover.mode.word().to_owned()),
         ("failover.max_loss", failover.max_loss.word().to_owned()),
         ("failover.anti_flap", show_duration(failover.anti_flap)),
+        ("failover.evict_after", show_duration(failover.evict_after)),
         ("failover.pre_hook", failover.pre_hook.join(" ")),
         ("failover.post_hook", failover.post_hook.join(" ")),
         ("failover.hook_timeout", show_duration(failover.hook_timeout)),

@@ -119,6 +119,10 @@ async fn one(
         }
         said => said?,
     }
+    if let What::LockOut(users) = what {
+        let is_theirs = |row: &Row<'_>| row.named(&["User"]).is_some_and(|at| users.contains(&at));
+        end_connections(&mut server, told.flavour, is_theirs).await?;
+    }
     if *what == What::Fence {
         // Those that came meanwhile have written nothing since.
         end_clients(&mut server, monitor, told.flavour).await?;
@@ -158,12 +162,22 @@ async fn end_clients(
     monitor: &Monitor,
     flavour: Flavour,
 ) -> Result<(), Failure> {
+    let ours = &monitor.user;
+    end_connections(server, flavour, |row| is_client(row, ours, flavour)).await
+}
+
+/// Ends these connections until there are none.
+async fn end_connections(
+    server: &mut Obeying<'_>,
+    flavour: Flavour,
+    which: impl Fn(&Row<'_>) -> bool,
+) -> Result<(), Failure> {
     let mut glances = interval(GLANCE);
     for _ in 0..GLANCES {
         glances.tick().await;
         let list = server.ask("SHOW PROCESSLIST").await?;
-        let clients: Vec<String> =
-            list.rows().filter_map(|row| client(row, &monitor.user, flavour)).collect();
+        let ids = list.rows().filter(|row| which(row)).filter_map(|row| row.named(&["Id"]));
+        let clients: Vec<String> = ids.collect();
         let mut told = 0;
         for id in clients {
             let kill = match flavour {
@@ -181,13 +195,13 @@ async fn end_clients(
             return Ok(());
         }
     }
-    Err(Failure::new(FailureKind::Timeout, "its clients' connections do not end"))
+    Err(Failure::new(FailureKind::Timeout, "connections that were ended are still there"))
 }
 
 /// The connection of a client: neither the server's own threads, nor a replica, nor ours. One of
 /// ours whose commit waits for an acknowledgement stands in the way as a client's does.
-fn client(row: Row<'_>, ours: &str, flavour: Flavour) -> Option<String> {
-    let user = row.named(&["User"])?;
+fn is_client(row: &Row<'_>, ours: &str, flavour: Flavour) -> bool {
+    let Some(user) = row.named(&["User"]) else { return false };
     let command = row.named(&["Command"]).unwrap_or_default();
     // Who has not logged in yet has written nothing, and finds a server that takes no writes.
     let own = ["system user", "event_scheduler", "unauthenticated user"].contains(&user.as_str());
@@ -196,5 +210,5 @@ fn client(row: Row<'_>, ours: &str, flavour: Flavour) -> Option<String> {
     let replicates = command.starts_with("Binlog Dump") || command == "Daemon";
     // MySQL cuts off the client of a commit that waits, and lets the commit wait on (V4).
     let cut_off = flavour == Flavour::MySql && command == "Killed";
-    (!own && !replicates && !cut_off).then(|| row.named(&["Id"]))?
+    !own && !replicates && !cut_off
 }

@@ -25,6 +25,9 @@ pub(crate) fn told(flavour: Flavour) -> Told {
         events: None,
         has_no_room: false,
         clock: Some(STARTED + 60),
+        made: None,
+        written: None,
+        relay: None,
     }
 }
 

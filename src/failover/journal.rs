@@ -98,6 +98,12 @@ mod tests {
         };
         journal.write(&record).await.expect("written");
         assert_eq!(journal.read().expect("read"), record);
+        // As it was written before there were accounts for each replica.
+        let early = r#"{"epoch":7,"primary":"db2","members":["db1","db2"],"lossless":true,
+            "well_at":5,"operation":null,"failed_over_at":null}"#;
+        fs::write(&journal.path, early).expect("an earlier one");
+        let early = journal.read().expect("read");
+        assert!(early.members.len() == 2 && early.accounts.is_empty() && early.lossless);
         fs::write(&journal.path, "{").expect("damaged");
         let error = journal.read().expect_err("damaged").to_string();
         assert!(error.contains("delete it"), "{error}");

@@ -5,6 +5,7 @@
 //! One thing at a time. What is about to be done is written down first, so that a keeper that was
 //! ended in the middle goes on where it was.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::cluster::desk::Desk;
 use crate::config::failover::FailoverMode;
 use crate::config::{Group, Monitor};
+use crate::failover::ackers::Leaving;
 use crate::failover::chair::Chair;
 use crate::failover::execute::{Failed, MayAct};
 use crate::failover::keeper::company::{Company, is_the_same};
@@ -31,6 +33,7 @@ use crate::topology::{Condition, NodeId, Topology};
 
 mod company;
 mod consent;
+mod evicting;
 mod replacement;
 mod settling;
 mod telling;
@@ -138,11 +141,17 @@ pub struct Keeper<S = LiveSurgeon> {
     held_since: Option<Instant>,
     /// How long that was before, all times together.
     held_before: Duration,
-    /// The epoch on whose primary the account was made last that is made where the operator states
+    /// The epoch on whose primary accounts were made last, and which: where the operator states
     /// none.
-    admitted: Option<u64>,
-    /// When that account is made again that somebody waits for.
+    admitted: (u64, BTreeSet<String>),
+    /// When accounts are made again that somebody waits for.
     admit_at: Instant,
+    /// Who does not receive from the primary.
+    away: BTreeMap<String, Away>,
+    /// Who is on its way out.
+    leaving: Option<Leaving>,
+    /// Until when those are not let in again that answered when they were evicted.
+    resting: BTreeMap<String, Instant>,
     /// What the primary had when its commits began to wait for replicas, until one has all of it.
     unguarded: Option<GtidSet>,
     /// What servers were told when all was well, the last time that it was anything.
@@ -178,10 +187,14 @@ pub struct Keeper<S = LiveSurgeon> {
     appointed: Appointment,
 }
 
-/// The name of the account that is made.
-pub const OWN_ACCOUNT: &str = "pointsman_replica";
+/// Since when a member does not receive from the primary.
+#[derive(Debug, Clone, Copy)]
+struct Away {
+    since: Instant,
+    answers: bool,
+}
 
-/// The file of the state directory with that account's password, for this group.
+/// The file of the state directory with the password of this group's accounts for replicas.
 #[must_use]
 pub fn password_file(group: &str) -> String {
     format!("replica-password-{group}")
@@ -251,8 +264,11 @@ impl<S: Surgeon> Keeper<S> {
             consent: false,
             held_before: Duration::ZERO,
             held_since: appointed.is_nobody().then_some(now),
-            admitted: None,
+            admitted: (0, BTreeSet::new()),
             admit_at: now,
+            away: BTreeMap::new(),
+            leaving: None,
+            resting: BTreeMap::new(),
             unguarded: None,
             tended: Vec::new(),
             denied: Vec::new(),

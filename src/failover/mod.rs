@@ -10,9 +10,11 @@
 //! by pure code from what the servers say: [`verdict`] whether a primary is dead, [`plan`] the next
 //! step of a failover or a switchover, [`upkeep`] what is to be done while all is well. [`order`]
 //! has the statements, [`execute`] sends them, and [`journal`] keeps the [`record`] of what was
-//! begun; a [`hook`] is a program of the operator's. A [`surgeon`] stands between a keeper and all
-//! of these. It sits on a [`chair`], which it leaves to a process that takes over.
+//! begun; a [`hook`] is a program of the operator's. [`ackers`] says who may acknowledge commits,
+//! and [`relay`] what a replica has left in its relay log. A [`surgeon`] stands between a keeper
+//! and all of these. It sits on a [`chair`], which it leaves to a process that takes over.
 
+pub mod ackers;
 pub mod assessment;
 pub mod candidate;
 pub mod chair;
@@ -26,6 +28,7 @@ pub mod keeper;
 pub mod order;
 pub mod plan;
 pub mod record;
+pub mod relay;
 pub mod report;
 pub mod standing;
 pub mod surgeon;

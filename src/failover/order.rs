@@ -1,10 +1,13 @@
 //! What a server is told to do, and the statements for that in its family's words.
 
+use std::collections::BTreeSet;
+
 use crate::config::address;
 use crate::config::failover::ReplicationAccount;
 use crate::failover::event::Event;
-use crate::failover::report::Told;
+use crate::failover::report::{SUPER_READ_ONLY, Told};
 use crate::failover::standing;
+use crate::health::observation::LogPlace;
 use crate::topology::{Flavour, NodeId};
 
 /// Something that one server is to do.
@@ -51,6 +54,18 @@ pub enum What {
     CatchUp(String),
     /// Have an account by which others replicate.
     Admit(ReplicationAccount),
+    /// Log in at its source by this account from now on; refused where it receives, and for one
+    /// that has applied all that it has received: that is forgotten.
+    Rename(ReplicationAccount),
+    /// Apply what lies in the relay log from this place on, whatever its numbers: MariaDB would
+    /// delete it otherwise (V8).
+    Rescue(LogPlace),
+    /// Go by GTID again, when that is done: MariaDB deletes what is in the relay log.
+    ByGtid,
+    /// Let nobody log in by these accounts, and end the connections of those who have.
+    LockOut(BTreeSet<String>),
+    /// Let others log in by these accounts again.
+    LetIn(BTreeSet<String>),
     /// Let an event run that came here from the last primary, and ran there.
     Enable(Event),
 }
@@ -102,15 +117,13 @@ impl What {
                 format!("START {replica}"),
             ],
             Self::Follow(place, account) => {
-                let mut all = vec![PLAIN.to_owned(), format!("STOP {replica}")];
-                if told.flavour == Flavour::MariaDb {
-                    // It goes on from what it wrote itself.
-                    let carry = "SET GLOBAL gtid_slave_pos = @@global.gtid_binlog_pos";
-                    all.push(carry.to_owned());
-                }
-                all.push(words.change(told.flavour, place, Some(account)));
-                all.push(format!("START {replica}"));
-                all
+                // It goes on from what it wrote itself.
+                let carry = "SET GLOBAL gtid_slave_pos = @@global.gtid_binlog_pos";
+                let carry = Some(carry.to_owned()).filter(|_| told.flavour == Flavour::MariaDb);
+                let begin = [PLAIN.to_owned(), format!("STOP {replica}")];
+                let change = words.change(told.flavour, place, Some(account));
+                let all = begin.into_iter().chain(carry);
+                all.chain([change, format!("START {replica}")]).collect()
             }
             Self::Join(place, account) => vec![
                 PLAIN.to_owned(),
@@ -132,16 +145,20 @@ impl What {
             }],
             Self::Open => opening(told.flavour),
             Self::Enable(event) => vec![event.enable()],
-            Self::Admit(account) => {
-                let user = quoted(&account.user);
-                let password = quoted(account.password.reveal());
-                vec![
-                    PLAIN.to_owned(),
-                    format!("CREATE USER IF NOT EXISTS {user}@'%' IDENTIFIED BY {password}"),
-                    format!("ALTER USER {user}@'%' IDENTIFIED BY {password}"),
-                    format!("GRANT REPLICATION SLAVE ON *.* TO {user}@'%'"),
-                ]
-            }
+            Self::Rename(account) => vec![
+                PLAIN.to_owned(),
+                format!("STOP {replica} SQL_THREAD"),
+                words.rename(told.flavour, account),
+                format!("START {replica}"),
+            ],
+            Self::Rescue(place) => rescuing(place),
+            Self::ByGtid => vec![
+                "STOP SLAVE SQL_THREAD".to_owned(),
+                "CHANGE MASTER TO MASTER_USE_GTID = slave_pos".to_owned(),
+            ],
+            Self::LockOut(users) => locking(told, users, "LOCK"),
+            Self::LetIn(users) => locking(told, users, "UNLOCK"),
+            Self::Admit(account) => admitting(account),
         }
     }
 
@@ -164,6 +181,13 @@ impl What {
             Self::Open => "take writes".to_owned(),
             Self::Enable(event) => format!("let the event {} run", event.name),
             Self::Admit(account) => format!("have the account {} for replicas", account.user),
+            Self::Rename(account) => format!("replicate by the account {}", account.user),
+            Self::Rescue(LogPlace { file, at }) => {
+                format!("apply its relay log from {file}:{at} on")
+            }
+            Self::ByGtid => "go by GTID again".to_owned(),
+            Self::LockOut(users) => format!("let nobody log in by {}", listed(users)),
+            Self::LetIn(users) => format!("let replicas log in by {}", listed(users)),
         }
     }
 }
@@ -183,6 +207,35 @@ impl Words {
         }
     }
 
+    /// What names another account at the same source.
+    fn rename(self, flavour: Flavour, account: &ReplicationAccount) -> String {
+        let login = self.login(flavour, account);
+        let by_gtid = match flavour {
+            Flavour::MariaDb => "MASTER_USE_GTID = slave_pos".to_owned(),
+            Flavour::MySql => format!("{}_AUTO_POSITION = 1", self.source),
+        };
+        format!("{}{login}{by_gtid}", self.to_change())
+    }
+
+    /// The account in a statement that names a source, with a comma behind it.
+    fn login(self, flavour: Flavour, account: &ReplicationAccount) -> String {
+        let source = self.source;
+        let (user, password) = (quoted(&account.user), quoted(account.password.reveal()));
+        let key = match (flavour, source) {
+            (Flavour::MariaDb, _) => "",
+            (Flavour::MySql, "SOURCE") => "GET_SOURCE_PUBLIC_KEY = 1, ",
+            (Flavour::MySql, _) => "GET_MASTER_PUBLIC_KEY = 1, ",
+        };
+        format!("{source}_USER = {user}, {source}_PASSWORD = {password}, {key}")
+    }
+
+    fn to_change(self) -> &'static str {
+        match self.source {
+            "MASTER" => "CHANGE MASTER TO ",
+            _ => "CHANGE REPLICATION SOURCE TO ",
+        }
+    }
+
     /// What names another server to follow.
     fn change(
         self,
@@ -191,21 +244,11 @@ impl Words {
         account: Option<&ReplicationAccount>,
     ) -> String {
         let source = self.source;
-        let mut text = match source {
-            "MASTER" => "CHANGE MASTER TO ".to_owned(),
-            _ => "CHANGE REPLICATION SOURCE TO ".to_owned(),
-        };
+        let mut text = self.to_change().to_owned();
         text.push_str(&format!("{source}_HOST = {}, ", quoted(&place.host)));
         text.push_str(&format!("{source}_PORT = {}, ", place.port));
         if let Some(account) = account {
-            let (user, password) = (quoted(&account.user), quoted(account.password.reveal()));
-            text.push_str(&format!("{source}_USER = {user}, {source}_PASSWORD = {password}, "));
-            if flavour == Flavour::MySql {
-                text.push_str(match source {
-                    "SOURCE" => "GET_SOURCE_PUBLIC_KEY = 1, ",
-                    _ => "GET_MASTER_PUBLIC_KEY = 1, ",
-                });
-            }
+            text.push_str(&self.login(flavour, account));
         }
         text.push_str(&format!("{source}_CONNECT_RETRY = 1, {source}_HEARTBEAT_PERIOD = 1, "));
         text.push_str(&match flavour {
@@ -215,6 +258,29 @@ impl Words {
         });
         text
     }
+}
+
+/// What makes an account by which others replicate, whatever was there.
+fn admitting(account: &ReplicationAccount) -> Vec<String> {
+    let (user, password) = (quoted(&account.user), quoted(account.password.reveal()));
+    vec![
+        PLAIN.to_owned(),
+        format!("CREATE USER IF NOT EXISTS {user}@'%' IDENTIFIED BY {password}"),
+        format!("ALTER USER {user}@'%' IDENTIFIED BY {password}"),
+        format!("GRANT REPLICATION SLAVE ON *.* TO {user}@'%'"),
+    ]
+}
+
+/// What applies a relay log of MariaDB from this place on (V8).
+fn rescuing(LogPlace { file, at }: &LogPlace) -> Vec<String> {
+    let file = quoted(file);
+    vec![
+        PLAIN.to_owned(),
+        format!(
+            "CHANGE MASTER TO RELAY_LOG_FILE = {file}, RELAY_LOG_POS = {at}, MASTER_USE_GTID = NO"
+        ),
+        "START SLAVE SQL_THREAD".to_owned(),
+    ]
 }
 
 /// What closes a server whose clients are gone, and ends its asking for acknowledgements.
@@ -242,6 +308,25 @@ fn opening(flavour: Flavour) -> Vec<String> {
             vec!["SET GLOBAL super_read_only = 0".to_owned(), "SET GLOBAL read_only = 0".to_owned()]
         }
     }
+}
+
+/// What locks or unlocks accounts here and nowhere else: one that stood in the binary log would
+/// wait for an acknowledgement, and MySQL lets nobody log in meanwhile (9.7, measured). Whoever is
+/// to be the primary is closed still; MySQL changes no account of one that is closed to all.
+fn locking(told: &Told, users: &BTreeSet<String>, word: &str) -> Vec<String> {
+    let closed = told.flavour == Flavour::MySql && told.is_on(SUPER_READ_ONLY);
+    let opened = closed.then(|| "SET GLOBAL super_read_only = 0".to_owned());
+    let here = "SET SESSION sql_log_bin = 0".to_owned();
+    let each = users.iter().map(|user| {
+        let user = quoted(user);
+        format!("ALTER USER IF EXISTS {user}@'%' ACCOUNT {word}")
+    });
+    let all = opened.into_iter().chain([PLAIN.to_owned(), here]).chain(each);
+    all.chain(["SET SESSION sql_log_bin = 1".to_owned()]).collect()
+}
+
+fn listed(users: &BTreeSet<String>) -> String {
+    users.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// A text as a literal under [`PLAIN`].

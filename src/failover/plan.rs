@@ -5,7 +5,7 @@
 //! it half done. Orders follow what MariaDB does with relay logs (V6 to V8): what was received and
 //! not applied lives in files that the server deletes at the next start of a receiver when both
 //! threads were stopped. Hence an applier runs before its receiver is stopped, and nothing starts
-//! a replica of which both are stopped.
+//! a replica of which both are stopped by GTID before its relay log is applied ([`What::Rescue`]).
 //!
 //! What must not be is that the failed primary, which may live behind a broken network, has a
 //! commit acknowledged of which the heir knows nothing. A replica that was stopped receives again
@@ -18,17 +18,21 @@
 //! What this does not exclude: somebody who orders a replica to follow the failed primary by hand,
 //! and one that is started twice between a look and an order.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::config::failover::ReplicationAccount;
+use crate::failover::ackers::Accounts;
 use crate::failover::candidate::{self, Ranked};
 use crate::failover::order::{Order, Place, What};
+use crate::failover::plan::rescue::Heard;
 use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::{Report, Told};
 use crate::failover::standing;
+use crate::health::observation::Source;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, Node, NodeId, Topology};
 
+mod rescue;
 pub mod switchover;
 
 /// What to do next.
@@ -53,8 +57,8 @@ pub struct Facts<'a> {
     pub topology: &'a Topology,
     /// What all servers have just told, but for the former primary where that one is dead.
     pub reports: &'a [Report],
-    /// What was known of the group before: who may have acknowledged a commit, and what an heir
-    /// must have.
+    /// What was known of the group before: who may have acknowledged a commit, and by which
+    /// accounts, who is kept from it, and what an heir must have.
     pub record: &'a Record,
     /// Whether what nobody alive has may be lost.
     pub lossy: bool,
@@ -63,7 +67,7 @@ pub struct Facts<'a> {
     /// What servers have said no to.
     pub denied: &'a [Order],
     /// By which account a former primary follows; `None` where there is none.
-    pub account: Option<&'a ReplicationAccount>,
+    pub accounts: Option<&'a Accounts>,
     /// How many sessions have a transaction open on the former primary, or a statement running;
     /// `None` where that is not known.
     pub unfinished: Option<usize>,
@@ -90,21 +94,25 @@ pub fn next(operation: &Operation, facts: &Facts<'_>) -> Next {
 }
 
 fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
+    let (mut first, mut soon) = (Vec::new(), None);
     for name in facts.record.members.iter().filter(|name| **name != operation.former) {
         let report = facts.reports.iter().find(|report| *report.name == **name);
-        let why = match report.map(|report| &report.told) {
-            Some(Ok(told))
-                if told.may_have_forgotten(facts.record.lives.get(name)) && !facts.lossy =>
-            {
-                return Next::GiveUp(format!(
-                    "{name} was started anew since {} was last seen, and MariaDB has deleted what \
-                     it had received and not applied: it may have been acknowledged \
-                     (failover.max_loss = \"some\" accepts that)",
-                    operation.former
-                ));
+        let why = match report.map(|report| (report, &report.told)) {
+            Some((report, Ok(told))) => {
+                match rescue::hear(&operation.former, report, told, facts) {
+                    Heard::Lost(why) if !facts.lossy => return Next::GiveUp(why),
+                    Heard::All | Heard::Lost(_) => continue,
+                    Heard::After(orders) => {
+                        first.extend(orders);
+                        continue;
+                    }
+                    Heard::Soon(why) => {
+                        soon = Some(why);
+                        continue;
+                    }
+                }
             }
-            Some(Ok(_)) => continue,
-            Some(Err(failure)) => failure.to_string(),
+            Some((_, Err(failure))) => failure.to_string(),
             None => "it is not in use".to_owned(),
         };
         if !facts.lossy {
@@ -114,8 +122,21 @@ fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
             ));
         }
     }
-    let orders = stopping(facts.reports, |_| true);
-    if orders.is_empty() { choose(operation, facts) } else { Next::Act(orders) }
+    let rescued: Vec<NodeId> = first.iter().map(|order| order.node).collect();
+    let others = stopping(facts.reports, |_| true).into_iter();
+    first.extend(others.filter(|order| !rescued.contains(&order.node)));
+    match soon {
+        _ if !first.is_empty() => Next::Act(first),
+        Some(why) => Next::Wait(why),
+        None => choose(operation, facts),
+    }
+}
+
+/// Whether a member applies what a restart has left in its relay log, which takes its time.
+#[must_use]
+pub fn rescues(reports: &[Report], record: &Record) -> bool {
+    let by_file = |told: &Told| told.sources.iter().any(|source| !source.by_gtid);
+    answers(reports).any(|(at, told)| by_file(told) && record.rescued.contains_key(&*at.name))
 }
 
 /// What keeps these from receiving, and loses nothing that they have received.
@@ -348,7 +369,7 @@ pub(super) fn still(report: &Report, told: &Told, what: What) -> Vec<Order> {
 /// What the heir lacks of a primary, or which setting of those that must not be missing it does
 /// not let us make.
 fn readied((heir, told): (&Report, &Told), facts: &Facts<'_>) -> Result<Vec<Order>, String> {
-    let mut orders = Vec::new();
+    let mut orders = admitted((heir, told), facts)?;
     // Where loss is allowed, a primary without replicas does not wait for any.
     if is_alone(heir, facts) && facts.lossy {
         return Ok(orders);
@@ -363,6 +384,27 @@ fn readied((heir, told): (&Report, &Told), facts: &Facts<'_>) -> Result<Vec<Orde
         }
     }
     Ok(orders)
+}
+
+/// What keeps the evicted from logging in at the heir, and lets members: before it takes a write.
+fn admitted((heir, told): (&Report, &Told), facts: &Facts<'_>) -> Result<Vec<Order>, String> {
+    let barred = facts.record.barred();
+    let Some(made) = &told.made else {
+        // While it follows another that is not asked.
+        return match told.sources.is_empty() && !barred.is_empty() && !facts.lossy {
+            true => Err(format!("{}: its accounts for replicas cannot be seen", heir.name)),
+            false => Ok(Vec::new()),
+        };
+    };
+    let out: BTreeSet<String> = barred.intersection(&made.open).cloned().collect();
+    let known =
+        facts.record.accounts.iter().filter(|(name, _)| facts.record.members.contains(*name));
+    let known: BTreeSet<String> = known.flat_map(|(_, users)| users.iter().cloned()).collect();
+    let back: BTreeSet<String> = known.intersection(&made.locked).cloned().collect();
+    let order = |what| Order { node: heir.node, what };
+    let out = (!out.is_empty()).then(|| order(What::LockOut(out)));
+    let back = (!back.is_empty()).then(|| order(What::LetIn(back)));
+    Ok(out.into_iter().chain(back).collect())
 }
 
 fn is_alone(heir: &Report, facts: &Facts<'_>) -> bool {
@@ -402,7 +444,8 @@ fn opened((heir, told): (&Report, &Told), facts: &Facts<'_>) -> Next {
 #[must_use]
 pub fn undo(reports: &[Report]) -> Vec<Order> {
     let stopped = answers(reports).filter(|(_, told)| {
-        told.sources.iter().any(|source| source.receiver_stopped && source.applying)
+        let may_receive = |source: &Source| source.receiver_stopped && source.applying;
+        told.sources.iter().any(|source| may_receive(source) && source.by_gtid)
             || told.flavour == Flavour::MySql
                 && told.sources.iter().any(|source| source.receiver_stopped)
     });

@@ -13,7 +13,8 @@ pub struct Record {
     /// Who takes the writes; `None` before that is known.
     pub primary: Option<String>,
     /// The servers that have been seen to belong to the group. All but the primary may have
-    /// acknowledged a commit: of a failover that loses nothing each of them must be asked.
+    /// acknowledged a commit: of a failover that loses nothing each of them must be asked. Whoever
+    /// can acknowledge stands here before it can, and until it cannot any more.
     pub members: BTreeSet<String>,
     /// When the primary was last looked at, no commit could be acknowledged without a replica.
     pub lossless: bool,
@@ -51,6 +52,17 @@ pub struct Record {
     /// receive again: the only ones who are told anything while an operator works on the group.
     #[serde(default)]
     pub cut_off: BTreeSet<String>,
+    /// By which accounts servers could log in at the primary, as far as was seen.
+    #[serde(default)]
+    pub accounts: BTreeMap<String, BTreeSet<String>>,
+    /// Who is kept from acknowledging, by which accounts, locked on the primary before it is open.
+    /// Those that are no members are evicted; the others are on their way out, or back.
+    #[serde(default)]
+    pub locked: BTreeMap<String, BTreeSet<String>>,
+    /// Up to where those had received that apply what a restart has left in their relay logs, and
+    /// have nothing there afterwards that would tell. Forgotten before any of them receives again.
+    #[serde(default)]
+    pub rescued: BTreeMap<String, String>,
 }
 
 /// A change of the primary on its way.
@@ -97,6 +109,27 @@ pub enum Stage {
     Establish,
     /// The heir is the primary, and begins to take writes.
     Open,
+}
+
+impl Record {
+    /// Whether this server is evicted: it cannot acknowledge, and nobody needs to ask it.
+    #[must_use]
+    pub fn is_evicted(&self, server: &str) -> bool {
+        self.locked.contains_key(server) && !self.members.contains(server)
+    }
+
+    /// The accounts by which nobody may log in at a primary.
+    #[must_use]
+    pub fn barred(&self) -> BTreeSet<String> {
+        let evicted = self.locked.iter().filter(|(server, _)| !self.members.contains(*server));
+        let mut barred: BTreeSet<String> =
+            evicted.flat_map(|(_, users)| users.iter().cloned()).collect();
+        let members = self.accounts.iter().filter(|(server, _)| self.members.contains(*server));
+        members.flat_map(|(_, users)| users).for_each(|user| {
+            barred.remove(user);
+        });
+        barred
+    }
 }
 
 impl Operation {

@@ -1,11 +1,12 @@
 //! What a server says of itself that matters for who is the primary, as plain values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failover::event::Event;
-use crate::health::observation::{Failure, Source};
+use crate::failover::relay::Relay;
+use crate::health::observation::{Failure, LogPlace, Source};
 use crate::topology::gtid::{GtidSet, MariaDbState};
 use crate::topology::{Flavour, Node, NodeId};
 
@@ -17,6 +18,12 @@ pub const SERVER_UUID: &str = "server_uuid";
 pub const READ_ONLY: &str = "read_only";
 /// The same of MySQL, which keeps everybody from it.
 pub const SUPER_READ_ONLY: &str = "super_read_only";
+
+/// The variable by which a replica begins its relay log anew when it is started.
+pub const RELAY_LOG_RECOVERY: &str = "relay_log_recovery";
+
+/// The variable that says after how many events a replica has its relay log written to the disk.
+pub const SYNC_RELAY_LOG: &str = "sync_relay_log";
 
 /// One server's answer, or why there is none.
 #[derive(Debug, Clone)]
@@ -57,6 +64,23 @@ pub struct Told {
     pub events: Option<Vec<Event>>,
     /// A commit waits there for room on a disk.
     pub has_no_room: bool,
+    /// The accounts that pointsman has made there for replicas; `None` where that was refused, and
+    /// of a replica.
+    pub made: Option<Made>,
+    /// Where its binary log ended, on MySQL and where an account of [`Self::made`] is locked.
+    pub written: Option<LogPlace>,
+    /// What lies in its relay log, or why that cannot be said: of a replica of MariaDB both of
+    /// whose threads are stopped, while a server of the group is down.
+    pub relay: Option<Result<Relay, String>>,
+}
+
+/// Accounts of our own making on one server, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Those by which one may log in, or somebody has.
+    pub open: BTreeSet<String>,
+    /// Those that are locked.
+    pub locked: BTreeSet<String>,
 }
 
 /// How far apart the times may be that are told of one start, seconds.
@@ -131,13 +155,18 @@ impl Told {
     }
 
     /// Whether it may have deleted what it had acknowledged and not applied, and not fetched it
-    /// again: MariaDB does when it starts (V6), MySQL does not (V9). `noted` is when it had been
-    /// started, by its own clock, when it was last noted what it has to fetch.
+    /// again: MariaDB does when its threads start after it was started (V6), MySQL when it is
+    /// started with `relay_log_recovery` (V9). `noted` is when it had been started, by its own
+    /// clock, when it was last noted what it has to fetch.
     #[must_use]
     pub fn may_have_forgotten(&self, noted: Option<&u64>) -> bool {
+        let forgets = match self.flavour {
+            Flavour::MariaDb => !matches!(&self.relay, Some(Ok(relay)) if relay.outlived),
+            Flavour::MySql => self.is_on(RELAY_LOG_RECOVERY),
+        };
         let is_the_same =
             noted.zip(self.started()).is_some_and(|(noted, at)| noted.abs_diff(at) <= SAME_START);
-        self.flavour == Flavour::MariaDb && !is_the_same
+        forgets && !is_the_same
     }
 
     /// Whether it deletes what is in its log and not in its tables when it is started after a
@@ -147,6 +176,12 @@ impl Told {
     pub fn deletes_at_start(&self) -> bool {
         let role = self.counters.get("rpl_status").map(String::as_str);
         self.flavour == Flavour::MariaDb && role != Some("AUTH_MASTER")
+    }
+
+    /// Whether what it has received is on the disk when it is acknowledged.
+    #[must_use]
+    pub fn keeps_relay_log(&self) -> bool {
+        self.variable(&[SYNC_RELAY_LOG]) == Some("1")
     }
 
     /// Whether this variable is on.

@@ -7,7 +7,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::failover::report::{READ_ONLY, Report, SERVER_ID, SERVER_UUID, SUPER_READ_ONLY, Told};
+use crate::failover::report::{
+    READ_ONLY, RELAY_LOG_RECOVERY, Report, SERVER_ID, SERVER_UUID, SUPER_READ_ONLY, SYNC_RELAY_LOG,
+    Told,
+};
 use crate::topology::{Flavour, NodeId};
 
 /// What may be promised.
@@ -79,8 +82,21 @@ enum At {
 /// For how many acknowledgements MySQL's commits wait.
 const ACKNOWLEDGEMENTS: &str = "rpl_semi_sync_source_wait_for_replica_count";
 
+/// Those that no precondition is about.
+const NAMED: [&str; 7] = [
+    SERVER_ID,
+    SERVER_UUID,
+    ACKNOWLEDGEMENTS,
+    READ_ONLY,
+    SUPER_READ_ONLY,
+    RELAY_LOG_RECOVERY,
+    SYNC_RELAY_LOG,
+];
+
 /// How many replicas acknowledge.
 const CLIENTS: [&str; 2] = ["rpl_semi_sync_source_clients", "rpl_semi_sync_master_clients"];
+/// Whether a replica acknowledges.
+const GIVES: [&str; 2] = ["rpl_semi_sync_replica_enabled", "rpl_semi_sync_slave_enabled"];
 /// Whether commits wait for acknowledgements.
 const ASKS: [&str; 2] = ["rpl_semi_sync_source_enabled", "rpl_semi_sync_master_enabled"];
 /// These can be set only when the server starts.
@@ -234,7 +250,7 @@ pub fn mode(checks: &[Check]) -> Mode {
 /// The variables that matter, under all names that servers have for them.
 pub fn variable_names() -> impl Iterator<Item = &'static str> {
     let listed = MARIADB.iter().chain(MYSQL).chain(BOTH).flat_map(|wanted| wanted.names);
-    listed.copied().chain([SERVER_ID, SERVER_UUID, ACKNOWLEDGEMENTS, READ_ONLY, SUPER_READ_ONLY])
+    listed.copied().chain(NAMED)
 }
 
 /// The settings that a server lacks for its place and that can be made while it runs; what switches
@@ -271,13 +287,21 @@ pub fn acknowledging(told: &Told) -> bool {
     told.counter(&CLIENTS).is_some_and(|clients| clients >= acknowledgements(told))
 }
 
+/// Whether it acknowledges what it receives, by its settings.
+#[must_use]
+pub fn gives(told: &Told) -> bool {
+    GIVES.into_iter().any(|name| told.is_on(name))
+}
+
 /// The setting by which commits wait for acknowledgements there; `None` where they do not.
 #[must_use]
 pub fn asking(told: &Told) -> Option<&'static str> {
     ASKS.into_iter().find(|name| told.is_on(name))
 }
 
-fn acknowledgements(told: &Told) -> u64 {
+/// For how many acknowledgements each of its commits waits.
+#[must_use]
+pub fn acknowledgements(told: &Told) -> u64 {
     told.variable(&[ACKNOWLEDGEMENTS]).and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
@@ -363,6 +387,9 @@ fn following(report: &Report, told: &Told, primary: Option<&Report>) -> Check {
                 (Mode::Unmanaged, format!("it does not ask for transactions by GTID: {mend}"))
             } else if !source.applying {
                 (Mode::Degraded, format!("it does not apply: {}", or_stopped(&source.error)))
+            } else if !source.receiving && is_locked_out(&source.user, head) {
+                let user = &source.user;
+                (Mode::Degraded, format!("it is evicted: {user}, its account, is locked there"))
             } else if !source.receiving {
                 (Mode::Degraded, format!("it does not receive: {}", or_stopped(&source.error)))
             } else {
@@ -371,6 +398,12 @@ fn following(report: &Report, told: &Told, primary: Option<&Report>) -> Check {
         }
     };
     judged(&report.name, FOLLOWING, leaves, found)
+}
+
+/// Whether nobody may log in by this account at the primary.
+fn is_locked_out(user: &str, head: Option<&Told>) -> bool {
+    let made = head.and_then(|head| head.made.as_ref());
+    made.is_some_and(|made| made.locked.contains(user))
 }
 
 fn or_stopped(error: &str) -> &str {

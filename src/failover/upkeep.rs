@@ -4,10 +4,10 @@
 //! A server that has transactions of its own is left as it is but for being closed to writes: what
 //! becomes of them is an operator's to say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::config::failover::ReplicationAccount;
+use crate::failover::ackers::{self, Accounts};
 use crate::failover::event::{Event, State};
 use crate::failover::order::{Order, Place, What};
 use crate::failover::plan::still;
@@ -30,8 +30,12 @@ pub struct Facts<'a> {
     pub members: &'a BTreeSet<String>,
     /// The events that ran on the last primary.
     pub events: &'a BTreeSet<String>,
-    /// By which account a server that comes back follows; `None` where there is none.
-    pub account: Option<&'a ReplicationAccount>,
+    /// Those that are evicted: they are only kept from taking writes.
+    pub evicted: &'a BTreeSet<String>,
+    /// Those that apply what a restart has left in their relay logs, and up to where.
+    pub rescued: &'a BTreeMap<String, String>,
+    /// By which accounts servers follow; `None` where there are none.
+    pub accounts: Option<&'a Accounts>,
 }
 
 /// What is to be done.
@@ -57,6 +61,9 @@ pub fn look(facts: &Facts<'_>) -> Upkeep {
         let Some(told) = report.told() else { continue };
         if facts.members.contains(&*report.name) {
             replica(facts, (node, head), (report, told), &mut found);
+        } else if facts.evicted.contains(&*report.name) && !told.is_read_only() {
+            let what = if told.sources.is_empty() { What::Fence } else { What::Close };
+            found.orders.push(Order { node: report.node, what });
         }
     }
     let acknowledges = |told: &Told| {
@@ -85,6 +92,9 @@ fn replica(
 ) {
     let mut order = |what| found.orders.push(Order { node: report.node, what });
     let asks = standing::asking(told).is_some();
+    if let Some(received) = facts.rescued.get(&*report.name) {
+        return found.orders.extend(rescued(received, (report, told)));
+    }
     match told.sources.as_slice() {
         [] if !told.is_read_only() || asks => return order(What::Fence),
         [] => {}
@@ -96,18 +106,14 @@ fn replica(
                 let why = format!("it has transactions of its own: {errant}");
                 found.left_out.push((report.name.to_string(), why));
             }
-            let mends = standing::mends(told, false);
-            if mends.is_empty() {
-                return;
-            }
-            let receiver = mends.iter().any(|mend| mend.name.ends_with("_enabled"));
-            mends.into_iter().for_each(|mend| order(What::Settle(mend.statement)));
-            if receiver {
-                order(What::RestartReceiver);
-            }
-            return;
+            return well(facts, (node, head), (report, told), found);
         }
-        [source] if is_at(source, node, Some(head)) => return start(report, told, head, found),
+        [source] if is_at(source, node, Some(head)) => {
+            return match renamed(facts, (node, head), told) {
+                Some(what) => order(what),
+                None => start(report, told, head, found),
+            };
+        }
         [source] if !source.receiver_stopped && source.applying => {
             // A chain is somebody's wish, as long as it holds.
             if let Some(through) = chain(facts, (node, head), told) {
@@ -136,14 +142,87 @@ fn replica(
         None if !told.sources.is_empty() => {
             found.orders.extend(still(report, told, What::Repoint(place)));
         }
-        None => match facts.account {
-            Some(account) => order(What::Follow(place, account.clone())),
+        None => match facts.accounts {
+            Some(accounts) => order(What::Follow(place, accounts.of(told, head))),
             None => {
                 let why = "there is no account to replicate by: set failover.replication_user";
                 found.left_out.push((report.name.to_string(), why.to_owned()));
             }
         },
     }
+}
+
+/// What is still to be done by one that does not go by GTID until its relay log is applied.
+fn rescued(received: &str, (report, told): (&Report, &Told)) -> Vec<Order> {
+    let applies = told.sources.iter().any(|source| source.applying);
+    let received = GtidSet::parse(told.flavour, received);
+    match received.is_some_and(|all| told.applied.contains(&all)) {
+        true => still(report, told, What::ByGtid),
+        // Not by GTID it deletes nothing.
+        false if !applies => vec![Order { node: report.node, what: What::StartApplier }],
+        false => Vec::new(),
+    }
+}
+
+/// A replica of the primary of which both threads run.
+fn well(
+    facts: &Facts<'_>,
+    (node, head): (&Node, &Told),
+    (report, told): (&Report, &Told),
+    found: &mut Upkeep,
+) {
+    let mends = standing::mends(told, false);
+    let has_to_rest = mends.is_empty() && is_to_be_renamed(facts, (node, head), told, found);
+    let mut order = |what| found.orders.push(Order { node: report.node, what });
+    let receiver = mends.iter().any(|mend| mend.name.ends_with("_enabled"));
+    mends.into_iter().for_each(|mend| order(What::Settle(mend.statement)));
+    if receiver {
+        order(What::RestartReceiver);
+    }
+    if has_to_rest {
+        order(What::StopReceiver);
+    }
+}
+
+/// Whether a replica that follows well is to have an account of its own now: it stops receiving for
+/// a moment, and others acknowledge meanwhile.
+fn is_to_be_renamed(
+    facts: &Facts<'_>,
+    (node, head): (&Node, &Told),
+    told: &Told,
+    found: &Upkeep,
+) -> bool {
+    let [source] = told.sources.as_slice() else { return false };
+    let instead = facts.accounts.and_then(|all| all.instead_of(&source.user, told, head));
+    let is_alone = found.orders.iter().all(|order| order.what != What::StopReceiver);
+    let keeps_up = source.seconds_behind.is_some_and(|seconds| seconds <= 1);
+    let others = others_acknowledge(facts, (node, head), told);
+    instead.is_some() && is_alone && keeps_up && source.receiving && others
+}
+
+/// The next step by which a replica that has stopped receiving gets an account of its own. Before
+/// that it applies what it has received: it may be the only one that has it, and forgets it.
+fn renamed(facts: &Facts<'_>, (node, head): (&Node, &Told), told: &Told) -> Option<What> {
+    let [source] = told.sources.as_slice() else { return None };
+    let is_between = source.receiver_stopped && source.applying && !source.refused;
+    let account = facts.accounts?.instead_of(&source.user, told, head).filter(|_| is_between)?;
+    if own(told, head, None).is_some() {
+        None
+    } else if told.applied.contains(&told.received) {
+        Some(What::Rename(account))
+    } else if others_acknowledge(facts, (node, head), told) {
+        Some(What::CatchUp(told.received.to_string()))
+    } else {
+        None
+    }
+}
+
+/// Whether as many replicas acknowledge without this one as each commit waits for.
+fn others_acknowledge(facts: &Facts<'_>, (node, head): (&Node, &Told), told: &Told) -> bool {
+    let others = facts.reports.iter().filter_map(Report::told);
+    let others = others.filter(|other| other.server_id() != told.server_id());
+    let count = others.filter(|other| ackers::acknowledges(other, (node, head))).count();
+    count as u64 >= standing::acknowledgements(head)
 }
 
 /// A replica of the primary of which a thread does not run: it was started without them, has tried
@@ -252,6 +331,7 @@ mod tests {
     use super::*;
     use crate::config::units::Secret;
     use crate::failover::fixture::{mariadb_at, report};
+    use crate::failover::report::Made;
     use crate::topology::fixture::node;
 
     fn told(server_id: u32, state: &str, variables: &[(&str, &str)]) -> Told {
@@ -283,7 +363,7 @@ mod tests {
         let topology =
             Topology { nodes: reports.iter().map(node).collect(), ..Topology::empty("main") };
         let password = Secret::new("secret".to_owned());
-        let account = ReplicationAccount { user: "repl".to_owned(), password };
+        let accounts = Accounts::OwnEach(password);
         let members = reports.iter().map(|report| report.name.to_string()).collect();
         let events = BTreeSet::from(["`app`.`tick`".to_owned()]);
         let found = look(&Facts {
@@ -292,7 +372,9 @@ mod tests {
             primary: NodeId(0),
             members: &members,
             events: &events,
-            account: Some(&account),
+            evicted: &BTreeSet::new(),
+            rescued: &BTreeMap::new(),
+            accounts: Some(&accounts),
         });
         let say = |at: &Order| format!("db{} {}", at.node.0 + 1, at.what.describe());
         (found.orders.iter().map(say).collect(), found.left_out)
@@ -399,6 +481,29 @@ mod tests {
         let strange = Told { sources: vec![strange], ..told(2, "0-1-9,0-2-10", CLOSED) };
         let (orders, left_out) = found(&primary, &[strange]);
         assert!(orders.is_empty() && left_out[0].1.ends_with("0-2-10"), "{left_out:?}");
+    }
+
+    #[test]
+    fn a_replica_gets_an_account_of_its_own_while_others_acknowledge() {
+        let made = Made { open: [2, 3].map(ackers::own_account).into(), locked: BTreeSet::new() };
+        let primary = Told { made: Some(made), ..told(1, "0-1-9", &[]) };
+        let shared = || Source { user: "repl".to_owned(), seconds_behind: Some(0), ..from(1) };
+        let with = |id, source| Told { sources: vec![source], ..told(id, "0-1-9", CLOSED) };
+        let (first, second) = (with(2, shared()), with(3, shared()));
+        let both = found(&primary, &[first.clone(), second.clone()]).0;
+        assert_eq!(both, ["db2 receive no more"], "one after the other");
+        assert_eq!(found(&primary, std::slice::from_ref(&first)).0, [] as [&str; 0]);
+        // Before it forgets what it has received it applies that.
+        let stopped = Source { receiving: false, receiver_stopped: true, ..shared() };
+        let mut rests = with(2, stopped);
+        rests.received = GtidSet::parse_mariadb("0-1-10").expect("a position");
+        let next = |rests: &Told| found(&primary, &[rests.clone(), second.clone()]).0;
+        assert_eq!(next(&rests), ["db2 execute all up to 0-1-10"]);
+        rests.received = rests.applied.clone();
+        assert_eq!(next(&rests), ["db2 replicate by the account pointsman_replica_2"]);
+        let own = Source { user: ackers::own_account(2), ..shared() };
+        let moved = found(&primary, &[with(2, own), second]).0;
+        assert_eq!(moved, ["db3 receive no more"]);
     }
 
     #[test]

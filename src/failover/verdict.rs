@@ -48,21 +48,27 @@ pub fn returned(
     record: &Record,
     since_well: Duration,
 ) -> Return {
-    let Record { members, floor, lives, .. } = record;
     let was_started = primary.may_have_started_within(since_well);
     let forgets = was_started && primary.deletes_at_start();
     let (mut behind, mut unsure) = (Vec::new(), None);
-    for report in others.iter().filter(|report| members.contains(&*report.name)) {
+    for report in others.iter().filter(|report| record.members.contains(&*report.name)) {
         let name = &report.name;
+        let rescued = record.rescued.get(&**name);
+        let rescued = rescued.and_then(|text| GtidSet::parse(primary.flavour, text));
         match &report.told {
             Ok(told) => {
                 // What who follows nobody, or another, has more than it is that server's own.
                 let follows = told.follows(primary);
                 // One that was just started may not have reached its source yet.
                 let may_follow = follows || told.sources.iter().any(|at| at.server_id == 0);
-                if told.is_ahead_of(primary) {
+                let lacks = rescued.as_ref().is_some_and(|all| !primary.executed.contains(all));
+                if told.is_ahead_of(primary) || lacks {
                     behind.push(name.to_string());
-                } else if forgets && may_follow && told.may_have_forgotten(lives.get(&**name)) {
+                } else if rescued.is_none()
+                    && forgets
+                    && may_follow
+                    && told.may_have_forgotten(record.lives.get(&**name))
+                {
                     unsure = Some(format!(
                         "{name} was started anew, too, and MariaDB has deleted what it had \
                          received and not applied: it may have been acknowledged \
@@ -76,7 +82,7 @@ pub fn returned(
             Err(_) => {}
         }
     }
-    let floor = GtidSet::parse(primary.flavour, floor).unwrap_or_default();
+    let floor = GtidSet::parse(primary.flavour, &record.floor).unwrap_or_default();
     if was_started && !primary.executed.contains(&floor) {
         unsure = Some(format!(
             "it has lost some of {floor}, which may have been acknowledged, and nobody else has it \

@@ -53,6 +53,7 @@ pub(super) fn gtid(text: &str) -> GtidSet {
 /// A running link to the server `db<server_id>:3306`.
 pub(super) fn source(server_id: u32) -> Source {
     Source {
+        read: None,
         host: format!("db{server_id}"),
         port: 3306,
         server_id,

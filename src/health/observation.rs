@@ -75,6 +75,17 @@ pub struct Source {
     pub by_gtid: bool,
     /// `Seconds_Behind_Master`; a fallback only.
     pub seconds_behind: Option<u64>,
+    /// Up to where it has read its source's binary logs; `None` before it has read any.
+    pub read: Option<LogPlace>,
+}
+
+/// A place in one server's binary logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPlace {
+    /// The name of the file, which ends with a dot and its number.
+    pub file: String,
+    /// Bytes from the beginning of that file.
+    pub at: u64,
 }
 
 /// A server that replicates from the observed one.
@@ -181,6 +192,24 @@ impl FailureKind {
             // Shutdown in progress, normal shutdown, connection killed.
             SHUTDOWN | 1077 | 1079 | 1927 => Self::Unreachable,
             _ => Self::Puzzling,
+        }
+    }
+}
+
+impl LogPlace {
+    /// Whether nothing lies between it and an earlier place, or the same one. Places of different
+    /// servers say nothing of one another.
+    #[must_use]
+    pub fn reaches(&self, other: &Self) -> bool {
+        let parts = |file: &'_ str| {
+            let (name, number) = file.rsplit_once('.')?;
+            Some((name.to_owned(), number.parse::<u64>().ok()?))
+        };
+        match (parts(&self.file), parts(&other.file)) {
+            (Some((name, number)), Some((base, from))) if name == base => {
+                (number, self.at) >= (from, other.at)
+            }
+            _ => false,
         }
     }
 }

@@ -13,7 +13,9 @@ use tokio::time::{sleep, timeout};
 use crate::config::Monitor;
 use crate::health::connect::{Connection, open};
 use crate::health::facts::Greeted;
-use crate::health::observation::{Attached, Failure, FailureKind, Seen, Source, latest_start};
+use crate::health::observation::{
+    Attached, Failure, FailureKind, LogPlace, Seen, Source, latest_start,
+};
 use crate::health::probe::{Ask, Probe};
 use crate::protocol::answer::Row;
 use crate::tls::trust::Trust;
@@ -382,7 +384,18 @@ pub fn source(row: Row<'_>) -> Option<Source> {
         by_gtid: get(&["Using_Gtid"]).eq_ignore_ascii_case("slave_pos")
             || get(&["Auto_Position"]) == "1",
         seconds_behind: behind.parse().ok(),
+        read: place(
+            get(&["Source_Log_File", "Master_Log_File"]),
+            &get(&["Read_Source_Log_Pos", "Read_Master_Log_Pos"]),
+        ),
     })
+}
+
+/// A place in a binary log; `None` where no file is named.
+#[must_use]
+pub fn place(file: String, at: &str) -> Option<LogPlace> {
+    let at = at.parse().ok().filter(|_| !file.is_empty())?;
+    Some(LogPlace { file, at })
 }
 
 #[cfg(test)]

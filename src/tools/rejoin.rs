@@ -1,7 +1,7 @@
 //! `pointsman rejoin`: a server that was away follows the primary again, if it has nothing that the
 //! primary lacks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::failover::report::{READ_ONLY, Report, SUPER_READ_ONLY, Told};
 use crate::failover::standing;
@@ -52,7 +52,7 @@ fn orders(
     server: Member<'_>,
     plan: &mut Plan,
 ) -> Result<(), VerbError> {
-    let account = scene.replication_account()?;
+    let accounts = scene.accounts()?;
     let members = BTreeSet::from([server.node.name.to_string()]);
     let mut look = |reports: &[Report]| {
         let found = upkeep::look(&Facts {
@@ -61,7 +61,9 @@ fn orders(
             primary: head.node.id,
             members: &members,
             events: &BTreeSet::new(),
-            account: Some(&account),
+            evicted: &BTreeSet::new(),
+            rescued: &BTreeMap::new(),
+            accounts: Some(&accounts),
         });
         if let Some((name, why)) = found.left_out.into_iter().next() {
             return Err(VerbError::Refused(format!("{name} stays out: {why}")));

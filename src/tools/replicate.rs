@@ -51,7 +51,16 @@ pub async fn plan(
         plan.notes.push(format!("{name} replicates from {to} already"));
         return Ok(plan);
     }
-    let account = scene.replication_account()?;
+    let account = scene.accounts()?.of(replica.told, source.told);
+    if let Some(made) = &source.told.made
+        && made.locked.contains(&account.user)
+    {
+        let user = &account.user;
+        return Err(VerbError::Refused(format!(
+            "{name} is evicted: its account {user} is locked on {to}, and the keeper of a running \
+             pointsman lets it in when it follows again: `pointsman rejoin {target}`"
+        )));
+    }
     let at_source = looked_into(scene, source, &account.user).await?;
     let at_replica = looked_into(scene, replica, &account.user).await?;
     let pair = Pair {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, interval};
 
 use crate::config::failover::ReplicationAccount;
 use crate::config::{Config, Group, Monitor, RoleHint, Server, address};
+use crate::failover::ackers::Accounts;
 use crate::failover::execute::{self, MayAct};
 use crate::failover::keeper;
 use crate::failover::order::Order;
@@ -187,19 +188,19 @@ impl Scene {
         }
     }
 
-    /// The account by which servers of this group replicate: the operator's, or the keeper's own,
-    /// whose password is made where there is none yet.
+    /// The accounts by which servers of this group replicate: the operator's, or those that the
+    /// keeper makes, whose password is made where there is none yet.
     ///
     /// # Errors
     /// When the password cannot be read or kept.
-    pub fn replication_account(&self) -> Result<ReplicationAccount, VerbError> {
+    pub fn accounts(&self) -> Result<Accounts, VerbError> {
         if let Some(stated) = &self.group.failover.replication {
-            return Ok(stated.clone());
+            return Ok(Accounts::Shared(stated.clone()));
         }
         let file = keeper::password_file(&self.group.name);
         let password = secrets::load(&self.state_dir, &file);
         let password = password.map_err(|error| VerbError::Refused(error.to_string()))?;
-        Ok(ReplicationAccount { user: keeper::OWN_ACCOUNT.to_owned(), password })
+        Ok(Accounts::OwnEach(password))
     }
 
     /// Does one thing of a plan; what came of it, in words.

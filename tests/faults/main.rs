@@ -12,6 +12,7 @@ mod cluster;
 mod consent;
 #[path = "../real/console.rs"]
 mod console;
+mod evictions;
 mod keeper;
 mod kept;
 mod ledger;
@@ -24,6 +25,7 @@ mod proxies;
 #[allow(dead_code, reason = "it offers what other tests need")]
 mod proxy;
 mod replicas;
+mod rescues;
 mod scene;
 #[path = "../real/servers.rs"]
 #[allow(dead_code, reason = "it offers what other tests need")]

@@ -45,7 +45,16 @@ impl World {
         // All of it is over soon after the last one.
         let left = (self.shape.faults_until + ms(5_000)).saturating_sub(self.now);
         let lasts = ms(self.duration()).min(left);
-        match self.random.between(0, 100) {
+        match self.random.between(0, 122) {
+            116.. => self.lag_and_evict(left),
+            108..116 => self.lag_and_lose(left),
+            100.. => {
+                let replica = self.random.index(count);
+                if self.health.takes_writes() != Some(replica) {
+                    let lasts = ms(self.random.between(8_000, 25_000)).min(left);
+                    self.strike(replica, lasts);
+                }
+            }
             0..34 => self.strike(victim, lasts),
             34..47 => self.freeze(victim, lasts),
             47..70 => self.partition(victim, lasts),
@@ -64,6 +73,48 @@ impl World {
             90..94 => self.stop_replication(victim),
             _ => self.wake_keeper_anew(),
         }
+    }
+
+    /// Replicas apply slowly, and then all servers die at once, of which the replicas are back
+    /// soon; some of them somebody has stopped before.
+    fn lag_and_lose(&mut self, left: Duration) {
+        let Some(primary) = self.health.takes_writes() else { return };
+        let lasts = ms(self.random.between(9_000, 25_000)).min(left);
+        let dies = ms(self.random.between(1_000, 4_000));
+        let stops = self.random.permille(300);
+        self.log(|| format!("FAULT all replicas lag, and all servers die (stopped: {stops})"));
+        for index in 0..self.servers.len() {
+            if index == primary {
+                self.after(dies, Event::Hit { victim: Some(index), lasts });
+                continue;
+            }
+            self.servers[index].apply = ms(self.random.between(100, 1_500));
+            self.after(lasts, Event::Heal(Heal::Speed(index)));
+            if stops {
+                let early = dies.saturating_sub(ms(self.random.between(1, 300)));
+                self.after(early, Event::Heal(Heal::Stop(index)));
+            } else {
+                let soon = ms(self.random.between(100, 2_500));
+                self.after(dies, Event::Hit { victim: Some(index), lasts: soon });
+            }
+        }
+    }
+
+    /// All replicas but one receive slowly, that one dies for long, and then the primary.
+    fn lag_and_evict(&mut self, left: Duration) {
+        let Some(primary) = self.health.takes_writes() else { return };
+        let lasts = ms(25_000).min(left);
+        let mut others: Vec<usize> = (0..self.servers.len()).filter(|at| *at != primary).collect();
+        let gone = others.remove(self.random.index(others.len()));
+        self.log(|| format!("FAULT db{} dies, and others lag behind it", gone + 1));
+        for index in others {
+            self.servers[index].receive = ms(self.random.between(500, 1_500));
+            self.after(lasts, Event::Heal(Heal::Width(index)));
+        }
+        let dies = ms(self.random.between(2_000, 6_000));
+        self.after(dies, Event::Hit { victim: Some(gone), lasts });
+        let then = dies + ms(self.random.between(2_000, 9_000));
+        self.after(then, Event::Hit { victim: Some(primary), lasts });
     }
 
     /// A change of the primary comes to another stage: the heir, another or the keeper may die.
@@ -179,6 +230,7 @@ impl World {
             Heal::Speed(index) => self.servers[index].apply = ms(2),
             Heal::Width(index) => self.servers[index].receive = Duration::ZERO,
             Heal::Keeper => self.is_proxy_down = false,
+            Heal::Stop(index) => self.stop_replication(index),
         }
     }
 

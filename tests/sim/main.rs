@@ -70,6 +70,9 @@ struct Outcome {
     acknowledged: usize,
     /// Writes that were acknowledged without a replica, and lost.
     lost: usize,
+    /// How often a server was evicted, and how often what was left in a relay log was applied.
+    evicted: usize,
+    rescued: usize,
     said: String,
 }
 
@@ -105,8 +108,10 @@ impl Simulation {
             password: Secret::new("secret".to_owned()),
         });
         let anti_flap = Duration::from_secs([0, 0, 0, 20][random.index(4)]);
+        let evict_after = Duration::from_secs([0, 2, 4, 10][random.index(4)]);
+        let usual = Failover::default();
         let failover =
-            Failover { mode: FailoverMode::Auto, anti_flap, replication, ..Failover::default() };
+            Failover { mode: FailoverMode::Auto, anti_flap, replication, evict_after, ..usual };
         let group = Arc::new(Group { name: Arc::from("main"), failover, ..Group::default() });
         let settings = keeper::Settings { group, monitor: Monitor::default() };
         Self {
@@ -229,6 +234,8 @@ impl Simulation {
             epoch: world.journal.epoch,
             acknowledged: world.ledger.told,
             lost: world.unprotected_lost(),
+            evicted: world.evicted,
+            rescued: world.rescued,
             said: self.said,
         }
     }
@@ -337,6 +344,7 @@ fn no_seed_breaks_a_promise() {
     let mut said: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     let (mut failovers, mut acknowledged, mut done) = (0, 0, 0);
     let (mut unprotected, mut where_first) = (0, None);
+    let (mut evicted, mut rescued) = (0, 0);
     for seed in seeds {
         let outcome = Simulation::new(seed, show).run();
         if show {
@@ -346,6 +354,8 @@ fn no_seed_breaks_a_promise() {
         failovers += outcome.epoch.saturating_sub(1);
         acknowledged += outcome.acknowledged;
         unprotected += outcome.lost;
+        evicted += outcome.evicted;
+        rescued += outcome.rescued;
         where_first = where_first.or_else(|| (outcome.lost > 0).then_some(seed));
         said.entry(kind(&outcome.said)).or_default().push(seed);
         if let Some(broken) = outcome.broken {
@@ -362,6 +372,7 @@ fn no_seed_breaks_a_promise() {
         }
     }
     println!("{done} seeds, {acknowledged} writes acknowledged, {failovers} new primaries");
+    println!("{evicted} evictions, {rescued} relay logs applied after a restart or a stop");
     if let Some(seed) = where_first {
         println!("{unprotected} that no replica was waited for are lost, first in seed {seed}");
     }

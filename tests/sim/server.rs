@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman::failover::report::Told;
-use pointsman::health::observation::{Seen, Source};
+use pointsman::failover::ackers::{OWN_ACCOUNT, own_account};
+use pointsman::failover::relay::Relay;
+use pointsman::failover::report::{Made, Told};
+use pointsman::health::observation::{LogPlace, Seen, Source};
 use pointsman::topology::gtid::{GtidSet, MariaDbState};
 use pointsman::topology::{Flavour, ServerFacts, Transport};
 
@@ -50,8 +52,15 @@ pub(crate) struct Following {
     pub(crate) source: usize,
     /// It has reached that server since it was told of it.
     pub(crate) known: bool,
+    /// The account by which it logs in there.
+    pub(crate) user: String,
     /// Received and not applied; on disk.
     pub(crate) relay: Vec<Txn>,
+    /// The relay log is what a restart has left, of which MariaDB tells nothing else.
+    pub(crate) left: bool,
+    /// Something of the source stands in the relay log, applied or not.
+    pub(crate) has_content: bool,
+    pub(crate) by_gtid: bool,
     /// MySQL's `Retrieved_Gtid_Set`.
     pub(crate) retrieved: Gtids,
     /// How often it has tried to connect in vain.
@@ -108,6 +117,8 @@ pub(crate) struct Server {
     pub(crate) apply: Duration,
     /// How long the network towards it takes for one transaction.
     pub(crate) receive: Duration,
+    /// Accounts by which nobody may log in here.
+    pub(crate) locked: BTreeSet<String>,
     /// An event for the next transaction to apply is on its way.
     pub(crate) applying: bool,
     facts: Option<Arc<ServerFacts>>,
@@ -150,6 +161,7 @@ impl Server {
             skip_start: false,
             apply: Duration::from_millis(2),
             receive: Duration::ZERO,
+            locked: BTreeSet::new(),
             applying: false,
             facts: None,
         }
@@ -249,7 +261,8 @@ impl Server {
 
     /// MariaDB deletes what it has received when a thread starts while none runs (V6).
     pub(crate) fn forget_on_start(&mut self) {
-        if self.flavour == Flavour::MariaDb && self.is_stopped() {
+        let by_gtid = self.following.as_ref().is_some_and(|at| at.by_gtid);
+        if self.flavour == Flavour::MariaDb && self.is_stopped() && by_gtid {
             self.forget();
         }
     }
@@ -258,12 +271,14 @@ impl Server {
         if let Some(at) = &mut self.following {
             at.relay.clear();
             at.retrieved = Gtids::default();
+            (at.left, at.has_content) = (false, false);
         }
     }
 
     /// MariaDB's `Gtid_IO_Pos`.
     pub(crate) fn io_pos(&self) -> Option<(u32, u64)> {
-        let last = self.following.as_ref().and_then(|at| at.relay.last());
+        let told = self.following.as_ref().filter(|at| !at.left);
+        let last = told.and_then(|at| at.relay.last());
         last.map(|txn| (txn.origin, txn.seq)).or(self.slave_pos)
     }
 
@@ -312,7 +327,23 @@ impl Server {
         }
     }
 
-    fn sources(&self) -> Vec<Source> {
+    /// What lies in the relay log of a replica of MariaDB that is stopped.
+    fn relay(&self) -> Option<Relay> {
+        let at = self.following.as_ref()?;
+        if self.flavour == Flavour::MySql || !self.is_stopped() {
+            return None;
+        }
+        let file = || LogPlace { file: "relay.1".to_owned(), at: 4 };
+        let last = at.relay.last().map(|txn| (txn.origin, txn.seq));
+        let last = last.or(self.slave_pos).filter(|_| at.has_content);
+        Some(Relay {
+            next: (!at.relay.is_empty()).then(file),
+            received: self.position(last),
+            outlived: at.left && at.has_content,
+        })
+    }
+
+    fn sources(&self, read: Option<LogPlace>) -> Vec<Source> {
         let Some(at) = &self.following else { return Vec::new() };
         let source = at.source;
         let id = u32::try_from(source + 1).expect("few");
@@ -328,9 +359,10 @@ impl Server {
             refused: false,
             applier_failed: at.applier == Applier::Failed,
             error: at.error.clone(),
-            user: "repl".to_owned(),
-            by_gtid: true,
-            seconds_behind: None,
+            user: at.user.clone(),
+            by_gtid: at.by_gtid,
+            seconds_behind: at.relay.is_empty().then_some(0),
+            read,
         }]
     }
 
@@ -339,8 +371,27 @@ impl Server {
         (OLD + now).as_secs().saturating_sub(self.started.as_secs())
     }
 
-    /// What a keeper is told; `acknowledging` is how many replicas do.
-    pub(crate) fn told(&self, now: Duration, acknowledging: usize) -> Told {
+    /// The place in its binary log before this transaction.
+    pub(crate) fn place(&self, at: usize) -> LogPlace {
+        LogPlace { file: format!("log.{}", self.incarnation), at: at as u64 }
+    }
+
+    /// The accounts that there are for replicas; those that are `used` count as open.
+    fn made(&self, used: BTreeSet<String>) -> Made {
+        let all = (1..=8).map(own_account).chain([OWN_ACCOUNT.to_owned()]);
+        let open = all.filter(|user| !self.locked.contains(user)).chain(used).collect();
+        Made { open, locked: self.locked.clone() }
+    }
+
+    /// What a keeper is told: `acknowledging` is how many replicas do, `used` by which accounts
+    /// they have logged in, `read` how far it has read its source's log.
+    pub(crate) fn told(
+        &self,
+        now: Duration,
+        acknowledging: usize,
+        used: BTreeSet<String>,
+        read: Option<LogPlace>,
+    ) -> Told {
         let (executed, applied, received) = self.positions();
         let uptime = self.uptime(now);
         let clients = match self.flavour {
@@ -354,10 +405,20 @@ impl Server {
             history = MariaDbState::parse(&parts.join(",")).expect("a state");
         }
         let variables = self.variables.iter();
+        let relay = self.relay();
+        let mut received = received;
+        if let Some(relay) = relay.as_ref().filter(|relay| relay.outlived) {
+            received.union(&relay.received);
+        }
+        let is_source = self.following.is_none();
         Told {
             events: None,
             has_no_room: false,
             clock: Some((OLD + now).as_secs()),
+            made: is_source.then(|| self.made(used)),
+            relay: relay.map(Ok),
+            written: (is_source && self.flavour == Flavour::MySql)
+                .then(|| self.place(self.binlog.len())),
             flavour: self.flavour,
             version: version(self.flavour),
             variables: variables.map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
@@ -370,7 +431,7 @@ impl Server {
             history,
             received,
             applied,
-            sources: self.sources(),
+            sources: self.sources(read),
         }
     }
 
@@ -384,7 +445,7 @@ impl Server {
             read_only: self.is_read_only(),
             executed,
             replicated: applied,
-            sources: self.sources(),
+            sources: self.sources(None),
             replicas: None,
             note: String::new(),
         }

@@ -1,7 +1,7 @@
 //! What a keeper does and learns, in the model: questions, orders and records take their time, go
 //! wrong, and are cut off when the keeper dies.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
@@ -62,6 +62,7 @@ struct Doing {
 enum Step {
     Connect,
     EndClients,
+    EndUsers(BTreeSet<String>),
     Run(String),
 }
 
@@ -244,6 +245,8 @@ impl World {
                 let before = std::mem::take(&mut self.ledger.unprotected);
                 self.ledger.acknowledged.extend(before);
             }
+            let evicted = |at: &Record| at.locked.keys().filter(|name| at.is_evicted(name)).count();
+            self.evicted += evicted(&record).saturating_sub(evicted(&self.journal));
             self.on_stage(&record);
             self.journal = record;
             self.wake = true;
@@ -258,7 +261,8 @@ impl World {
         let there = self.reaches(self.proxy_at(), node);
         let told = match self.servers[node].life {
             Life::Running if there => {
-                Ok(self.servers[node].told(self.now, self.acknowledging(node)))
+                let (used, read) = (self.users(node), self.read(node));
+                Ok(self.servers[node].told(self.now, self.acknowledging(node), used, read))
             }
             Life::Dead if there => Err(Failure::new(FailureKind::Unreachable, "refused")),
             _ if self.now >= until => Err(Failure::new(FailureKind::Timeout, "no answer")),
@@ -410,6 +414,13 @@ impl World {
                 true => Tried::Later,
                 false => Tried::Done,
             },
+            Some(Step::EndUsers(users)) => {
+                let users = users.clone();
+                match self.end_users(doing.node, &users) {
+                    true => Tried::Later,
+                    false => Tried::Done,
+                }
+            }
             Some(Step::Run(statement)) => {
                 let statement = statement.clone();
                 self.run(order, doing.node, &statement)
@@ -460,11 +471,30 @@ impl World {
                 let last = self.servers[node].binlog.last();
                 self.servers[node].slave_pos = last.map(|txn| (txn.origin, txn.seq));
             }
+            _ if plain.contains(" RELAY_LOG_FILE = ") => {
+                if let Some(at) = &mut self.servers[node].following {
+                    at.by_gtid = false;
+                }
+                self.rescued += 1;
+            }
             _ if plain.starts_with("CHANGE") => {
-                let host =
-                    plain.split("_HOST = 'db").nth(1).and_then(|rest| rest.split('\'').next());
-                let source: usize = host.and_then(|id| id.parse().ok()).expect("a host");
-                self.follow(node, source - 1);
+                let of = |word: &str| plain.split(word).nth(1)?.split('\'').next();
+                let host = of("_HOST = 'db").and_then(|id| id.parse::<usize>().ok());
+                let before = self.servers[node].following.as_ref().map(|at| at.source);
+                let source = host.map(|id| id - 1).or(before).expect("a source");
+                let user = of("_USER = '").map(str::to_owned);
+                self.follow(node, source);
+                if let (Some(user), Some(at)) = (user, &mut self.servers[node].following) {
+                    at.user = user;
+                }
+            }
+            _ if plain.starts_with("ALTER USER IF EXISTS") => {
+                let user = plain.split('\'').nth(1).expect("a name").to_owned();
+                let locked = &mut self.servers[node].locked;
+                match plain.ends_with(" LOCK") {
+                    true => locked.insert(user),
+                    false => locked.remove(&user),
+                };
             }
             _ if plain.starts_with("CREATE USER") => {
                 self.log(|| format!("{name}: CREATE USER"));
@@ -552,6 +582,9 @@ impl Doing {
         steps.extend(fences.then_some(Step::EndClients));
         steps.extend(statements);
         steps.extend(fences.then_some(Step::EndClients));
+        if let What::LockOut(users) = what {
+            steps.push_back(Step::EndUsers(users.clone()));
+        }
         steps
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use pointsman::failover::record::Record;
+use pointsman::health::observation::LogPlace;
 use pointsman::topology::Flavour;
 
 use crate::clients::{Ledger, Reply};
@@ -63,6 +64,8 @@ pub(crate) enum Heal {
     Speed(usize),
     Width(usize),
     Keeper,
+    /// No end, but something that somebody does a while after what it belongs to.
+    Stop(usize),
 }
 
 /// What a replica's receiver and its source have between them.
@@ -72,6 +75,8 @@ pub(crate) struct Link {
     /// Incarnation of the source.
     pub(crate) of: u32,
     pub(crate) replica: usize,
+    /// The account by which the replica has logged in.
+    user: String,
     acknowledges: bool,
     /// The next of the source's binary log to send.
     next: usize,
@@ -131,6 +136,9 @@ pub(crate) struct World {
     /// How often the proxy was started; the keeper lives and dies with it.
     pub(crate) proxy: u32,
     pub(crate) journal: Record,
+    /// How often a server was evicted, and how often what was left in a relay log was applied.
+    pub(crate) evicted: usize,
+    pub(crate) rescued: usize,
     /// It is down.
     pub(crate) is_proxy_down: bool,
     /// An operator has ordered a switchover, and the keeper has not heard of it yet.
@@ -173,6 +181,8 @@ impl World {
             ledger: Ledger::default(),
             tasks: Tasks::default(),
             proxy: 0,
+            evicted: 0,
+            rescued: 0,
             is_proxy_down: false,
             ordered: false,
             journal: Record::default(),
@@ -243,6 +253,35 @@ impl World {
         self.links.values().filter(here).filter(|link| link.acknowledges).count()
     }
 
+    /// The accounts by which somebody has logged in at a server, as far as it knows.
+    pub(crate) fn users(&self, source: usize) -> BTreeSet<String> {
+        let of = self.servers[source].incarnation;
+        let here = |link: &&Link| link.source == source && link.of == of && link.at_source;
+        self.links.values().filter(here).map(|link| link.user.clone()).collect()
+    }
+
+    /// How far a replica has read its source's binary log.
+    pub(crate) fn read(&self, replica: usize) -> Option<LogPlace> {
+        let at = self.servers[replica].following.as_ref()?;
+        let Receiver::Connected(id) = at.receiver else { return None };
+        let link =
+            self.links.get(&id).filter(|link| link.of == self.servers[at.source].incarnation)?;
+        let next = link.sent.front().map_or(link.next, |(at, _)| *at);
+        Some(self.servers[at.source].place(next))
+    }
+
+    /// A server ends the connections of these accounts; whether there were any.
+    pub(crate) fn end_users(&mut self, index: usize, users: &BTreeSet<String>) -> bool {
+        let of = self.servers[index].incarnation;
+        let here = |link: &Link| {
+            link.source == index && link.of == of && link.at_source && users.contains(&link.user)
+        };
+        let ids: Vec<u64> =
+            self.links.iter().filter(|(_, link)| here(link)).map(|(id, _)| *id).collect();
+        ids.iter().for_each(|id| self.lose_source(*id));
+        !ids.is_empty()
+    }
+
     // --- replication ---
 
     /// A receiver begins to look for its source.
@@ -262,13 +301,19 @@ impl World {
         if at.receiver != Receiver::Connecting || server.life == Life::Dead {
             return;
         }
-        let source = at.source;
+        let (source, user) = (at.source, at.user.clone());
         if server.life == Life::Frozen
             || self.servers[source].life != Life::Running
             || !self.reaches(replica, source)
         {
             if server.life == Life::Running {
                 self.try_in_vain(replica);
+            }
+            return self.after(ms(1000), Event::Connect { replica });
+        }
+        if self.servers[source].locked.contains(&user) {
+            if let Some(at) = &mut self.servers[replica].following {
+                at.error = format!("4151: {user}: this account is locked");
             }
             return self.after(ms(1000), Event::Connect { replica });
         }
@@ -285,6 +330,7 @@ impl World {
                         source,
                         of: self.servers[source].incarnation,
                         replica,
+                        user,
                         acknowledges,
                         next,
                         has,
@@ -300,6 +346,7 @@ impl World {
                 if let Some(at) = &mut self.servers[replica].following {
                     at.receiver = Receiver::Connected(link);
                     at.known = true;
+                    at.error.clear();
                 }
                 self.log(|| format!("{name} receives from db{}", source + 1));
                 self.after(ms(1000), Event::Heartbeat { link });
@@ -409,6 +456,7 @@ impl World {
         }
         if let Some(following) = &mut self.servers[replica].following {
             following.relay.push(txn);
+            following.has_content = true;
             following.retrieved.insert(txn.origin, txn.seq);
         }
         if acknowledges {
@@ -427,7 +475,14 @@ impl World {
         if server.life == Life::Frozen || !self.passes(link.replica, link.source) {
             return self.after(ms(100), Event::Acknowledge { link: id });
         }
-        let source = link.source;
+        let (source, replica) = (link.source, link.replica);
+        let names = (self.servers[source].name(), self.servers[replica].name());
+        if self.journal.lossless
+            && self.journal.primary.as_ref() == Some(&names.0)
+            && !self.journal.members.contains(&names.1)
+        {
+            self.breaks(format!("{} acknowledges, and is no member", names.1));
+        }
         let Some(link) = self.links.get_mut(&id) else { return };
         let first = link.acknowledged.pop_front();
         if link.acknowledged.is_empty() && !link.at_replica {
@@ -543,10 +598,16 @@ impl World {
 
     /// Tells a server to follow another from where it is.
     pub(crate) fn follow(&mut self, replica: usize, source: usize) {
+        let former = self.servers[replica].following.take();
+        let user = former.map_or_else(|| "repl".to_owned(), |former| former.user);
         self.servers[replica].following = Some(Following {
             source,
+            user,
             known: false,
             relay: Vec::new(),
+            left: false,
+            has_content: false,
+            by_gtid: true,
             retrieved: Gtids::default(),
             tries: 0,
             receiver: Receiver::Stopped,
@@ -619,8 +680,11 @@ impl World {
         (at.receiver, at.applier) = (Receiver::Stopped, Applier::Stopped);
         if flavour == Flavour::MariaDb {
             // Deleted at the first start of a thread, and not told of before.
-            at.relay.clear();
-            at.retrieved = Gtids::default();
+            (at.left, at.retrieved) = (true, Gtids::default());
+            if !skip && at.by_gtid {
+                at.relay.clear();
+                (at.left, at.has_content) = (false, false);
+            }
         }
         if !skip {
             at.applier = Applier::Running;

@@ -10,6 +10,8 @@ use crate::config::raw::{self, OneOrMany, Scalar};
 /// How long a hook may be allowed to take: nobody writes while it runs.
 const HOOK_TIMEOUTS: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(600);
+/// How soon a replica that is away may be evicted: an order is waited for as long.
+const EVICT_AFTER_MIN: Duration = Duration::from_secs(10);
 
 impl Reader<'_> {
     pub(super) fn failover(&mut self, name: &str, raw: &raw::Failover) -> Failover {
@@ -36,8 +38,21 @@ impl Reader<'_> {
                 HOOK_TIMEOUTS,
                 usual.hook_timeout,
             ),
+            evict_after: self.eviction(&at("evict_after"), raw.evict_after.as_ref(), usual),
             replication,
         }
+    }
+
+    /// How long a replica may be away; for ever, or long enough that no statement about it is on
+    /// its way any more.
+    fn eviction(&mut self, key: &str, raw: Option<&Scalar>, usual: Failover) -> Duration {
+        let after = self.duration(key, raw, Duration::ZERO..=DAY, usual.evict_after);
+        if !after.is_zero() && after < EVICT_AFTER_MIN {
+            let shown = raw.map(Scalar::to_string).unwrap_or_default();
+            self.refuse(key, shown, "\"0\" for never, or at least 10s");
+            return usual.evict_after;
+        }
+        after
     }
 
     /// A program and its arguments.

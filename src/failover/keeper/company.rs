@@ -246,7 +246,9 @@ impl<S: Surgeon> Keeper<S> {
     fn start_afresh(&mut self) {
         let now = self.surgeon.now();
         (self.started, self.since, self.look_at, self.admit_at) = (now, now, now, now);
-        (self.unguarded, self.admitted) = (None, None);
+        (self.unguarded, self.leaving) = (None, None);
+        self.admitted.1.clear();
+        self.away.clear();
         self.tended.clear();
         self.denied.clear();
     }

@@ -45,7 +45,10 @@ impl<S: Surgeon> Keeper<S> {
         node: &Node,
     ) -> bool {
         self.look_at = self.surgeon.now() + THINK_AGAIN;
-        let patience = |at: &Node| Some(if at.id == node.id { LAST_WORD } else { PATIENCE });
+        let patience = |at: &Node| {
+            let time = if at.id == node.id { LAST_WORD } else { PATIENCE };
+            (!self.record.is_evicted(&at.name)).then_some(time)
+        };
         let reports = self.surgeon.survey(topology, &settings.monitor, &patience).await;
         let name = &node.name;
         let why = match verdict::judge(node.id, node.leaving, &reports) {
@@ -102,7 +105,8 @@ impl<S: Surgeon> Keeper<S> {
             return false;
         }
         let operation = Operation::failover(name);
-        let others = reports.iter().filter(|at| at.node != node.id).cloned();
+        let is_evicted = |at: &&Report| self.record.is_evicted(&at.name);
+        let others = reports.iter().filter(|at| at.node != node.id && !is_evicted(at)).cloned();
         let others: Vec<Report> = others.collect();
         let facts = self.facts(settings, topology, &others, &[]);
         if let Next::GiveUp(refusal) = plan::next(&operation, &facts) {
@@ -182,8 +186,12 @@ impl<S: Surgeon> Keeper<S> {
         }
         // One that is dead is not asked.
         let asks_former = operation.kind == Kind::Switchover || operation.is_reopening();
-        let patience =
-            |at: &Node| (asks_former || *at.name != *operation.former).then_some(PATIENCE);
+        let record = &self.record;
+        let is_asked = |name: &str| !record.is_evicted(name) && name != operation.former;
+        let patience = |at: &Node| {
+            let is_former = asks_former && *at.name == *operation.former;
+            (is_former || is_asked(&at.name)).then_some(PATIENCE)
+        };
         self.asked_at = self.surgeon.now();
         let reports = self.surgeon.survey(topology, &settings.monitor, &patience).await;
         if operation.is_reopening()
@@ -200,6 +208,9 @@ impl<S: Surgeon> Keeper<S> {
             match next {
                 Next::Act(orders) => {
                     self.say(operation.describe());
+                    if !self.note_rescued(&orders, &reports).await {
+                        return;
+                    }
                     let is_done = self.perform(orders, settings, topology, &reports).await;
                     self.has_ordered = is_done && operation.kind == Kind::Switchover;
                     if operation.stage == Stage::Open {
@@ -212,7 +223,7 @@ impl<S: Surgeon> Keeper<S> {
                 Next::Enter(next) => {
                     // In a switchover everybody waits: what servers have just said will do.
                     let at_once = next.kind == Kind::Switchover;
-                    if self.enter(topology, next.clone()).await && at_once {
+                    if self.enter(topology, &reports, next.clone()).await && at_once {
                         operation = next;
                         continue;
                     }
@@ -252,7 +263,8 @@ impl<S: Surgeon> Keeper<S> {
     /// Has those looked for of whom only the record knows, as after a start of this process.
     /// Servers that are not named by the configuration have their addresses as names.
     pub(super) fn find_known(&self, topology: &Topology) {
-        let known = self.record.members.iter().chain(&self.record.primary);
+        let Record { members, primary, locked, .. } = &self.record;
+        let known = members.iter().chain(primary).chain(locked.keys());
         for name in known.filter(|name| !topology.nodes.iter().any(|node| *node.name == ***name)) {
             let address = Arc::from(name.as_str());
             let _ = self.health.commands.try_send(health::Command::Find(address));
@@ -278,13 +290,23 @@ impl<S: Surgeon> Keeper<S> {
     }
 
     /// Begins the next stage; `false` when it cannot be written down.
-    async fn enter(&mut self, topology: &Topology, next: Operation) -> bool {
+    async fn enter(&mut self, topology: &Topology, reports: &[Report], next: Operation) -> bool {
+        let opens = next.stage == Stage::Open;
         if let Some(heir) = &next.heir {
             let (group, stage) = (&*topology.group, next.stage.word());
             tracing::info!(group, heir, stage, "the change of the primary goes on");
         }
         let closed = self.record.closed || next.stage == Stage::Close;
-        let record = Record { operation: Some(next), closed, ..self.record.clone() };
+        let mut record = Record { operation: Some(next), closed, ..self.record.clone() };
+        if opens {
+            // What they have received before says nothing of what they acknowledge from now on; who
+            // does not go by GTID yet acknowledges nothing.
+            let is_rescued = |name: &String| {
+                let told = reports.iter().find(|at| *at.name == **name).and_then(Report::told);
+                told.is_some_and(|told| told.sources.iter().any(|source| !source.by_gtid))
+            };
+            record.rescued.retain(|name, _| is_rescued(name));
+        }
         self.write_down(record).await
     }
 
@@ -298,7 +320,7 @@ impl<S: Surgeon> Keeper<S> {
     ) -> Next {
         let denied = self.denied();
         let is_planned = operation.kind == Kind::Switchover;
-        let (mut account, mut unfinished) = (None, None);
+        let (mut accounts, mut unfinished) = (None, None);
         if operation.stage == Stage::Hold {
             unfinished = self.unfinished(topology, &operation.former).await;
             if let Some(company) = &self.company {
@@ -307,15 +329,17 @@ impl<S: Surgeon> Keeper<S> {
         }
         if is_planned && operation.stage == Stage::Establish {
             match self.stated_or_own(settings).await {
-                Ok(found) => account = Some(found),
+                Ok(found) => accounts = Some(found),
                 Err(why) => self.say(why),
             }
         }
         let facts = self.facts(settings, topology, reports, &denied);
-        let facts = plan::Facts { account: account.as_ref(), unfinished, ..facts };
+        let facts = plan::Facts { accounts: accounts.as_ref(), unfinished, ..facts };
         match plan::next(operation, &facts) {
             Next::Act(_) | Next::Wait(_)
-                if operation.stage == Stage::Revoke && self.elapsed() > REVOKE_MAX =>
+                if operation.stage == Stage::Revoke
+                    && self.elapsed() > REVOKE_MAX
+                    && !plan::rescues(reports, &self.record) =>
             {
                 Next::GiveUp("the replicas do not stop receiving".to_owned())
             }
@@ -326,6 +350,18 @@ impl<S: Surgeon> Keeper<S> {
             }
             next => next,
         }
+    }
+
+    /// Notes up to where those had received that are about to apply what is in their relay logs.
+    async fn note_rescued(&mut self, orders: &[Order], reports: &[Report]) -> bool {
+        let mut record = self.record.clone();
+        let places = orders.iter().filter(|order| matches!(order.what, What::Rescue(_)));
+        for report in places.filter_map(|at| reports.iter().find(|report| report.node == at.node)) {
+            let relay = report.told().and_then(|told| told.relay.as_ref()?.as_ref().ok());
+            let received = relay.map(|relay| relay.received.to_string()).unwrap_or_default();
+            record.rescued.entry(report.name.to_string()).or_insert(received);
+        }
+        record == self.record || self.write_down(record).await
     }
 
     /// A change of the primary is called off.
@@ -370,7 +406,7 @@ impl<S: Surgeon> Keeper<S> {
             lossy: settings.group.failover.max_loss == MaxLoss::Some,
             elapsed: self.elapsed(),
             denied,
-            account: None,
+            accounts: None,
             unfinished: None,
         }
     }

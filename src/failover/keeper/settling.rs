@@ -35,6 +35,7 @@ impl<S: Surgeon> Keeper<S> {
         node: &Node,
     ) -> bool {
         self.look_at = self.surgeon.now() + THINK_AGAIN;
+        self.leaving = None;
         let reports = self.ask_all_of(settings, topology, node).await;
         let Some(head) = told_by(&reports, node.id) else { return false };
         if !head.sources.is_empty() && !self.record.closed {
@@ -214,8 +215,12 @@ impl<S: Surgeon> Keeper<S> {
 
     /// This server is the primary from now on, and nothing is in doubt of it.
     async fn settle_on(&mut self, server: &str) {
+        // Nobody has locked those out there.
+        let evicted = self.record.locked.keys().cloned();
+        let members = self.record.members.iter().cloned().chain(evicted).collect();
         let record = Record {
             epoch: self.record.epoch.saturating_add(1),
+            members,
             primary: Some(server.to_owned()),
             closed: false,
             lossless: false,

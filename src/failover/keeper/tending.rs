@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{
-    DENIED_FOR, Keeper, LOOK_EVERY, OWN_ACCOUNT, Settings, THINK_AGAIN, WELL_TO_THE, password_file,
-};
-use crate::config::failover::ReplicationAccount;
+use super::{DENIED_FOR, Keeper, LOOK_EVERY, Settings, THINK_AGAIN, WELL_TO_THE, password_file};
+use crate::failover::ackers::{self, Accounts};
 use crate::failover::event::{Event, State};
 use crate::failover::execute::Failed;
 use crate::failover::order::{Order, What};
@@ -61,8 +59,24 @@ impl<S: Surgeon> Keeper<S> {
         if self.record.maintenance {
             return self.leave_alone(settings, topology, (node, head), &reports).await;
         }
+        if self.keeps_few(settings, topology, (node, head), &reports).await {
+            return;
+        }
+        self.tend(settings, topology, node, &reports).await;
+    }
+
+    /// Has everybody do what is to be done.
+    async fn tend(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        node: &Node,
+        reports: &[Report],
+    ) {
         let told_at = self.surgeon.now();
-        let account = self.account(settings, topology, (node, &reports)).await;
+        let accounts = self.account(settings, topology, (node, reports)).await;
+        let evicted = self.record.locked.keys().filter(|name| self.record.is_evicted(name));
+        let evicted = evicted.cloned().collect();
         if self.surgeon.now() - told_at > THINK_AGAIN {
             // Servers may have come back and received since.
             self.look_at = self.surgeon.now();
@@ -70,24 +84,27 @@ impl<S: Surgeon> Keeper<S> {
         }
         let facts = upkeep::Facts {
             topology,
-            reports: &reports,
+            reports,
             primary: node.id,
             members: &self.record.members,
             events: &self.record.events,
-            account: account.as_ref(),
+            evicted: &evicted,
+            rescued: &self.record.rescued,
+            accounts: accounts.as_ref(),
         };
         let found = upkeep::look(&facts);
         found.left_out.iter().for_each(|(name, why)| self.say(format!("{name} stays out: {why}")));
         if !found.orders.is_empty() {
             let again = self.tended == found.orders;
             self.tended.clone_from(&found.orders);
-            if self.perform(found.orders, settings, topology, &reports).await && !again {
+            if self.perform(found.orders, settings, topology, reports).await && !again {
                 // What was changed shows what is still missing.
                 self.look_at = self.surgeon.now();
             }
         } else if found.left_out.is_empty() {
             let through = found.chained.iter().map(|(name, at)| format!("; {name} follows {at}"));
-            self.say(format!("{} takes the writes{}", node.name, through.collect::<String>()));
+            let (through, away) = (through.collect::<String>(), self.away(node));
+            self.say(format!("{} takes the writes{through}{away}", node.name));
         }
     }
 
@@ -135,55 +152,58 @@ impl<S: Surgeon> Keeper<S> {
         self.write_down(Record { operation, ..self.record.clone() }).await;
     }
 
-    /// The account by which servers that come back follow: the operator's, or one that is made on
-    /// the primary.
+    /// The accounts by which servers that come back follow: the operator's, or those that are made
+    /// on the primary.
     pub(super) async fn account(
         &mut self,
         settings: &Settings,
         topology: &Topology,
         (node, reports): (&Node, &[Report]),
-    ) -> Option<ReplicationAccount> {
-        let account = match self.stated_or_own(settings).await {
-            Ok(account) => account,
+    ) -> Option<Accounts> {
+        let accounts = match self.stated_or_own(settings).await {
+            Ok(accounts) => accounts,
             Err(why) => {
                 self.say(why);
                 return None;
             }
         };
-        let is_admitted = self.admitted == Some(self.record.epoch);
-        let is_stated = settings.group.failover.replication.is_some();
+        if self.admitted.0 != self.record.epoch {
+            self.admitted = (self.record.epoch, BTreeSet::new());
+        }
+        let is_member = |report: &&Report| self.record.members.contains(&*report.name);
+        let servers = reports.iter().filter(is_member).filter_map(Report::told);
+        let mut wanted = accounts.made_for(servers);
+        wanted.retain(|account| !self.admitted.1.contains(&account.user));
         // A commit there would wait for an acknowledgement by one who needs the account to follow,
-        // and on MariaDB all logins for that commit. An earlier primary has made it, then, and all
-        // have it from there.
+        // and on MySQL all logins for that commit (9.7, measured). An earlier primary has made it,
+        // then, and all have it from there.
         let waits = told_by(reports, node.id)
             .is_some_and(|told| standing::asking(told).is_some() && !standing::acknowledging(told));
-        if is_admitted || is_stated || waits || self.surgeon.now() < self.admit_at {
-            return Some(account);
+        if wanted.is_empty() || waits || self.surgeon.now() < self.admit_at {
+            return Some(accounts);
         }
-        let admit = Order { node: node.id, what: What::Admit(account.clone()) };
-        if self.perform(vec![admit.clone()], settings, topology, reports).await {
-            self.admitted = Some(self.record.epoch);
-        } else if self.is_denied(&admit) {
+        let admit = |account| Order { node: node.id, what: What::Admit(account) };
+        let orders: Vec<Order> = wanted.iter().cloned().map(admit).collect();
+        if self.perform(orders.clone(), settings, topology, reports).await {
+            self.admitted.1.extend(wanted.into_iter().map(|account| account.user));
+        } else if orders.iter().any(|admit| self.is_denied(admit)) {
             return None;
         } else {
             // Nobody has acknowledged it after all.
             self.admit_at = self.surgeon.now() + DENIED_FOR;
         }
-        Some(account)
+        Some(accounts)
     }
 
-    /// That account, whether it was made yet or not.
-    pub(super) async fn stated_or_own(
-        &self,
-        settings: &Settings,
-    ) -> Result<ReplicationAccount, String> {
+    /// Those accounts, whether they were made yet or not.
+    pub(super) async fn stated_or_own(&self, settings: &Settings) -> Result<Accounts, String> {
         if let Some(stated) = &settings.group.failover.replication {
-            return Ok(stated.clone());
+            return Ok(Accounts::Shared(stated.clone()));
         }
         let file = password_file(&settings.group.name);
         let password = self.surgeon.password(file).await;
         let password = password.map_err(|error| error.to_string())?;
-        Ok(ReplicationAccount { user: OWN_ACCOUNT.to_owned(), password })
+        Ok(Accounts::OwnEach(password))
     }
 
     /// Whether a failover would lose nothing: no commit is acknowledged without a replica, and what
@@ -229,15 +249,23 @@ impl<S: Surgeon> Keeper<S> {
         let follow = reports
             .iter()
             .filter(|at| at.told().is_some_and(|told| !told.sources.is_empty()))
-            .map(|at| at.name.to_string());
+            .map(|at| at.name.to_string())
+            .filter(|name| !self.record.is_evicted(name));
         record.members.extend(follow);
         if self.note_forgotten(&mut record, reports, node) {
             self.look_at = self.look_at.min(self.surgeon.now() + THINK_AGAIN);
         }
+        let settings = self.settings.load();
+        let stated = settings.group.failover.replication.as_ref().map(|stated| &*stated.user);
+        note_accounts(&mut record, reports, told_by(reports, node.id), stated);
         // One that says nothing may have to be told still.
         let receives = |told: &Told| !told.sources.iter().any(|source| source.receiver_stopped);
         for report in reports.iter().filter(|at| at.told().is_some_and(receives)) {
             record.cut_off.remove(&*report.name);
+        }
+        // They are about to receive again, by GTID.
+        for report in reports.iter().filter(|at| at.told().is_some_and(goes_by_gtid)) {
+            record.rescued.remove(&*report.name);
         }
         if let Some(events) = told_by(reports, node.id).and_then(|head| head.events.as_ref()) {
             record.events = ran(events, &record.events);
@@ -300,6 +328,31 @@ impl<S: Surgeon> Keeper<S> {
         let told_at = self.record.unanswered.get(name);
         told_at.is_some_and(|at| now.saturating_sub(*at) < CLOSES_WITHIN)
     }
+}
+
+fn goes_by_gtid(told: &Told) -> bool {
+    told.sources.iter().all(|source| source.by_gtid)
+}
+
+/// Notes by which accounts servers may log in at the primary: before any is told to. Whoever may,
+/// though it was evicted, is a member again.
+fn note_accounts(
+    record: &mut Record,
+    reports: &[Report],
+    head: Option<&Told>,
+    stated: Option<&str>,
+) {
+    let made = head.and_then(|head| head.made.as_ref());
+    for report in reports {
+        if let Some(told) = report.told().filter(|told| told.server_id() != 0) {
+            let users = ackers::accounts_of(told, made, stated);
+            record.accounts.insert(report.name.to_string(), users);
+        }
+    }
+    let may = |users: &BTreeSet<String>| made.is_none_or(|made| !users.is_disjoint(&made.open));
+    let back = record.locked.iter().filter(|(_, users)| may(users));
+    let back: Vec<String> = back.map(|(name, _)| name.clone()).collect();
+    record.members.extend(back);
 }
 
 /// The events that run on a primary, and those which ran on the one before and still rest here.

@@ -276,7 +276,7 @@ fn demoted(
 ) -> Vec<Order> {
     let node = facts.topology.node(heir.node);
     let place = node.and_then(|node| Place::of(&node.address));
-    let (Some(place), Some(account)) = (place, facts.account) else { return Vec::new() };
+    let (Some(place), Some(accounts)) = (place, facts.accounts) else { return Vec::new() };
     // What it has beyond that was written by somebody whom nothing stops: upkeep says so.
     if follows(told, node) || !head.executed.contains(&told.executed) {
         return Vec::new();
@@ -284,7 +284,7 @@ fn demoted(
     let settle = |mend: standing::Mend| What::Settle(mend.statement);
     let mends = standing::mends(told, false).into_iter().map(settle);
     let all = [What::Fence].into_iter().chain(mends);
-    all.chain([What::Follow(place, account.clone())])
+    all.chain([What::Follow(place, accounts.of(told, head))])
         .map(|what| Order { node: old.node, what })
         .filter(|order| !facts.denied.contains(order))
         .collect()

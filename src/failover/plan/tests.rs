@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::failover::fixture::{mariadb_at, noted, report};
-use crate::health::observation::{Failure, FailureKind, Source};
+use crate::failover::relay::Relay;
+use crate::failover::report::Made;
+use crate::health::observation::{Failure, FailureKind, LogPlace, Source};
 use crate::topology::fixture::node;
 
 /// db1 is dead; db2, db3 ... replicate from it.
@@ -12,6 +14,7 @@ struct Group {
     lossy: bool,
     patient: bool,
     elapsed: Duration,
+    record: Record,
 }
 
 /// What the primary began with.
@@ -49,12 +52,14 @@ impl Group {
         let node = |id: u16| node(id, &format!("db{}", id + 1));
         let count = u16::try_from(reports.len()).expect("few");
         let nodes = (0..=count).map(node).collect();
+        let record = noted(reports.iter().map(|report| &*report.name), FLOOR);
         Self {
             topology: Topology { nodes, ..Topology::empty("main") },
             reports,
             lossy: false,
             patient: false,
             elapsed: PATIENT,
+            record,
         }
     }
 
@@ -64,15 +69,14 @@ impl Group {
     }
 
     fn next(&self, operation: &Operation) -> Next {
-        let record = noted(self.reports.iter().map(|report| &*report.name), FLOOR);
         let facts = Facts {
             topology: &self.topology,
             reports: &self.reports,
-            record: &record,
+            record: &self.record,
             lossy: self.lossy,
             elapsed: if self.patient { Duration::ZERO } else { self.elapsed },
             denied: &[],
-            account: None,
+            accounts: None,
             unfinished: None,
         };
         next(operation, &facts)
@@ -99,8 +103,35 @@ impl Group {
                 What::Open => {
                     told.variables.insert("read_only".to_owned(), "OFF".to_owned());
                 }
+                What::Rescue(_) => {
+                    (told.sources[0].by_gtid, told.sources[0].applying) = (false, true);
+                    told.relay = None;
+                }
+                What::ByGtid => {
+                    (told.sources[0].by_gtid, told.sources[0].applying) = (true, false);
+                }
+                What::LockOut(users) => {
+                    let made = told.made.as_mut().expect("it is seen");
+                    made.open.retain(|user| !users.contains(user));
+                }
+                What::LetIn(users) => {
+                    let made = told.made.as_mut().expect("it is seen");
+                    made.locked.retain(|user| !users.contains(user));
+                }
                 other => panic!("{other:?} is no step of a failover"),
             }
+        }
+    }
+
+    /// As the keeper does before it has it done.
+    fn note_rescued(&mut self, orders: &[Order]) {
+        for order in orders.iter().filter(|order| matches!(order.what, What::Rescue(_))) {
+            let report = self.reports.iter().find(|report| report.node == order.node);
+            let report = report.expect("it is there");
+            let told = report.told().expect("it answers");
+            let Some(Ok(relay)) = &told.relay else { panic!("{told:?}") };
+            let (name, received) = (report.name.to_string(), relay.received.to_string());
+            self.record.rescued.insert(name, received);
         }
     }
 
@@ -111,6 +142,7 @@ impl Group {
         for _ in 0..30 {
             match self.next(&operation) {
                 Next::Act(orders) => {
+                    self.note_rescued(&orders);
                     for order in &orders {
                         let at = order.node.0 + 1;
                         steps.push(format!("db{at} {}", order.what.describe()));
@@ -172,6 +204,89 @@ fn a_replica_of_which_both_threads_are_stopped_is_not_started() {
     assert_eq!(group.fail_over().1, Next::Done);
 }
 
+/// Two replicas of which the first has 6 to 9 in its relay log only, and was started anew.
+fn with_a_relay_log(outlived: bool) -> Group {
+    let mut group = Group::of(vec![replica(2, "0-1-9", "0-1-5"), replica(3, "0-1-8", "0-1-8")]);
+    let told = group.told("db2");
+    (told.sources[0].applying, told.sources[0].receiver_stopped) = (false, true);
+    told.counters.insert("uptime".to_owned(), "1".to_owned());
+    told.variables.insert("sync_relay_log".to_owned(), "1".to_owned());
+    let next = Some(LogPlace { file: "relay.000004".to_owned(), at: 654 });
+    told.relay = Some(Ok(Relay { next, received: set("0-1-9"), outlived }));
+    group
+}
+
+#[test]
+fn what_a_restart_has_left_in_a_relay_log_is_applied_first() {
+    let mut group = with_a_relay_log(true);
+    let (steps, end) = group.fail_over();
+    assert_eq!(end, Next::Done, "{steps:?}");
+    assert_eq!(steps[0], "db2 apply its relay log from relay.000004:654 on");
+    let by_gtid = steps.iter().position(|step| step == "db2 go by GTID again");
+    let opened = steps.iter().position(|step| step == "db2 take writes");
+    assert!(by_gtid.is_some() && by_gtid < opened, "{steps:?}");
+    assert!(group.told("db2").applied.contains(&set("0-1-9")));
+    // One that was only stopped tells of it, and has it there.
+    let mut group = with_a_relay_log(false);
+    group.told("db2").counters.insert("uptime".to_owned(), "60".to_owned());
+    assert_eq!(group.fail_over().1, Next::Done);
+    let mut group = with_a_relay_log(false);
+    group.told("db2").counters.insert("uptime".to_owned(), "60".to_owned());
+    let Some(Ok(relay)) = &mut group.told("db2").relay else { panic!("it has one") };
+    relay.received = set("0-1-8");
+    assert!(matches!(group.fail_over().1, Next::GiveUp(_)), "it lacks one");
+}
+
+#[test]
+fn a_relay_log_that_may_lack_something_or_cannot_be_applied_is_no_reason_to_go_on() {
+    let why = |group: &mut Group| match group.fail_over().1 {
+        Next::GiveUp(why) => why,
+        other => panic!("{other:?}"),
+    };
+    let mut group = with_a_relay_log(false);
+    assert!(why(&mut group).contains("MariaDB has deleted"));
+    group.told("db2").variables.remove("sync_relay_log");
+    assert!(why(&mut group).contains("sync_relay_log is not 1"));
+    group.told("db2").relay = Some(Err("it is too long".to_owned()));
+    assert!(why(&mut group).contains("MariaDB may have deleted"));
+    // It had been found to be whole, and something happened on the way.
+    let mut group = with_a_relay_log(true);
+    group.record.rescued.insert("db2".to_owned(), "0-1-9".to_owned());
+    group.told("db2").relay = None;
+    assert!(why(&mut group).contains("db2 had received 0-1-9, and has lost it"));
+    let source = &mut group.told("db2").sources[0];
+    (source.by_gtid, source.applier_failed) = (false, true);
+    "1062: duplicate".clone_into(&mut source.error);
+    assert!(why(&mut group).ends_with("is in its relay log: 1062: duplicate"));
+}
+
+#[test]
+fn who_was_evicted_cannot_log_in_at_the_heir_and_members_can() {
+    let mut group = Group::of(vec![replica(2, "0-1-8", "0-1-8"), replica(3, "0-1-8", "0-1-8")]);
+    let account = |name: &str| BTreeSet::from([name.to_owned()]);
+    group.record.members = ["db1", "db2", "db3"].map(str::to_owned).into();
+    group.record.locked.insert("db4".to_owned(), account("of4"));
+    group.record.accounts.insert("db3".to_owned(), account("of3"));
+    group.told("db2").made = Some(Made { open: account("of4"), locked: account("of3") });
+    let (steps, end) = group.fail_over();
+    assert_eq!(end, Next::Done, "{steps:?}");
+    let at = |what: &str| steps.iter().position(|step| step == what);
+    let opened = at("db2 take writes");
+    assert!(at("db2 let nobody log in by of4").is_some_and(|at| Some(at) < opened), "{steps:?}");
+    assert!(at("db2 let replicas log in by of3").is_some_and(|at| Some(at) < opened), "{steps:?}");
+    // Where that cannot be seen nobody is opened.
+    let mut group = Group::of(vec![replica(2, "0-1-8", "0-1-8")]);
+    group.record.locked.insert("db4".to_owned(), account("of4"));
+    group.told("db2").sources.clear();
+    let begun = Operation {
+        stage: Stage::Establish,
+        heir: Some("db2".to_owned()),
+        ..Operation::failover("db1")
+    };
+    let Next::Wait(why) = group.next(&begun) else { panic!("it goes on") };
+    assert!(why.ends_with("cannot be seen"), "{why}");
+}
+
 #[test]
 fn nobody_is_promoted_who_has_not_fetched_what_its_source_began_with() {
     let mut group = Group::of(vec![replica(2, "0-1-4", "0-1-4")]);
@@ -207,6 +322,10 @@ fn one_that_was_started_anew_may_have_forgotten_what_it_acknowledged() {
     assert!(why.starts_with("db3 was started anew since db1"), "{why}");
     group.told("db3").flavour = Flavour::MySql;
     assert!(matches!(group.next(&Operation::failover("db1")), Next::Act(_)));
+    let recovery = ("relay_log_recovery".to_owned(), "ON".to_owned());
+    group.told("db3").variables.extend([recovery]);
+    let Next::GiveUp(why) = group.next(&Operation::failover("db1")) else { panic!("it goes on") };
+    assert!(why.contains("relay_log_recovery has deleted"), "{why}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Switchovers step by step, with servers that do what they are told.
 
 use super::*;
-use crate::config::failover::ReplicationAccount;
 use crate::config::units::Secret;
+use crate::failover::ackers::Accounts;
 use crate::failover::fixture::{mariadb_at, noted, report};
 use crate::failover::record::Kind;
 use crate::health::observation::{Failure, FailureKind, Source};
@@ -93,7 +93,7 @@ impl Group {
 
     fn next(&self, operation: &Operation) -> Next {
         let password = Secret::new("secret".to_owned());
-        let account = ReplicationAccount { user: "repl".to_owned(), password };
+        let accounts = Accounts::OwnEach(password);
         let record = noted(self.reports.iter().map(|report| &*report.name), FLOOR);
         // Nobody takes the writes meanwhile.
         let topology = Topology { primary: None, ..self.topology.clone() };
@@ -104,7 +104,7 @@ impl Group {
             lossy: false,
             elapsed: self.elapsed,
             denied: &[],
-            account: Some(&account),
+            accounts: Some(&accounts),
             unfinished: self.unfinished,
         };
         crate::failover::plan::next(operation, &facts)
