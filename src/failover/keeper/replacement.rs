@@ -184,15 +184,8 @@ impl<S: Surgeon> Keeper<S> {
             let under_way = operation.describe();
             return self.say(format!("{under_way}: {missing} has not been found yet"));
         }
-        // One that is dead is not asked.
-        let asks_former = operation.kind == Kind::Switchover || operation.is_reopening();
-        let record = &self.record;
-        let is_asked = |name: &str| !record.is_evicted(name) && name != operation.former;
-        let patience = |at: &Node| {
-            let is_former = asks_former && *at.name == *operation.former;
-            (is_former || is_asked(&at.name)).then_some(PATIENCE)
-        };
         self.asked_at = self.surgeon.now();
+        let patience = |at: &Node| self.is_asked(&operation, &at.name).then_some(PATIENCE);
         let reports = self.surgeon.survey(topology, &settings.monitor, &patience).await;
         if operation.is_reopening()
             && !self.has_what_it_had(settings, topology, &operation.former, &reports).await
@@ -258,6 +251,15 @@ impl<S: Surgeon> Keeper<S> {
             self.say(format!("{}: {why}", next.describe()));
         }
         unaware.is_some()
+    }
+
+    /// Whether this server has a say in this change of the primary: one that is dead has none, nor
+    /// has one that is evicted.
+    fn is_asked(&self, operation: &Operation, name: &str) -> bool {
+        match name == operation.former {
+            true => operation.kind == Kind::Switchover || operation.is_reopening(),
+            false => !self.record.is_evicted(name),
+        }
     }
 
     /// Has those looked for of whom only the record knows, as after a start of this process.
