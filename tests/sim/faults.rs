@@ -7,6 +7,10 @@ use pointsman::failover::record::Record;
 use crate::server::{Applier, Life};
 use crate::world::{Event, Heal, World, ms};
 
+/// Of how many faults one is drawn, and of how many it was before servers were evicted.
+pub(crate) const KINDS: u64 = 122;
+pub(crate) const EARLY_KINDS: u64 = 100;
+
 impl World {
     fn next_fault(&mut self) {
         let delay = match self.random.permille(250) {
@@ -45,7 +49,7 @@ impl World {
         // All of it is over soon after the last one.
         let left = (self.shape.faults_until + ms(5_000)).saturating_sub(self.now);
         let lasts = ms(self.duration()).min(left);
-        match self.random.between(0, 122) {
+        match self.random.between(0, self.shape.kinds) {
             116.. => self.lag_and_evict(left),
             108..116 => self.lag_and_lose(left),
             100.. => {

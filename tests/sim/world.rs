@@ -116,6 +116,8 @@ pub(crate) struct Shape {
     pub(crate) sore: u64,
     /// An operator orders switchovers.
     pub(crate) switches: bool,
+    /// Of how many faults, each as often as it comes, one is drawn.
+    pub(crate) kinds: u64,
 }
 
 #[derive(Debug)]
