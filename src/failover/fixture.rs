@@ -7,7 +7,7 @@ use crate::failover::report::{Report, Told};
 use crate::topology::gtid::{GtidSet, MariaDbState};
 use crate::topology::{Flavour, NodeId};
 
-/// When servers were started, by their own clocks: a minute ago.
+/// When servers were started, by their own clocks.
 pub(crate) const STARTED: u64 = 1_700_000_000;
 
 /// A server that has nothing and follows nobody.
@@ -24,7 +24,7 @@ pub(crate) fn told(flavour: Flavour) -> Told {
         sources: Vec::new(),
         events: None,
         has_no_room: false,
-        clock: Some(STARTED + 60),
+        started: Some(STARTED),
         made: None,
         written: None,
         relay: None,

@@ -36,7 +36,8 @@ pub struct Record {
     #[serde(default)]
     pub unanswered: BTreeMap<String, u64>,
     /// When each replica had been started, by its own clock in seconds since 1970, when it was last
-    /// noted what it has to fetch again of what it may have deleted.
+    /// noted what it has to fetch again of what it may have deleted; none of one that may be about
+    /// to delete something.
     #[serde(default)]
     pub lives: BTreeMap<String, u64>,
     /// When the last failover was over, seconds since 1970.
@@ -60,7 +61,8 @@ pub struct Record {
     #[serde(default)]
     pub locked: BTreeMap<String, BTreeSet<String>>,
     /// Up to where those had received that apply what a restart has left in their relay logs, and
-    /// have nothing there afterwards that would tell. Forgotten before any of them receives again.
+    /// have nothing there afterwards that would tell. Forgotten before any of them receives again;
+    /// empty for one that did not answer when a primary was opened, which may have.
     #[serde(default)]
     pub rescued: BTreeMap<String, String>,
 }

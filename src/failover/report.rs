@@ -47,8 +47,8 @@ pub struct Told {
     pub variables: BTreeMap<String, String>,
     /// Status counters, likewise.
     pub counters: BTreeMap<String, String>,
-    /// The time by its own clock, seconds since 1970.
-    pub clock: Option<u64>,
+    /// The second in which it was started, by its own clock, since 1970.
+    pub started: Option<u64>,
     /// All that it has executed, its own writes included.
     pub executed: GtidSet,
     /// The same by originating server, on MariaDB; empty on MySQL.
@@ -82,9 +82,6 @@ pub struct Made {
     /// Those that are locked.
     pub locked: BTreeSet<String>,
 }
-
-/// How far apart the times may be that are told of one start, seconds.
-const SAME_START: u64 = 2;
 
 // === impls ===
 
@@ -148,12 +145,6 @@ impl Told {
         self.follows(source) && !source.executed.contains(&self.received)
     }
 
-    /// When it was started, by its own clock, seconds since 1970; a second more or less.
-    #[must_use]
-    pub fn started(&self) -> Option<u64> {
-        self.clock?.checked_sub(self.counter(&["uptime"])?)
-    }
-
     /// Whether it may have deleted what it had acknowledged and not applied, and not fetched it
     /// again: MariaDB does when its threads start after it was started (V6), MySQL when it is
     /// started with `relay_log_recovery` (V9). `noted` is when it had been started, by its own
@@ -164,9 +155,7 @@ impl Told {
             Flavour::MariaDb => !matches!(&self.relay, Some(Ok(relay)) if relay.outlived),
             Flavour::MySql => self.is_on(RELAY_LOG_RECOVERY),
         };
-        let is_the_same =
-            noted.zip(self.started()).is_some_and(|(noted, at)| noted.abs_diff(at) <= SAME_START);
-        forgets && !is_the_same
+        forgets && (noted.is_none() || noted != self.started.as_ref())
     }
 
     /// Whether it deletes what is in its log and not in its tables when it is started after a

@@ -136,7 +136,7 @@ async fn tell(server: &mut Connection, reads_relay: bool) -> Result<Told, Failur
     let counters = pairs(&server.ask(COUNTERS).await?);
     let status = server.ask(status_statement(server.greeted())).await?;
     let sources: Vec<Source> = status.rows().filter_map(source).collect();
-    let (executed, applied, history, clock) = positions(server, flavour).await?;
+    let (executed, applied, history, started) = positions(server, flavour).await?;
     let mut received = applied.clone();
     let texts = |row: Row<'_>| row.named(&["Gtid_IO_Pos", "Retrieved_Gtid_Set"]);
     for text in status.rows().filter_map(texts) {
@@ -155,7 +155,7 @@ async fn tell(server: &mut Connection, reads_relay: bool) -> Result<Told, Failur
         version,
         variables,
         counters,
-        clock,
+        started,
         executed,
         history,
         received,
@@ -301,8 +301,9 @@ fn is_told(count: &Answer) -> bool {
     count.first().and_then(|row| row.text(0)).is_some_and(|count| count != "0")
 }
 
-/// What it has executed, what of that is its source's, on MariaDB by whom it was written, and its
-/// clock.
+/// What it has executed, what of that is its source's, on MariaDB by whom it was written, and when
+/// it was started: in one statement its clock and its uptime are of one moment, and their
+/// difference is the same all its life (10.11, 9.7, measured).
 async fn positions(
     server: &mut Connection,
     flavour: Flavour,
@@ -310,10 +311,13 @@ async fn positions(
     let question = match flavour {
         Flavour::MariaDb => {
             "SELECT @@global.gtid_binlog_pos, @@global.gtid_slave_pos, @@global.gtid_binlog_state, \
-             UNIX_TIMESTAMP()"
+             (SELECT UNIX_TIMESTAMP() - CAST(VARIABLE_VALUE AS UNSIGNED) \
+             FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'UPTIME')"
         }
         Flavour::MySql => {
-            "SELECT @@global.gtid_executed, @@global.gtid_executed, '', UNIX_TIMESTAMP()"
+            "SELECT @@global.gtid_executed, @@global.gtid_executed, '', \
+             (SELECT UNIX_TIMESTAMP() - CAST(VARIABLE_VALUE AS UNSIGNED) \
+             FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime')"
         }
     };
     let answer = server.ask(question).await?;

@@ -55,6 +55,7 @@ pub fn returned(
         let name = &report.name;
         let rescued = record.rescued.get(&**name);
         let rescued = rescued.and_then(|text| GtidSet::parse(primary.flavour, text));
+        let rescued = rescued.filter(|set| !set.is_empty());
         match &report.told {
             Ok(told) => {
                 // What who follows nobody, or another, has more than it is that server's own.
@@ -134,7 +135,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::failover::fixture::{self, noted};
+    use crate::failover::fixture::{self, STARTED, noted};
     use crate::health::observation::{Failure, Source};
     use crate::topology::Flavour;
 
@@ -213,8 +214,7 @@ mod tests {
         assert!(matches!(back(1, "0-1-8", &one), Return::Unsure(_)));
         // Neither it nor the replica may have what the replica has acknowledged last.
         let mut anew = has(3, "0-1-8");
-        let uptime = ("uptime".to_owned(), "1".to_owned());
-        anew.told.iter_mut().for_each(|told| told.counters.extend([uptime.clone()]));
+        anew.told.iter_mut().for_each(|told| told.started = Some(STARTED + 59));
         let anew = [has(2, "0-1-8"), anew];
         assert!(matches!(back(1, "0-1-8", &anew), Return::Unsure(_)));
         assert_eq!(back(9, "0-1-8", &anew), Return::Sound);

@@ -414,7 +414,7 @@ impl Server {
         Told {
             events: None,
             has_no_room: false,
-            clock: Some((OLD + now).as_secs()),
+            started: Some(self.started.as_secs()),
             made: is_source.then(|| self.made(used)),
             relay: relay.map(Ok),
             written: (is_source && self.flavour == Flavour::MySql)

@@ -11,7 +11,7 @@ use crate::failover::keeper::company::Company;
 use crate::failover::order::{Order, What};
 use crate::failover::plan::{self, Next};
 use crate::failover::record::{Kind, Operation, Record, Stage};
-use crate::failover::report::{Report, Told};
+use crate::failover::report::Report;
 use crate::failover::surgeon::Surgeon;
 use crate::failover::verdict::{self, Verdict};
 use crate::health;
@@ -303,11 +303,14 @@ impl<S: Surgeon> Keeper<S> {
         if opens {
             // What they have received before says nothing of what they acknowledge from now on; who
             // does not go by GTID yet acknowledges nothing.
-            let is_rescued = |name: &String| {
-                let told = reports.iter().find(|at| *at.name == **name).and_then(Report::told);
-                told.is_some_and(|told| told.sources.iter().any(|source| !source.by_gtid))
-            };
-            record.rescued.retain(|name, _| is_rescued(name));
+            record.rescued.retain(|name, received| {
+                let report = reports.iter().find(|at| *at.name == **name);
+                let Some(told) = report.and_then(Report::told) else {
+                    received.clear();
+                    return true;
+                };
+                told.sources.iter().any(|source| !source.by_gtid)
+            });
         }
         self.write_down(record).await
     }
@@ -432,7 +435,7 @@ impl<S: Surgeon> Keeper<S> {
         };
         // It was a primary until now, and has acknowledged nothing of another one in a former life.
         let told = reports.iter().find(|at| *at.name == *former).and_then(Report::told);
-        record.lives.extend(told.and_then(Told::started).map(|at| (former.clone(), at)));
+        record.lives.extend(told.and_then(|told| told.started).map(|at| (former.clone(), at)));
         let (epoch, opened_at) = (record.epoch, self.since);
         if self.write_down(record).await {
             if heir != former {

@@ -14,7 +14,7 @@ use crate::failover::standing::{self, Check};
 use crate::failover::surgeon::Surgeon;
 use crate::failover::upkeep;
 use crate::topology::gtid::GtidSet;
-use crate::topology::{Condition, Node, Topology};
+use crate::topology::{Condition, Flavour, Node, Topology};
 
 /// How long a primary may have no room for what is committed before it is replaced.
 const NO_ROOM_FOR: Duration = Duration::from_secs(5);
@@ -97,6 +97,9 @@ impl<S: Surgeon> Keeper<S> {
         if !found.orders.is_empty() {
             let again = self.tended == found.orders;
             self.tended.clone_from(&found.orders);
+            if !self.note_starts(&found.orders, reports).await {
+                return;
+            }
             if self.perform(found.orders, settings, topology, reports).await && !again {
                 // What was changed shows what is still missing.
                 self.look_at = self.surgeon.now();
@@ -295,7 +298,7 @@ impl<S: Surgeon> Keeper<S> {
                     continue;
                 }
             }
-            record.lives.extend(told.started().map(|at| (report.name.to_string(), at)));
+            record.lives.extend(told.started.map(|at| (report.name.to_string(), at)));
         }
         if forgets {
             let mut floor = GtidSet::parse(head.flavour, &record.floor).unwrap_or_default();
@@ -303,6 +306,24 @@ impl<S: Surgeon> Keeper<S> {
             record.floor = floor.to_string();
         }
         is_soon
+    }
+
+    /// Notes whose receiver or applier is about to be started, or is to go by GTID again: if both
+    /// rest by then MariaDB deletes what it has received and not applied (V6), and the primary may
+    /// die before it has sent that again.
+    async fn note_starts(&mut self, orders: &[Order], reports: &[Report]) -> bool {
+        let mut record = self.record.clone();
+        let starts = |what: &What| {
+            [What::StartApplier, What::StartReceiver, What::RestartReceiver].contains(what)
+        };
+        for order in orders.iter().filter(|order| starts(&order.what)) {
+            let report = reports.iter().find(|report| report.node == order.node);
+            let deletes = |told: &Told| told.flavour == Flavour::MariaDb;
+            if let Some(report) = report.filter(|report| report.told().is_some_and(deletes)) {
+                record.lives.remove(&*report.name);
+            }
+        }
+        record == self.record || self.write_down(record).await
     }
 
     /// Notes who has not answered when it was told to take no writes.

@@ -24,6 +24,7 @@ pub(super) enum Heard {
 pub(super) fn hear(former: &str, report: &Report, told: &Told, facts: &Facts<'_>) -> Heard {
     let noted = facts.record.rescued.get(&*report.name);
     let noted = noted.and_then(|text| GtidSet::parse(told.flavour, text));
+    let noted = noted.filter(|set| !set.is_empty());
     let [source] = told.sources.as_slice() else {
         return unless_forgotten(former, report, told, facts);
     };

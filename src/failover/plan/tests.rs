@@ -1,7 +1,7 @@
 //! Failovers step by step, with servers that do what they are told.
 
 use super::*;
-use crate::failover::fixture::{mariadb_at, noted, report};
+use crate::failover::fixture::{STARTED, mariadb_at, noted, report};
 use crate::failover::relay::Relay;
 use crate::failover::report::Made;
 use crate::health::observation::{Failure, FailureKind, LogPlace, Source};
@@ -209,7 +209,7 @@ fn with_a_relay_log(outlived: bool) -> Group {
     let mut group = Group::of(vec![replica(2, "0-1-9", "0-1-5"), replica(3, "0-1-8", "0-1-8")]);
     let told = group.told("db2");
     (told.sources[0].applying, told.sources[0].receiver_stopped) = (false, true);
-    told.counters.insert("uptime".to_owned(), "1".to_owned());
+    told.started = Some(STARTED + 40);
     told.variables.insert("sync_relay_log".to_owned(), "1".to_owned());
     let next = Some(LogPlace { file: "relay.000004".to_owned(), at: 654 });
     told.relay = Some(Ok(Relay { next, received: set("0-1-9"), outlived }));
@@ -228,10 +228,10 @@ fn what_a_restart_has_left_in_a_relay_log_is_applied_first() {
     assert!(group.told("db2").applied.contains(&set("0-1-9")));
     // One that was only stopped tells of it, and has it there.
     let mut group = with_a_relay_log(false);
-    group.told("db2").counters.insert("uptime".to_owned(), "60".to_owned());
+    group.told("db2").started = Some(STARTED);
     assert_eq!(group.fail_over().1, Next::Done);
     let mut group = with_a_relay_log(false);
-    group.told("db2").counters.insert("uptime".to_owned(), "60".to_owned());
+    group.told("db2").started = Some(STARTED);
     let Some(Ok(relay)) = &mut group.told("db2").relay else { panic!("it has one") };
     relay.received = set("0-1-8");
     assert!(matches!(group.fail_over().1, Next::GiveUp(_)), "it lacks one");
@@ -312,13 +312,13 @@ fn without_one_that_may_have_acknowledged_there_is_no_failover() {
 #[test]
 fn one_that_was_started_anew_may_have_forgotten_what_it_acknowledged() {
     let mut group = Group::of(vec![replica(2, "0-1-8", "0-1-8"), replica(3, "0-1-8", "0-1-8")]);
-    let mut up = |seconds: &str| {
-        let told = group.told("db3");
-        told.counters.insert("uptime".to_owned(), seconds.to_owned());
+    let mut started = |second| {
+        group.told("db3").started = second;
         group.next(&Operation::failover("db1"))
     };
-    assert!(matches!(up("58"), Next::Act(_)));
-    let Next::GiveUp(why) = up("57") else { panic!("it goes on") };
+    assert!(matches!(started(Some(STARTED)), Next::Act(_)));
+    assert!(matches!(started(None), Next::GiveUp(_)), "it does not say");
+    let Next::GiveUp(why) = started(Some(STARTED + 1)) else { panic!("it goes on") };
     assert!(why.starts_with("db3 was started anew since db1"), "{why}");
     group.told("db3").flavour = Flavour::MySql;
     assert!(matches!(group.next(&Operation::failover("db1")), Next::Act(_)));
