@@ -47,6 +47,8 @@ pub struct Upkeep {
     pub left_out: Vec<(String, String)>,
     /// Servers that follow the primary through another one, and through which.
     pub chained: Vec<(String, String)>,
+    /// Servers that are to log in by accounts of their own, and do not yet.
+    pub moving: Vec<String>,
 }
 
 /// Looks through a group.
@@ -80,7 +82,26 @@ pub fn look(facts: &Facts<'_>) -> Upkeep {
     let rests = |event: &&Event| event.state == State::Rests && facts.events.contains(&event.name);
     let enable = |event: &Event| Order { node: node.id, what: What::Enable(event.clone()) };
     found.orders.extend(head.events.iter().flatten().filter(rests).map(enable));
+    found.moving = moving(facts, (node, head));
     found
+}
+
+/// Who logs in by another account than its own, where that is going to change: nobody's does where
+/// no other replica would acknowledge meanwhile.
+fn moving(facts: &Facts<'_>, (node, head): (&Node, &Told)) -> Vec<String> {
+    if !matches!(facts.accounts, Some(Accounts::OwnEach(_))) || head.made.is_none() {
+        return Vec::new();
+    }
+    let members = facts.reports.iter().filter(|at| facts.members.contains(&*at.name));
+    let follow =
+        members.filter_map(|at| Some((at, at.told()?, at.told()?.link_to(node, Some(head))?)));
+    let all: Vec<(&Report, &Told, &Source)> = follow.collect();
+    if all.len() as u64 <= standing::acknowledgements(head) {
+        return Vec::new();
+    }
+    let moves = |told: &Told, source: &Source| source.user != ackers::own_account(told.server_id());
+    let move_yet = all.iter().filter(|(_, told, source)| moves(told, source));
+    move_yet.map(|(at, ..)| at.name.to_string()).collect()
 }
 
 /// One server beside the primary.

@@ -479,7 +479,10 @@ impl World {
         }
         let (source, replica) = (link.source, link.replica);
         let names = (self.servers[source].name(), self.servers[replica].name());
-        if self.journal.lossless
+        // What it has acknowledged over a connection that it has left since was in the primary's
+        // log when it was evicted, and another has that.
+        if link.at_replica
+            && self.journal.lossless
             && self.journal.primary.as_ref() == Some(&names.0)
             && !self.journal.members.contains(&names.1)
         {

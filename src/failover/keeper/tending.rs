@@ -12,7 +12,7 @@ use crate::failover::record::{Operation, Record};
 use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing::{self, Check};
 use crate::failover::surgeon::Surgeon;
-use crate::failover::upkeep;
+use crate::failover::upkeep::{self, Upkeep};
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Flavour, Node, Topology};
 
@@ -93,8 +93,12 @@ impl<S: Surgeon> Keeper<S> {
             accounts: accounts.as_ref(),
         };
         let found = upkeep::look(&facts);
+        let more = self.more_of(node, &found);
         found.left_out.iter().for_each(|(name, why)| self.say(format!("{name} stays out: {why}")));
         if !found.orders.is_empty() {
+            if !found.moving.is_empty() {
+                self.say(format!("{} takes the writes{more}", node.name));
+            }
             let again = self.tended == found.orders;
             self.tended.clone_from(&found.orders);
             if !self.note_starts(&found.orders, reports).await {
@@ -105,10 +109,16 @@ impl<S: Surgeon> Keeper<S> {
                 self.look_at = self.surgeon.now();
             }
         } else if found.left_out.is_empty() {
-            let through = found.chained.iter().map(|(name, at)| format!("; {name} follows {at}"));
-            let (through, away) = (through.collect::<String>(), self.away(node));
-            self.say(format!("{} takes the writes{through}{away}", node.name));
+            self.say(format!("{} takes the writes{more}", node.name));
         }
+    }
+
+    /// What else is to be said of a group whose primary takes the writes.
+    fn more_of(&self, node: &Node, found: &Upkeep) -> String {
+        let through = found.chained.iter().map(|(name, at)| format!("; {name} follows {at}"));
+        let moving = found.moving.iter();
+        let moving = moving.map(|name| format!("; {name} is to have an account of its own"));
+        through.chain(moving).collect::<String>() + &self.away(node)
     }
 
     /// The primary takes no writes: it is opened, unless somebody else has closed it.
