@@ -161,12 +161,16 @@ fn former<'a>(operation: &Operation, facts: &Facts<'a>) -> Option<&'a Node> {
 }
 
 /// Whether a server has been told to receive from the failed primary: it does so by itself when it
-/// is started.
-fn is_told_of(former: &Node, told: &Told) -> bool {
+/// is started. MariaDB tells the id of that one until it has connected to the next (10.11,
+/// measured).
+fn is_told_of(former: &Node, told: &Told, topology: &Topology) -> bool {
     let id = former.facts.as_ref().map_or(0, |facts| facts.server_id);
-    told.sources
-        .iter()
-        .any(|source| source.address() == *former.address || id != 0 && source.server_id == id)
+    let others = || topology.nodes.iter().filter(|node| node.id != former.id);
+    told.sources.iter().any(|source| {
+        let address = source.address();
+        let is_turned = || !source.receiving && others().any(|node| *node.address == *address);
+        address == *former.address || id != 0 && source.server_id == id && !is_turned()
+    })
 }
 
 /// What is to be done anew: a replica that was started meanwhile receives again, or has received
@@ -174,14 +178,16 @@ fn is_told_of(former: &Node, told: &Told) -> bool {
 fn revoke_again(operation: &Operation, heir: &Told, facts: &Facts<'_>) -> Option<Next> {
     let former = former(operation, facts)?;
     let receives = |told: &Told| told.sources.iter().any(|source| !source.receiver_stopped);
-    let orders = stopping(facts.reports, |told| is_told_of(former, told) && receives(told));
+    let orders =
+        stopping(facts.reports, |told| is_told_of(former, told, facts.topology) && receives(told));
     if !orders.is_empty() {
         return Some(Next::Act(orders));
     }
     let mut has = heir.received.clone();
     has.union(&heir.executed);
-    let knows_more =
-        |told: &Told| is_told_of(former, told) && !has.contains(&told.received_from_others());
+    let knows_more = |told: &Told| {
+        is_told_of(former, told, facts.topology) && !has.contains(&told.received_from_others())
+    };
     let anew = !facts.lossy && answers(facts.reports).any(|(_, told)| knows_more(told));
     anew.then(|| Next::Enter(Operation::failover(&operation.former)))
 }
@@ -193,7 +199,9 @@ fn unrevoked(operation: &Operation, facts: &Facts<'_>) -> Option<String> {
     others.find_map(|name| {
         let report = facts.reports.iter().find(|report| *report.name == **name);
         let why = match report.map(|report| &report.told) {
-            Some(Ok(told)) if is_told_of(former, told) => "it cannot be turned away".to_owned(),
+            Some(Ok(told)) if is_told_of(former, told, facts.topology) => {
+                "it cannot be turned away".to_owned()
+            }
             Some(Ok(_)) => return None,
             Some(Err(failure)) => format!("it does not answer: {failure}"),
             None => "it is not in use".to_owned(),
@@ -345,7 +353,7 @@ fn turned((heir, _): (&Report, &Told), facts: &Facts<'_>) -> Vec<Order> {
 fn released(operation: &Operation, turned: &[Order], facts: &Facts<'_>) -> Vec<Order> {
     let former = former(operation, facts);
     let is_left = |other: &Report, told: &Told| {
-        let is_told = former.is_some_and(|former| is_told_of(former, told));
+        let is_told = former.is_some_and(|former| is_told_of(former, told, facts.topology));
         is_told && told.sources.len() == 1 && !turned.iter().any(|order| order.node == other.node)
     };
     answers(facts.reports)

@@ -139,10 +139,18 @@ impl Told {
         uptime.is_some_and(|uptime| uptime < time.saturating_add(Duration::from_secs(1)))
     }
 
-    /// Whether it has received from this server what that had not executed when it was asked.
+    /// Whether it has received from this server, which has told `head`, what that had not executed
+    /// when it was asked. It is known by its address where its id is not told: MariaDB tells that
+    /// once it has connected.
     #[must_use]
-    pub fn is_ahead_of(&self, source: &Self) -> bool {
-        self.follows(source) && !source.executed.contains(&self.received)
+    pub fn is_ahead_of(&self, node: &Node, head: &Self) -> bool {
+        self.link_to(node, Some(head)).is_some() && self.has_more_than(head)
+    }
+
+    /// Whether it has received, from whomever, what that server had not executed when it was asked.
+    #[must_use]
+    pub fn has_more_than(&self, other: &Self) -> bool {
+        !other.executed.contains(&self.received)
     }
 
     /// Whether it may have deleted what it had acknowledged and not applied, and not fetched it
@@ -189,6 +197,13 @@ impl Told {
     #[must_use]
     pub fn follows(&self, source: &Self) -> bool {
         self.sources.iter().any(|at| at.server_id == source.server_id())
+    }
+
+    /// Whether it may follow this server: one that was just started may not have reached its source
+    /// yet, and tells of an id only then.
+    #[must_use]
+    pub fn may_follow(&self, source: &Self) -> bool {
+        self.follows(source) || self.sources.iter().any(|at| at.server_id == 0)
     }
 
     /// Its `server_id`; 0 when it did not say.

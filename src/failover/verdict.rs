@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::failover::record::Record;
 use crate::failover::report::{Report, Told};
 use crate::health::observation::FailureKind;
-use crate::topology::NodeId;
 use crate::topology::gtid::GtidSet;
+use crate::topology::{Node, NodeId};
 
 /// The verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub enum Return {
 /// its commits, and what may have been deleted since.
 #[must_use]
 pub fn returned(
-    primary: &Told,
+    (node, primary): (&Node, &Told),
     others: &[&Report],
     record: &Record,
     since_well: Duration,
@@ -59,12 +59,13 @@ pub fn returned(
         match &report.told {
             Ok(told) => {
                 // What who follows nobody, or another, has more than it is that server's own.
-                let follows = told.follows(primary);
-                // One that was just started may not have reached its source yet.
-                let may_follow = follows || told.sources.iter().any(|at| at.server_id == 0);
+                let may_follow = told.may_follow(primary);
                 let lacks = rescued.as_ref().is_some_and(|all| !primary.executed.contains(all));
-                if told.is_ahead_of(primary) || lacks {
+                if told.is_ahead_of(node, primary) || lacks {
                     behind.push(name.to_string());
+                } else if was_started && may_follow && told.has_more_than(primary) {
+                    let what = "has received what this one has not";
+                    unsure = Some(format!("{name} {what}, and does not tell yet from whom"));
                 } else if rescued.is_none()
                     && forgets
                     && may_follow
@@ -138,6 +139,7 @@ mod tests {
     use crate::failover::fixture::{self, STARTED, noted};
     use crate::health::observation::{Failure, Source};
     use crate::topology::Flavour;
+    use crate::topology::fixture::node;
 
     const SINCE_WELL: Duration = Duration::from_secs(5);
 
@@ -189,16 +191,21 @@ mod tests {
         Told { counters, ..fixture::mariadb_at(position) }
     }
 
+    /// A link to this server, which has not connected yet.
+    fn from(host: &str) -> Source {
+        Source { host: host.to_owned(), port: 3306, ..Source::default() }
+    }
+
     #[test]
     fn a_primary_that_comes_back_with_less_than_it_gave_is_none() {
         let record = noted(["db2", "db3"].into_iter(), "");
         let has = |node, position| {
-            let told = Told { sources: vec![Source::default()], ..told(60, position) };
+            let told = Told { sources: vec![from("db1")], ..told(60, position) };
             Report { told: Ok(told), ..replica(node, true) }
         };
         let back = |uptime, primary, others: &[Report]| {
             let others: Vec<&Report> = others.iter().collect();
-            returned(&told(uptime, primary), &others, &record, SINCE_WELL)
+            returned((&node(1, "db1"), &told(uptime, primary)), &others, &record, SINCE_WELL)
         };
         let both = [has(2, "0-1-8"), has(3, "0-1-9")];
         assert_eq!(back(1, "0-1-9", &both), Return::Sound);
@@ -209,6 +216,12 @@ mod tests {
         assert_eq!(back(1, "0-1-8", &[has(2, "0-1-8"), former]), Return::Sound);
         // What another server has of its own is not asked here.
         assert_eq!(back(1, "0-1-8", &[has(2, "0-1-8"), has(4, "0-1-9")]), Return::Sound);
+        // Unless it may be from here, by another name for this server.
+        let mut alias = has(3, "0-1-9");
+        alias.told.iter_mut().for_each(|told| told.sources = vec![from("primary.local")]);
+        let alias = [has(2, "0-1-8"), alias];
+        assert!(matches!(back(1, "0-1-8", &alias), Return::Unsure(why) if why.contains("db3")));
+        assert_eq!(back(9, "0-1-8", &alias), Return::Sound);
         let one = [silent(2, FailureKind::Timeout), has(3, "0-1-8")];
         assert_eq!(back(9, "0-1-8", &one), Return::Sound);
         assert!(matches!(back(1, "0-1-8", &one), Return::Unsure(_)));
@@ -221,7 +234,8 @@ mod tests {
         let mut keeps = told(1, "0-1-8");
         keeps.counters.insert("rpl_status".to_owned(), "AUTH_MASTER".to_owned());
         let anew: Vec<&Report> = anew.iter().collect();
-        assert_eq!(returned(&keeps, &anew, &record, SINCE_WELL), Return::Sound);
+        let kept = returned((&node(1, "db1"), &keeps), &anew, &record, SINCE_WELL);
+        assert_eq!(kept, Return::Sound);
     }
 
     #[test]
@@ -229,7 +243,7 @@ mod tests {
         let has = Report { told: Ok(told(60, "0-1-8")), ..replica(2, true) };
         let back = |uptime, floor| {
             returned(
-                &told(uptime, "0-1-8"),
+                (&node(1, "db1"), &told(uptime, "0-1-8")),
                 &[&has],
                 &noted(["db2"].into_iter(), floor),
                 SINCE_WELL,

@@ -7,7 +7,7 @@ use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, ServerFacts, Transport};
 
 /// A lone writable MariaDB with this server id.
-pub(super) fn seen(server_id: u32) -> Seen {
+pub(crate) fn seen(server_id: u32) -> Seen {
     Seen {
         facts: Arc::new(ServerFacts {
             flavour: Flavour::MariaDb,

@@ -26,7 +26,7 @@ pub mod connect;
 pub mod discovery;
 pub mod facts;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod judge;
 pub mod observation;
 mod owner;

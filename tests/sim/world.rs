@@ -690,6 +690,8 @@ impl World {
                 at.relay.clear();
                 (at.left, at.has_content) = (false, false);
             }
+            // Measured with 10.11: it tells the id only once it has connected again.
+            at.known = false;
         }
         if !skip {
             at.applier = Applier::Running;

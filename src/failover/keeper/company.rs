@@ -333,8 +333,8 @@ impl<S: Surgeon> Keeper<S> {
             {
                 return Some(format!("{name} was started anew, and its keeper has to look first"));
             }
-            let record = &self.record;
-            if let Return::Behind(servers) = verdict::returned(head, &others, record, since_well) {
+            let returned = verdict::returned((node, head), &others, &self.record, since_well);
+            if let Return::Behind(servers) = returned {
                 let servers = servers.join(", ");
                 return Some(format!("{name} lacks what {servers} has received from it"));
             }

@@ -14,7 +14,7 @@ use crate::failover::standing::{self, Check};
 use crate::failover::surgeon::Surgeon;
 use crate::failover::survey::PATIENCE;
 use crate::failover::verdict::{self, Return};
-use crate::topology::{Condition, Node, NodeId, Topology};
+use crate::topology::{Condition, Node, Topology};
 
 /// How long ago the first primary was started at the latest. Its uptime, which is right to the
 /// second, says from then on that it was started before it was found; who may have been started
@@ -49,7 +49,7 @@ impl<S: Surgeon> Keeper<S> {
         }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
         let name = &node.name;
-        match verdict::returned(head, &others, &self.record, self.since_well()) {
+        match verdict::returned((node, head), &others, &self.record, self.since_well()) {
             Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
                 self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
             }
@@ -110,7 +110,7 @@ impl<S: Surgeon> Keeper<S> {
             return false;
         }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
-        match verdict::returned(head, &others, &self.record, self.since_well()) {
+        match verdict::returned((node, head), &others, &self.record, self.since_well()) {
             Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
                 self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
                 false
@@ -137,7 +137,7 @@ impl<S: Surgeon> Keeper<S> {
         node: &Node,
     ) -> Vec<Report> {
         let mut reports = self.ask_all(settings, topology).await;
-        if is_behind(&reports, node.id) {
+        if is_behind(&reports, node) {
             let it_alone = |at: &Node| (at.id == node.id).then_some(PATIENCE);
             let again = self.surgeon.survey(topology, &settings.monitor, &it_alone).await;
             reports.retain(|report| report.node != node.id);
@@ -229,7 +229,7 @@ impl<S: Surgeon> Keeper<S> {
         };
         if self.write_down(record).await {
             let now = self.surgeon.now();
-            (self.vouched, self.look_at) = (Some(now), now);
+            (self.vouched, self.look_at, self.unguarded) = (Some(now), now, None);
         }
     }
 
@@ -253,8 +253,8 @@ impl<S: Surgeon> Keeper<S> {
 }
 
 /// Whether a replica of this server has received what it had not when it was asked.
-fn is_behind(reports: &[Report], id: NodeId) -> bool {
-    let Some(head) = told_by(reports, id) else { return false };
+fn is_behind(reports: &[Report], node: &Node) -> bool {
+    let Some(head) = told_by(reports, node.id) else { return false };
     let mut others = reports.iter().filter_map(Report::told);
-    others.any(|told| told.is_ahead_of(head))
+    others.any(|told| told.is_ahead_of(node, head))
 }

@@ -232,6 +232,8 @@ impl<S: Surgeon> Keeper<S> {
             return false;
         }
         if self.record.lossless {
+            // Should they not wait for a while, this would be too little.
+            self.unguarded = None;
             return true;
         }
         let before = &*self.unguarded.get_or_insert_with(|| head.executed.clone());
@@ -301,7 +303,7 @@ impl<S: Surgeon> Keeper<S> {
             }
             // One that does not follow the primary has acknowledged nothing of it in a former life:
             // it would follow still.
-            if told.follows(head) {
+            if told.may_follow(head) {
                 forgets = true;
                 if told.may_have_started_within(since_asked) {
                     is_soon = true;

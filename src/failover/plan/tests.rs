@@ -1,10 +1,14 @@
 //! Failovers step by step, with servers that do what they are told.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::failover::fixture::{STARTED, mariadb_at, noted, report};
 use crate::failover::relay::Relay;
 use crate::failover::report::Made;
+use crate::health::fixture::seen;
 use crate::health::observation::{Failure, FailureKind, LogPlace, Source};
+use crate::topology::ServerFacts;
 use crate::topology::fixture::node;
 
 /// db1 is dead; db2, db3 ... replicate from it.
@@ -386,6 +390,23 @@ fn a_replica_that_is_started_anew_on_the_way_is_stopped_again() {
         let anew = Next::Enter(Operation::failover("db1"));
         assert_eq!(group.next(&begun), anew, "{stage:?}");
     }
+}
+
+/// MariaDB tells of it the id of the failed primary until it has connected to the heir.
+#[test]
+fn a_replica_that_was_just_turned_to_the_heir_is_not_stopped() {
+    let (begun, mut group) = half_way(Stage::Establish);
+    let facts = ServerFacts { server_id: 1, ..ServerFacts::clone(&seen(1).facts) };
+    group.topology.nodes[0].facts = Some(Arc::new(facts));
+    for _ in 0..2 {
+        let Next::Act(orders) = group.next(&begun) else { break };
+        group.obey(orders);
+    }
+    assert_eq!(group.told("db3").sources[0].server_id, 1, "it has connected nowhere yet");
+    assert!(matches!(group.next(&begun), Next::Enter(next) if next.stage == Stage::Open));
+    // By another name it is known by its id.
+    group.told("db3").sources[0].host = "primary.local".to_owned();
+    assert!(!matches!(group.next(&begun), Next::Enter(_)));
 }
 
 #[test]
