@@ -77,6 +77,11 @@ pub struct Facts<'a> {
 const PATIENT: Duration = Duration::from_secs(1);
 /// How long an heir that is to be opened may say nothing.
 const OPEN_MAX: Duration = Duration::from_secs(5);
+/// How long an heir has been up of which it can be told whether it was started since: uptimes are
+/// right to the second.
+const OLD_ENOUGH: Duration = Duration::from_secs(2);
+/// How long that is waited for: one may be started over and over.
+const YOUNG_MAX: Duration = Duration::from_secs(5);
 
 /// Says what to do next.
 #[must_use]
@@ -329,6 +334,10 @@ fn establish(operation: &Operation, facts: &Facts<'_>) -> Next {
         && let Some(why) = unrevoked(operation, facts)
     {
         return Next::Wait(why);
+    }
+    // It could not be told afterwards whether that was before it took writes.
+    if replaces && facts.elapsed < YOUNG_MAX && told.may_have_started_within(OLD_ENOUGH) {
+        return Next::Wait(format!("{} was started just now", heir.name));
     }
     let enough = standing::acknowledging(told);
     if !alone && !enough && facts.is_patient() {

@@ -242,6 +242,26 @@ fn what_a_restart_has_left_in_a_relay_log_is_applied_first() {
 }
 
 #[test]
+fn an_heir_that_was_started_just_now_is_waited_for_but_not_for_ever() {
+    let mut group = Group::of(vec![replica(2, "0-1-8", "0-1-8")]);
+    let told = group.told("db2");
+    told.counters.insert("uptime".to_owned(), "2".to_owned());
+    told.sources.clear();
+    for name in ["rpl_semi_sync_master_enabled", "rpl_semi_sync_master_wait_point"] {
+        told.variables.remove(name);
+    }
+    let heir = Some("db2".to_owned());
+    let begun = Operation { stage: Stage::Establish, heir, ..Operation::failover("db1") };
+    let Next::Wait(why) = group.next(&begun) else { panic!("it goes on") };
+    assert_eq!(why, "db2 was started just now");
+    group.elapsed = YOUNG_MAX;
+    assert!(matches!(group.next(&begun), Next::Enter(_)));
+    group.elapsed = PATIENT;
+    group.told("db2").counters.insert("uptime".to_owned(), "3".to_owned());
+    assert!(matches!(group.next(&begun), Next::Enter(_)));
+}
+
+#[test]
 fn a_relay_log_that_may_lack_something_or_cannot_be_applied_is_no_reason_to_go_on() {
     let why = |group: &mut Group| match group.fail_over().1 {
         Next::GiveUp(why) => why,
