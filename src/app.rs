@@ -17,11 +17,10 @@ use crate::accounts::AccountBook;
 use crate::admin::commands::Console;
 use crate::admin::listen::Door;
 use crate::admin::{self, http, password};
+use crate::app::company::Company;
 use crate::app::end::{End, Signals};
 use crate::app::succession::{Listeners, Predecessor, Program, Successor};
-use crate::cluster::agent::Agent;
 use crate::cluster::desk::Desk;
-use crate::cluster::etcd::Etcd;
 use crate::config::failover::FailoverMode;
 use crate::config::tls::{ServerTlsMode, TlsMode};
 use crate::config::{Config, Group};
@@ -44,6 +43,7 @@ use crate::tls::{self, TlsError};
 use crate::upstream::load::Loads;
 
 mod bind;
+mod company;
 mod end;
 mod reload;
 pub mod succession;
@@ -107,8 +107,8 @@ struct App {
     listeners: Listeners,
     config_path: PathBuf,
     drain_timeout: Duration,
-    /// The task that speaks to other pointsman, if there may be others.
-    company: Option<JoinHandle<()>>,
+    /// The tasks by which others are agreed with, if there may be others.
+    company: Vec<JoinHandle<()>>,
 }
 
 /// Runs the proxy until SIGTERM or SIGINT, or until another process serves in its place, then
@@ -154,22 +154,23 @@ impl App {
         let (stop, stopped) = watch::channel(false);
         let next_id = Arc::new(AtomicU32::new(first_id));
         let (mut groups, mut controls, mut keepers) = (Vec::new(), Vec::new(), Vec::new());
-        let mut chairs = Vec::new();
-        let mut asking = Vec::new();
-        let (mut desks, company) = join_others(config, &stopped)?;
+        let (mut chairs, mut asking) = (Vec::new(), Vec::new());
+        let mut company = Company::join(config, &stopped)?;
         for group in &config.groups {
-            let tls = GroupTls::read(group, &config.boot.state_dir);
-            let tls = tls.map_err(|error| part("TLS", &error))?;
             let state_dir = &config.boot.state_dir;
+            let tls = GroupTls::read(group, state_dir).map_err(|error| part("TLS", &error))?;
             let journal = Journal::of(state_dir, &group.name);
-            let desk = desks.next();
+            let trust = Arc::new(ArcSwap::from_pointee(tls.trust));
+            let settings = by_what_it_works(group, config);
+            let desk = company.desk(group, &settings, &trust);
             let is_alone = desk.is_none();
-            let (record, appointed) = begin_with(group, &journal, !is_alone)?;
+            let (record, appointed) = begin_with(group, &journal, desk.as_ref())?;
             let beside = (&rsa, &next_id, desk.as_ref());
-            let handle = start_group(group, tls, config, beside, appointed, &stopped);
+            let secured = (tls.offer, trust);
+            let handle = start_group(group, secured, config, beside, appointed, &stopped);
             let surgeon = LiveSurgeon::new(handle.trust.clone(), journal, state_dir.clone());
             let keeps = (surgeon, record, desk);
-            let started = start_keeper(group, &handle, config, keeps, &metrics, &stopped);
+            let started = start_keeper(settings, &handle, keeps, &metrics, &stopped);
             controls.push(started.control);
             asking.push((group.name.clone(), started.questions));
             groups.push(handle);
@@ -204,7 +205,7 @@ impl App {
             listeners,
             config_path,
             drain_timeout: config.boot.drain_timeout,
-            company,
+            company: company.tasks,
         };
         Ok((app, reloads))
     }
@@ -325,26 +326,10 @@ struct StartedKeeper {
     questions: mpsc::Receiver<keeper::Unfinished>,
 }
 
-/// Starts to take part in a cluster, if there is one: where the keeper of each group meets others.
-fn join_others(
-    config: &Config,
-    stopped: &watch::Receiver<bool>,
-) -> Result<(std::vec::IntoIter<Desk>, Option<JoinHandle<()>>), StartError> {
-    let Some(cluster) = &config.boot.cluster else { return Ok((Vec::new().into_iter(), None)) };
-    let store = Etcd::new(cluster).map_err(|error| part("TLS to etcd", &error))?;
-    let groups: Vec<Arc<str>> = config.groups.iter().map(|group| group.name.clone()).collect();
-    let id = cluster.id.clone().unwrap_or_else(|| own_name(config));
-    let (agent, desks) = Agent::new(store, id, cluster.lease, &groups);
-    let task = tasks::spawn("cluster", agent.run(stopped.clone()));
-    Ok((desks.into_iter(), Some(task)))
-}
-
-/// What this pointsman is called where nobody says: its host, and where it listens first.
-fn own_name(config: &Config) -> String {
-    let system = rustix::system::uname();
-    let host = system.nodename().to_string_lossy();
-    let listens = config.groups.iter().flat_map(|group| &group.listen).next();
-    listens.map_or_else(|| host.to_string(), |address| format!("{host}/{address}"))
+/// By what the keeper of a group works until it is reloaded.
+fn by_what_it_works(group: &Arc<Group>, config: &Config) -> Arc<ArcSwap<keeper::Settings>> {
+    let settings = keeper::Settings { group: group.clone(), monitor: config.monitor.clone() };
+    Arc::new(ArcSwap::from_pointee(settings))
 }
 
 /// With what a keeper begins, and whom it lets take the writes: by its journal, or by what it will
@@ -352,41 +337,40 @@ fn own_name(config: &Config) -> String {
 fn begin_with(
     group: &Group,
     journal: &Journal,
-    among_others: bool,
+    desk: Option<&Desk>,
 ) -> Result<(Record, Appointment), StartError> {
     let mode = group.failover.mode;
-    if among_others {
-        return Ok((Record::default(), keeper::without_lease(mode)));
-    }
+    // In etcd lies another.
     let record = match mode {
+        _ if desk.is_some_and(|desk| !desk.is_by_servers()) => Record::default(),
         FailoverMode::Follow => Record::default(),
         FailoverMode::Manual | FailoverMode::Auto => {
             journal.read().map_err(|error| part("the keeper's journal", &error))?
         }
     };
-    let appointed = keeper::appointment(mode, &record, None);
+    let appointed = match desk {
+        Some(desk) => keeper::without_lease(mode, desk.lease().words()),
+        None => keeper::appointment(mode, &record, None),
+    };
     Ok((record, appointed))
 }
 
 fn start_keeper(
-    group: &Arc<Group>,
+    settings: Arc<ArcSwap<keeper::Settings>>,
     handle: &GroupHandle,
-    config: &Config,
     (surgeon, record, desk): (LiveSurgeon, Record, Option<Desk>),
     metrics: &Metrics,
     stopped: &watch::Receiver<bool>,
 ) -> StartedKeeper {
-    let settings = keeper::Settings { group: group.clone(), monitor: config.monitor.clone() };
-    let settings = Arc::new(ArcSwap::from_pointee(settings));
     let health = handle.health.clone();
     let (commands, orders) = mpsc::channel(KEEPER_COMMANDS);
     let (unfinished, questions) = mpsc::channel(1);
-    let kept = metrics.keeper(&group.name);
+    let kept = metrics.keeper(&handle.name);
     let chair = Chair::default();
     let ties = keeper::Ties { commands: orders, unfinished, kept, desk, chair: chair.clone() };
     let keeper = Keeper::new(settings.clone(), surgeon, health, record, ties);
     let control = GroupControl {
-        name: group.name.clone(),
+        name: handle.name.clone(),
         health: handle.health.clone(),
         trust: handle.trust.clone(),
         keeping: keeper.keeping(),
@@ -436,13 +420,12 @@ impl GroupTls {
 
 fn start_group(
     group: &Arc<Group>,
-    tls: GroupTls,
+    (offer, trust): (Option<Arc<tls::offer::Offer>>, Arc<ArcSwap<Trust>>),
     config: &Config,
     (rsa, next_id, desk): (&Arc<RsaKey>, &Arc<AtomicU32>, Option<&Desk>),
     appointed: Appointment,
     stopped: &watch::Receiver<bool>,
 ) -> Arc<GroupHandle> {
-    let trust = Arc::new(ArcSwap::from_pointee(tls.trust));
     let monitor = || config.monitor.clone();
     let health: Health =
         health::start(group.clone(), monitor(), trust.clone(), appointed, stopped.clone());
@@ -450,7 +433,7 @@ fn start_group(
     Arc::new(GroupHandle {
         name: group.name.clone(),
         settings: Arc::new(ArcSwap::new(group.clone())),
-        tls: ArcSwapOption::new(tls.offer),
+        tls: ArcSwapOption::new(offer),
         trust,
         lease: desk.map(|desk| desk.lease().clone()),
         topology: health.cell.clone(),

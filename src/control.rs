@@ -245,7 +245,14 @@ impl Control {
             let trust = group.trust.load_full();
             let found = assess(&group.topology(), &config.monitor, &trust).await;
             let keeping = Some(Keeping::clone(&group.keeping.load()));
-            all.push(Assessment { keeping, ..found });
+            let found = Assessment { keeping, ..found };
+            let by_locks = config.boot.cluster.as_ref().is_some_and(|cluster| cluster.locks);
+            let settings = config.groups.iter().find(|at| by_locks && at.name == group.name);
+            let kept = settings.filter(|at| at.failover.mode.keeps());
+            all.push(match kept {
+                Some(kept) => found.agreed_by(kept.servers.len()),
+                None => found,
+            });
         }
         all
     }

@@ -101,7 +101,7 @@ impl App {
         }
         self.closing.send_replace(true);
         self.stop.send_replace(true);
-        if let Some(company) = self.company {
+        for company in self.company {
             let _ = tokio::time::timeout(GOODBYE, company).await;
         }
         tracing::info!("bye");

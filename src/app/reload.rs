@@ -96,6 +96,18 @@ fn pair_groups(
                 before.name
             ));
         }
+        let by_locks = running.boot.cluster.as_ref().is_some_and(|cluster| cluster.locks);
+        let places = |group: &Group| -> Vec<(Arc<str>, Arc<str>)> {
+            let servers = group.servers.iter();
+            servers.map(|server| (server.name.clone(), server.address.clone())).collect()
+        };
+        if by_locks && places(after) != places(before) {
+            return Err(format!(
+                "groups.{}.servers changed, of which a majority decides (cluster.locks): that \
+                 needs a restart of all pointsman; nothing was applied",
+                before.name
+            ));
+        }
         pairs.push((handle.clone(), after.clone()));
     }
     Ok(pairs)

@@ -2,8 +2,8 @@
 //! runs for what nobody acts for, and hands each keeper what is known of its group.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::cluster::desk::{
     Desk, Leader, Member, Said, Sayings, Shared, View, Wish, WriteError, Written,
 };
-use crate::cluster::lease::{GUARD, Lease};
+use crate::cluster::lease::{GUARD, IN_ETCD, Lease};
 use crate::cluster::store::{Change, Condition, Entry, Snapshot, Store, StoreError};
 
 /// How often the store is read, though nothing rings.
@@ -61,14 +61,8 @@ impl<S: Store> Agent<S> {
         let (wish, wishes) = mpsc::channel(WISHES);
         let bell = Arc::new(Notify::new());
         let share = |group: &Arc<str>| {
-            Arc::new(Shared {
-                group: group.clone(),
-                lease: Arc::new(Lease::default()),
-                obeyed: AtomicU64::new(0),
-                said: Mutex::default(),
-                views: watch::Sender::new(None),
-                bell: bell.clone(),
-            })
+            let lease = Arc::new(Lease::new(&IN_ETCD));
+            Arc::new(Shared::new(group.clone(), lease.clone(), lease, bell.clone()))
         };
         let groups: Vec<Arc<Shared>> = groups.iter().map(share).collect();
         let desks = groups.iter().map(|group| Desk::new(group.clone(), wish.clone())).collect();
@@ -346,7 +340,7 @@ fn view(snapshot: &Snapshot, group: &str, lease: i64, term: u64) -> View {
         Some(Member { id, is_own, leads, said })
     };
     let members = snapshot.entries.iter().filter_map(member).collect();
-    View { term, revision: snapshot.revision, leader, record, members }
+    View { term, revision: snapshot.revision, leader, record, members, sight: None }
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
-use crate::cluster::lease::Lease;
+use crate::cluster::lease::{BY_SERVERS, Lease};
+use crate::cluster::tally::Sight;
 
 /// What is known of one group as long as this pointsman has a lease.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,8 +22,11 @@ pub struct View {
     pub leader: Option<Leader>,
     /// What was written down last.
     pub record: Written,
-    /// Every pointsman that lives and serves the group, this one too.
+    /// Every pointsman that lives and serves the group, this one too; of those that agree by the
+    /// servers' locks the one that acts and this one.
     pub members: Vec<Member>,
+    /// What the servers say, where they are what is agreed by.
+    pub sight: Option<Sight>,
 }
 
 /// Who acts for a group.
@@ -108,11 +113,31 @@ pub(super) struct Wish {
     pub(super) reply: oneshot::Sender<Result<i64, WriteError>>,
 }
 
+/// What a keeper does, told to the task that counts what the servers say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stance {
+    /// The group is kept, so that somebody must act for it.
+    pub keeps: bool,
+    /// The server that health was told to have the writes sent to.
+    pub to: Option<String>,
+    /// A server that the keeper that acts has found to have all that it had, and a time at which it
+    /// was so.
+    pub sound: Option<(String, Instant)>,
+    /// An operator works on the group.
+    pub rests: bool,
+    /// Counts how often servers were told whom to follow: what they said of that before is old.
+    pub turned: u64,
+}
+
 /// What one group's keeper and the task that speaks to the store share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) group: Arc<str>,
     pub(super) lease: Arc<Lease>,
+    /// Until when orders may be given by who acts: the lease in etcd, or the locks.
+    pub(super) acting: Arc<Lease>,
+    /// What the keeper does, where the servers are what is agreed by.
+    pub(super) stance: Mutex<Stance>,
     /// The term in which the keeper works: it has seen to that nobody is sent anything by what
     /// was known before.
     pub(super) obeyed: AtomicU64,
@@ -134,6 +159,24 @@ pub struct Desk {
 // === impls ===
 
 impl Shared {
+    pub(super) fn new(
+        group: Arc<str>,
+        lease: Arc<Lease>,
+        acting: Arc<Lease>,
+        bell: Arc<Notify>,
+    ) -> Self {
+        Self {
+            group,
+            lease,
+            acting,
+            stance: Mutex::default(),
+            obeyed: AtomicU64::new(0),
+            said: Mutex::default(),
+            views: watch::Sender::new(None),
+            bell,
+        }
+    }
+
     /// Whether the group's keeper has come to an end: nothing is sent by what it knew, and nobody
     /// waits for it.
     pub(super) fn is_deserted(&self) -> bool {
@@ -164,6 +207,32 @@ impl Desk {
     #[must_use]
     pub fn lease(&self) -> &Arc<Lease> {
         &self.shared.lease
+    }
+
+    /// Whether the servers are what is agreed by.
+    #[must_use]
+    pub fn is_by_servers(&self) -> bool {
+        *self.shared.lease.words() == BY_SERVERS
+    }
+
+    /// Until when orders may be given to servers by the one that acts.
+    #[must_use]
+    pub fn acting(&self) -> &Arc<Lease> {
+        &self.shared.acting
+    }
+
+    /// Says what the keeper does now, to who counts what the servers say.
+    pub fn take(&self, stance: Stance) {
+        let mut place = self.shared.stance.lock().unwrap_or_else(PoisonError::into_inner);
+        if *place != stance {
+            *place = stance;
+            self.shared.bell.notify_one();
+        }
+    }
+
+    /// Has what the servers say looked at soon: something was changed.
+    pub fn ring(&self) {
+        self.shared.bell.notify_one();
     }
 
     /// Says what this pointsman does; `None` when the group is not kept. `term` is that of the

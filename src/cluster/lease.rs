@@ -5,21 +5,53 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// How much earlier a lease ends here than etcd may end it: clocks do not run alike.
+/// How much earlier a lease ends here than others may take it for ended: clocks do not run alike.
 pub const GUARD: Duration = Duration::from_millis(500);
 
-/// Why nothing is sent to a primary once it has ended.
-pub const LOST: &str = "this pointsman has lost its lease in etcd";
+/// What is said of a permission that does not hold.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Words {
+    /// Why nothing is sent to a primary before the first one.
+    pub not_yet: &'static str,
+    /// Why nothing is sent to a primary once it has ended.
+    pub lost: &'static str,
+}
 
-/// The permission, as the task that holds the lease in etcd extends it and the data path reads it.
-/// It ends by itself: a process that was stopped finds it expired when it goes on.
-#[derive(Debug, Default)]
+/// Of a lease in etcd.
+pub const IN_ETCD: Words = Words {
+    not_yet: "this pointsman has no lease in etcd yet",
+    lost: "this pointsman has lost its lease in etcd",
+};
+
+/// Of what a majority of the servers says.
+pub const BY_SERVERS: Words = Words {
+    not_yet: "this pointsman has not heard from a majority of the servers yet",
+    lost: "this pointsman has not heard in time from a majority of the servers that they follow \
+           the primary",
+};
+
+/// The permission, as the task that speaks to etcd or to the servers extends it and the data path
+/// reads it. It ends by itself: a process that was stopped finds it expired when it goes on.
+#[derive(Debug)]
 pub struct Lease {
     /// Nanoseconds by [`boot_time`]; 0 for never.
     until: AtomicU64,
+    words: &'static Words,
 }
 
 impl Lease {
+    /// One that does not hold yet.
+    #[must_use]
+    pub fn new(words: &'static Words) -> Self {
+        Self { until: AtomicU64::new(0), words }
+    }
+
+    /// What is said where it does not hold.
+    #[must_use]
+    pub fn words(&self) -> &'static Words {
+        self.words
+    }
+
     /// Whether statements may be sent now. The clock is read here, so that nothing that was
     /// measured before a pause counts.
     #[must_use]
@@ -64,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_lease_holds_until_its_time_and_no_longer() {
-        let lease = Lease::default();
+        let lease = Lease::new(&IN_ETCD);
         assert!(!lease.holds());
         lease.set(boot_time() + Duration::from_secs(60));
         assert!(lease.holds());

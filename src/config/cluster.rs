@@ -1,17 +1,19 @@
-//! The store in which several pointsman in front of the same servers agree, as the operator asks
-//! for it.
+//! By what several pointsman in front of the same servers agree, as the operator asks for it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::units::Secret;
 
-/// The store that is shared with other pointsman, and who this one is in it.
+/// What is shared with other pointsman, and who this one is among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
-    /// The members of etcd, each `http://host:port` or `https://host:port`.
+    /// The members of etcd, each `http://host:port` or `https://host:port`; none where the servers
+    /// of a group are what is agreed by.
     pub etcd: Vec<String>,
-    /// What the keys begin with, so that several clusters can share an etcd.
+    /// They agree by locks on the servers of each group, and have no etcd.
+    pub locks: bool,
+    /// What keys in etcd and names of locks begin with, so that several clusters can share them.
     pub name: String,
     /// What this pointsman is called; `None` means by its host and its first listener.
     pub id: Option<String>,
@@ -19,7 +21,7 @@ pub struct Cluster {
     pub account: Option<EtcdAccount>,
     /// TLS towards etcd; `None` where it is spoken to in clear text.
     pub tls: Option<EtcdTls>,
-    /// How long what this pointsman holds in etcd outlives its last sign of life: whole seconds.
+    /// How long what this pointsman holds outlives its last sign of life: whole seconds.
     pub lease: Duration,
 }
 

@@ -71,6 +71,8 @@ pub struct Monitor {
 pub struct Cluster {
     /// Members of etcd.
     pub etcd: Option<OneOrMany>,
+    /// The servers' locks in place of it.
+    pub locks: Option<Scalar>,
     /// What keys begin with.
     pub name: Option<Scalar>,
     /// Who this one is.

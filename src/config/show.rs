@@ -91,6 +91,7 @@ fn cluster(cluster: &Cluster) -> Vec<Entry> {
     let identity = tls.and_then(|tls| tls.identity.clone()).unzip();
     [
         ("etcd", joined(&cluster.etcd)),
+        ("locks", cluster.locks.to_string()),
         ("name", cluster.name.clone()),
         ("id", cluster.id.clone().unwrap_or_else(|| "(host and listener)".to_owned())),
         ("lease", show_duration(cluster.lease)),

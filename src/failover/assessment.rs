@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cluster::tally::majority;
 use crate::config::Monitor;
 use crate::failover::candidate::{self, Ranked};
 use crate::failover::keeper::Keeping;
@@ -26,6 +27,30 @@ pub struct Assessment {
     pub keeping: Option<Keeping>,
 }
 
+/// What is required of a group whose pointsman agree by its servers.
+const ELECTORS: &str = "cluster.locks: a majority of all servers is left when one is lost";
+
+impl Assessment {
+    /// Adds what is required where so many servers are what several pointsman agree by.
+    #[must_use]
+    pub fn agreed_by(mut self, servers: usize) -> Self {
+        let needed = majority(servers);
+        let met = servers > needed;
+        let found = match met {
+            true => format!("{servers} servers, of which {needed} decide"),
+            false => format!(
+                "{servers} servers, of which {needed} decide: no failover is possible; put a third \
+                 one beside them, or use cluster.etcd"
+            ),
+        };
+        let leaves = if met { Mode::Safe } else { Mode::Degraded };
+        let check = Check { server: Arc::from(""), required: ELECTORS, met, leaves, found };
+        self.checks.push(check);
+        self.mode = standing::mode(&self.checks);
+        self
+    }
+}
+
 /// Asks all servers of a group, with the monitor's account, and judges what they say. It takes as
 /// long as the slowest of them, at most a few seconds.
 pub async fn assess(topology: &Topology, monitor: &Monitor, trust: &Arc<Trust>) -> Assessment {
@@ -43,5 +68,24 @@ pub fn judge(topology: &Topology, reports: &[Report]) -> Assessment {
         candidates: candidate::rank(reports, topology),
         checks,
         keeping: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_servers_are_too_few_to_agree_by() {
+        let assessed = |servers| {
+            let group = Arc::from("main");
+            let (checks, candidates) = (Vec::new(), Vec::new());
+            let mode = Mode::Safe;
+            Assessment { group, mode, checks, candidates, keeping: None }.agreed_by(servers)
+        };
+        let two = assessed(2);
+        assert_eq!(two.mode, Mode::Degraded);
+        assert!(two.checks.iter().any(|check| !check.met && check.found.contains("third")));
+        assert_eq!(assessed(3).mode, Mode::Safe);
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::failover::report::{Report, Told};
+use crate::health::observation::Source;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Node, NodeId, Promotion, Topology};
 
@@ -41,10 +42,25 @@ impl Ranked {
     }
 }
 
+/// Whether a server that follows nobody may be promoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Orphans {
+    /// It may not: it is new there, or a former primary.
+    Stay,
+    /// It may where it takes no writes: it may be an heir whose keeper has not come to open it.
+    MayLead,
+}
+
+/// Ranks all servers of a group but the primary, and those out that follow nobody.
+#[must_use]
+pub fn rank(reports: &[Report], topology: &Topology) -> Vec<Ranked> {
+    rank_with(reports, topology, Orphans::Stay)
+}
+
 /// Ranks all servers of a group but the primary. Those that are never to be promoted come behind
 /// those that may be, and those without a place last.
 #[must_use]
-pub fn rank(reports: &[Report], topology: &Topology) -> Vec<Ranked> {
+pub fn rank_with(reports: &[Report], topology: &Topology, orphans: Orphans) -> Vec<Ranked> {
     let told: Vec<(&Report, &Told)> = reports
         .iter()
         .filter_map(|report| report.told.as_ref().ok().map(|told| (report, told)))
@@ -52,7 +68,7 @@ pub fn rank(reports: &[Report], topology: &Topology) -> Vec<Ranked> {
     let ranked_as = |report, place| ranked_as(report, topology, place);
     let (mut able, mut out) = (Vec::new(), Vec::new());
     for report in reports.iter().filter(|report| Some(report.node) != topology.primary) {
-        match objection(report, &told, topology) {
+        match objection(report, &told, topology, orphans) {
             Ok(told) => able.push((report, told)),
             Err(why) => out.push(ranked_as(report, Err(why))),
         }
@@ -102,18 +118,20 @@ fn objection<'a>(
     report: &'a Report,
     all: &[(&Report, &Told)],
     topology: &Topology,
+    orphans: Orphans,
 ) -> Result<&'a Told, String> {
     let told = report.told.as_ref().map_err(|why| format!("it does not answer: {why}"))?;
-    let Some(source) = told.sources.first() else {
+    let is_orphan = told.sources.is_empty();
+    if is_orphan && (orphans == Orphans::Stay || !told.is_read_only()) {
         return Err("it does not replicate".to_owned());
-    };
+    }
     if told.sources.len() > 1 {
         return Err("it replicates from several servers".to_owned());
     }
     if told.has_no_room {
         return Err("there is no room on its disk".to_owned());
     }
-    if !source.by_gtid {
+    if told.sources.iter().any(|source| !source.by_gtid) {
         return Err("it does not ask for its transactions by GTID".to_owned());
     }
     for name in ["log_bin", "log_slave_updates", "log_replica_updates"] {
@@ -126,10 +144,22 @@ fn objection<'a>(
     let mut known = GtidSet::default();
     let silent = |node: &&Node| !all.iter().any(|(at, _)| at.node == node.id);
     topology.nodes.iter().filter(silent).for_each(|node| known.union(&node.applied));
-    match told.errant(&others, &known) {
+    let followed = if is_orphan { Some(as_if_followed(report, told, topology)) } else { None };
+    match followed.as_ref().unwrap_or(told).errant(&others, &known) {
         none if none.is_empty() => Ok(told),
         errant => Err(format!("it has transactions of its own: {errant}")),
     }
+}
+
+/// What a server told, as if it still followed all others: what they have written it has from them.
+fn as_if_followed(report: &Report, told: &Told, topology: &Topology) -> Told {
+    let others = topology.nodes.iter().filter(|node| node.id != report.node);
+    let source = |node: &Node| {
+        let facts = node.facts.as_ref()?;
+        let server_uuid = facts.server_uuid.to_string();
+        Some(Source { server_id: facts.server_id, server_uuid, ..Source::default() })
+    };
+    Told { sources: others.filter_map(source).collect(), ..told.clone() }
 }
 
 #[cfg(test)]
@@ -236,6 +266,28 @@ mod tests {
             replica(2, "0-1-9", "0-1-9", "0-1-9,0-2-8"),
         ];
         assert_eq!(order(&reports), ["1 db2", "2 db3"]);
+    }
+
+    #[test]
+    fn an_heir_that_was_not_opened_may_be_one_again() {
+        let mut heir = replica(1, "0-1-9", "0-1-9", "0-1-9");
+        let told = heir.told.as_mut().expect("it tells");
+        told.sources.clear();
+        let closed = |told: &mut Told, value: &str| {
+            told.variables.insert("read_only".to_owned(), value.to_owned());
+        };
+        closed(told, "ON");
+        let topology = Topology { nodes: vec![node(0, "db1")], ..wanted(&[]) };
+        let first = |reports: &[Report], orphans| {
+            let ranked = rank_with(reports, &topology, orphans);
+            ranked.first().map(|at| (at.name.to_string(), at.may_lead().is_ok()))
+        };
+        let reports = [heir.clone(), replica(2, "0-1-8", "0-1-8", "0-1-8")];
+        assert_eq!(first(&reports, Orphans::MayLead), Some(("db2".to_owned(), true)));
+        assert_eq!(first(&reports, Orphans::Stay), Some(("db3".to_owned(), true)));
+        heir.told.iter_mut().for_each(|told| closed(told, "OFF"));
+        let reports = [heir, replica(2, "0-1-8", "0-1-8", "0-1-8")];
+        assert_eq!(first(&reports, Orphans::MayLead), Some(("db3".to_owned(), true)));
     }
 
     #[test]

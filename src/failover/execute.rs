@@ -140,7 +140,7 @@ struct Obeying<'a> {
 impl Obeying<'_> {
     async fn ask(&mut self, statement: &str) -> Result<Answer, Failure> {
         if !(self.may_act)() {
-            let text = "the lease in etcd does not hold any more, so nothing is said";
+            let text = "this pointsman does not act for the group any more, so nothing is said";
             return Err(Failure::new(FailureKind::Timeout, text));
         }
         self.conn.ask(statement).await

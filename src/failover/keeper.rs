@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::desk::Desk;
+use crate::cluster::lease::Words;
 use crate::config::failover::FailoverMode;
 use crate::config::{Group, Monitor};
 use crate::failover::ackers::Leaving;
@@ -36,6 +37,7 @@ mod consent;
 mod evicting;
 mod replacement;
 mod settling;
+mod sighted;
 mod telling;
 mod tending;
 mod verbs;
@@ -194,6 +196,9 @@ struct Away {
     answers: bool,
 }
 
+/// Why one of several that agree by the servers writes nothing down.
+const NOT_ACTING: &str = "this pointsman does not act for the group any more";
+
 /// The file of the state directory with the password of this group's accounts for replicas.
 #[must_use]
 pub fn password_file(group: &str) -> String {
@@ -226,9 +231,9 @@ pub fn appointment(mode: FailoverMode, record: &Record, vouched: Option<Instant>
 
 /// Whom it lets take them before it knows what other pointsman do.
 #[must_use]
-pub fn without_lease(mode: FailoverMode) -> Appointment {
+pub fn without_lease(mode: FailoverMode, words: &Words) -> Appointment {
     match mode.keeps() {
-        true => Appointment::Nobody(company::NO_LEASE.to_owned()),
+        true => Appointment::Nobody(words.not_yet.to_owned()),
         false => Appointment::Open,
     }
 }
@@ -246,9 +251,12 @@ impl<S: Surgeon> Keeper<S> {
         let now = surgeon.now();
         let group = settings.load().group.clone();
         let company = ties.desk.take().map(Company::new);
+        let mut record = record;
+        // Who agrees with others by the servers has nobody who would have written more down.
+        record.lossless &= company.as_ref().is_none_or(|company| !company.sees_servers());
         // What health began with.
         let appointed = match &company {
-            Some(_) => without_lease(group.failover.mode),
+            Some(company) => without_lease(group.failover.mode, company.words()),
             None => appointment(group.failover.mode, &record, None),
         };
         Self {
@@ -449,7 +457,7 @@ impl<S: Surgeon> Keeper<S> {
         reports: &[Report],
     ) -> bool {
         if self.company.as_ref().is_some_and(|company| !company.may_act()) {
-            self.say("nothing is ordered: the lease in etcd does not hold".to_owned());
+            self.say("nothing is ordered: this pointsman does not act any more".to_owned());
             return false;
         }
         let now = self.surgeon.now();
@@ -464,7 +472,11 @@ impl<S: Surgeon> Keeper<S> {
             None => Arc::new(|| true),
         };
         let monitor = &settings.monitor;
+        let is_turned = orders.iter().any(|order| order.what.turns());
         let failed = self.surgeon.perform(orders, topology, reports, monitor, &may_act).await;
+        if let Some(company) = &mut self.company {
+            company.ring(is_turned);
+        }
         for Failed { order, why, denied } in &failed {
             self.say(why.clone());
             if *denied {
@@ -482,8 +494,11 @@ impl<S: Surgeon> Keeper<S> {
     /// Writes down what is about to be; `false` when that failed and it must not be done.
     async fn write_down(&mut self, record: Record) -> bool {
         let written = match self.company.as_mut() {
-            Some(company) => company.write(&self.record, &record).await,
-            None => self.surgeon.write_down(&record).await.map_err(|error| error.to_string()),
+            Some(company) if !company.sees_servers() => company.write(&self.record, &record).await,
+            Some(company) if !company.may_note(&record) => Err(NOT_ACTING.to_owned()),
+            Some(_) | None => {
+                self.surgeon.write_down(&record).await.map_err(|error| error.to_string())
+            }
         };
         if let Err(error) = written {
             self.say(format!("nothing is done, since it cannot be written down: {error}"));

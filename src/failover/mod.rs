@@ -12,7 +12,8 @@
 //! has the statements, [`execute`] sends them, and [`journal`] keeps the [`record`] of what was
 //! begun; a [`hook`] is a program of the operator's. [`ackers`] says who may acknowledge commits,
 //! and [`relay`] what a replica has left in its relay log. A [`surgeon`] stands between a keeper
-//! and all of these. It sits on a [`chair`], which it leaves to a process that takes over.
+//! and all of these. It sits on a [`chair`], which it leaves to a process that takes over. A
+//! [`voter`] is a server as one of those by which several keepers agree.
 
 pub mod ackers;
 pub mod assessment;
@@ -35,3 +36,4 @@ pub mod surgeon;
 pub mod survey;
 pub mod upkeep;
 pub mod verdict;
+pub mod voter;

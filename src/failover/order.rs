@@ -162,6 +162,12 @@ impl What {
         }
     }
 
+    /// Whether it is told whom to follow from now on.
+    #[must_use]
+    pub fn turns(&self) -> bool {
+        matches!(self, Self::Repoint(_) | Self::Follow(..) | Self::Join(..))
+    }
+
     /// For the log: what it is, and no secret.
     #[must_use]
     pub fn describe(&self) -> String {

@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::failover::ackers::Accounts;
-use crate::failover::candidate::{self, Ranked};
+use crate::failover::candidate::{self, Orphans, Ranked};
 use crate::failover::order::{Order, Place, What};
 use crate::failover::plan::rescue::Heard;
 use crate::failover::record::{Kind, Operation, Record, Stage};
@@ -68,6 +68,8 @@ pub struct Facts<'a> {
     pub denied: &'a [Order],
     /// By which account a former primary follows; `None` where there is none.
     pub accounts: Option<&'a Accounts>,
+    /// Whether servers that follow nobody may be promoted.
+    pub orphans: Orphans,
     /// How many sessions have a transaction open on the former primary, or a statement running;
     /// `None` where that is not known.
     pub unfinished: Option<usize>,
@@ -218,7 +220,7 @@ fn unrevoked(operation: &Operation, facts: &Facts<'_>) -> Option<String> {
 
 /// Nobody receives any more: chooses the heir.
 fn choose(operation: &Operation, facts: &Facts<'_>) -> Next {
-    let ranked = candidate::rank(facts.reports, facts.topology);
+    let ranked = candidate::rank_with(facts.reports, facts.topology, facts.orphans);
     let able = ranked.iter().filter(|ranked| ranked.may_lead().is_ok());
     let mut able = able.filter_map(|ranked| told_of(facts.reports, ranked.node));
     let Some((heir, told)) = able.find(|(_, told)| drains(told)) else {

@@ -3,13 +3,14 @@
 //! That it does not answer says little: the network between may be broken, or this machine. Its
 //! replicas hear from it every second; only if none of them does either is it dead.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::failover::record::Record;
-use crate::failover::report::{Report, Told};
-use crate::health::observation::FailureKind;
+use crate::failover::report::{Report, Told, is_at, told_by};
+use crate::health::observation::{FailureKind, Source};
 use crate::topology::gtid::GtidSet;
-use crate::topology::{Node, NodeId};
+use crate::topology::{Node, NodeId, Topology};
 
 /// The verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +99,66 @@ pub fn returned(
     }
 }
 
+/// Which of the others have received from anybody what this primary has not, and neither follow it
+/// nor receive now: heirs that were not opened, and those that were turned to one.
+#[must_use]
+pub fn beyond(primary: &Told, others: &[&Report], members: &BTreeSet<String>) -> Vec<String> {
+    let of_group = others.iter().filter(|report| members.contains(&*report.name));
+    let has_more = |told: &Told| {
+        let stands = !told.follows(primary) && !told.receives();
+        stands && !primary.executed.contains(&told.received_from_others())
+    };
+    let found = of_group.filter(|report| report.told().is_some_and(has_more));
+    found.map(|report| report.name.to_string()).collect()
+}
+
+/// Why a server may not be the primary any more that was it when that was last known. Another one
+/// is opened only after a majority of all servers was turned away from it: where a majority still
+/// follows it, none was; where all others answer, none is open that is not seen.
+#[must_use]
+pub fn contested(
+    primary: &Node,
+    reports: &[Report],
+    (all, majority): (&[String], usize),
+) -> Option<String> {
+    let head = told_by(reports, primary.id)?;
+    let of = |name: &String| reports.iter().find(|report| *report.name == **name);
+    let follows = |told: &Told| told.link_to(primary, Some(head)).is_some();
+    let names_it = |name: &&String| match of(name) {
+        Some(report) if report.node == primary.id => head.sources.is_empty(),
+        Some(report) => report.told().is_some_and(follows),
+        None => false,
+    };
+    if all.iter().filter(names_it).count() >= majority {
+        return None;
+    }
+    let mut others = all.iter().filter(|name| ***name != *primary.name);
+    others.find_map(|name| match of(name).and_then(Report::told) {
+        None => Some(format!("{name}, which does not answer, may have taken its place")),
+        Some(told) if told.sources.is_empty() && !told.is_read_only() => {
+            Some(format!("{name} takes writes, too"))
+        }
+        Some(_) => None,
+    })
+}
+
+/// The same reports, in which those who hear from another server do not hear: that says nothing of
+/// the primary.
+#[must_use]
+pub fn heard(primary: NodeId, topology: &Topology, reports: &[Report]) -> Vec<Report> {
+    let is_another = |source: &Source| {
+        let others = topology.nodes.iter().filter(|node| node.id != primary);
+        let mut others = others.map(|node| (node, told_by(reports, node.id)));
+        others.any(|(node, told)| is_at(source, node, told))
+    };
+    let mut all = reports.to_vec();
+    for told in all.iter_mut().filter_map(|report| report.told.as_mut().ok()) {
+        let elsewhere = told.sources.iter_mut().filter(|source| is_another(source));
+        elsewhere.for_each(|source| source.receiving = false);
+    }
+    all
+}
+
 /// Judges a primary by what it and the others say. One that is `leaving`, by its own words, and
 /// takes no connection is as good as dead, though those that replicate hear from it to the last
 /// (MySQL: for 9 s).
@@ -137,7 +198,7 @@ mod tests {
 
     use super::*;
     use crate::failover::fixture::{self, STARTED, noted};
-    use crate::health::observation::{Failure, Source};
+    use crate::health::observation::Failure;
     use crate::topology::Flavour;
     use crate::topology::fixture::node;
 
@@ -171,6 +232,50 @@ mod tests {
         let silent_too = silent(2, FailureKind::Unreachable);
         assert_eq!(verdict(gone(), &[silent_too.clone(), replica(3, false)]), dead);
         assert_eq!(verdict(gone(), &[silent_too]), Verdict::Isolated);
+    }
+
+    #[test]
+    fn who_hears_from_another_server_does_not_hear_from_the_primary() {
+        let nodes = vec![node(1, "db1"), node(2, "db2"), node(3, "db3")];
+        let (address, topology) =
+            (nodes[1].address.clone(), Topology { nodes, ..Topology::empty("main") });
+        let (host, port) = address.split_once(':').expect("host and port");
+        let mut chained = replica(3, true);
+        let told = chained.told.as_mut().expect("it tells");
+        told.sources[0].host = host.to_owned();
+        told.sources[0].port = port.parse().expect("a port");
+        let reports = [silent(1, FailureKind::Timeout), replica(2, false), chained];
+        assert!(matches!(judge(NodeId(1), false, &reports), Verdict::Unreachable(_)));
+        let heard = heard(NodeId(1), &topology, &reports);
+        assert!(matches!(judge(NodeId(1), false, &heard), Verdict::Dead(_)));
+    }
+
+    #[test]
+    fn a_primary_of_before_is_none_while_another_may_have_been_opened() {
+        let all = ["db1", "db2", "db3"].map(str::to_owned);
+        let primary = node(1, "db1");
+        let why = |others: [Report; 2]| {
+            let [second, third] = others;
+            let head = Told { sources: Vec::new(), ..fixture::told(Flavour::MariaDb) };
+            let head = Report { told: Ok(head), ..replica(1, false) };
+            contested(&primary, &[head, second, third], (&all, 2))
+        };
+        let follows = |node, host: &str| {
+            let source = Source { host: host.to_owned(), port: 3306, ..Source::default() };
+            let told = Told { sources: vec![source], ..fixture::told(Flavour::MariaDb) };
+            Report { told: Ok(told), ..replica(node, true) }
+        };
+        let alone = |value: &str| {
+            let mut told = fixture::told(Flavour::MariaDb);
+            told.variables.insert("read_only".to_owned(), value.to_owned());
+            Report { told: Ok(told), ..replica(2, false) }
+        };
+        let silent = || silent(2, FailureKind::Timeout);
+        assert_eq!(why([silent(), follows(3, "db1")]), None, "a majority follows it still");
+        // Its commits are acknowledged by one that has been turned to it.
+        assert!(why([silent(), follows(3, "db2")]).is_some_and(|why| why.contains("db2")));
+        assert_eq!(why([alone("ON"), follows(3, "db2")]), None, "it was not opened");
+        assert!(why([alone("OFF"), follows(3, "db2")]).is_some());
     }
 
     #[test]
@@ -252,6 +357,23 @@ mod tests {
         assert_eq!(back(1, "0-1-8"), Return::Sound);
         assert!(matches!(back(1, "0-1-9"), Return::Unsure(why) if why.contains("0-1-9")));
         assert_eq!(back(9, "0-1-9"), Return::Sound, "it was not started anew");
+    }
+
+    #[test]
+    fn an_heir_that_was_not_opened_may_have_more_than_a_primary_that_comes_back() {
+        let names = ["db2".to_owned(), "db3".to_owned()].into();
+        let heir = |position, sources| {
+            let told = Told { sources, ..told(60, position) };
+            Report { told: Ok(told), ..replica(2, false) }
+        };
+        let follows = || vec![Source { receiving: true, ..Source::default() }];
+        let elsewhere = || vec![Source { server_id: 7, ..Source::default() }];
+        let found = |report: &Report| beyond(&told(1, "0-1-8"), &[report], &names);
+        assert_eq!(found(&heir("0-1-9", Vec::new())), ["db2"]);
+        assert_eq!(found(&heir("0-1-9", elsewhere())), ["db2"], "it was turned to another heir");
+        assert_eq!(found(&heir("0-1-8", Vec::new())), Vec::<String>::new());
+        // What follows it may be ahead of what it has told.
+        assert_eq!(found(&heir("0-1-9", follows())), Vec::<String>::new());
     }
 
     #[test]

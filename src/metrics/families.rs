@@ -139,7 +139,7 @@ families! {
     CLUSTER_LEADER = gauge("pointsman_cluster_leader", &["group"],
         "1 while this pointsman is the one of several that keeps the group, else 0.");
     CLUSTER_LEASE = gauge("pointsman_cluster_lease_seconds", &["group"],
-        "How much longer statements may be sent to the primary by the lease in etcd.");
+        "How much longer statements may be sent to the primary, where several pointsman agree.");
     KEEPER_HELD = counter("pointsman_keeper_held_seconds_total", &["group"],
         "Time in which nobody could write by the keeper's word.");
     BUILD_INFO = gauge("pointsman_build_info", &["version"],

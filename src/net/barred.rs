@@ -8,7 +8,6 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::cluster::lease;
 use crate::net::drive::Drive;
 use crate::net::group::GroupHandle;
 use crate::net::seat::Ring;
@@ -26,19 +25,29 @@ pub(super) struct Barred {
 impl Barred {
     /// What sessions see in place of `topology`: no primary, and none of the servers that may have
     /// been one is reached.
-    pub(super) fn in_place_of(&mut self, topology: &Arc<Topology>) -> &Arc<Topology> {
+    pub(super) fn in_place_of(
+        &mut self,
+        topology: &Arc<Topology>,
+        group: &GroupHandle,
+    ) -> &Arc<Topology> {
+        let why = group.lost();
+        self.of(topology, why)
+    }
+
+    fn of(&mut self, topology: &Arc<Topology>, why: &str) -> &Arc<Topology> {
         let is_known = |(of, _): &(Arc<Topology>, _)| Arc::ptr_eq(of, topology);
         let made = self.made.take().filter(is_known);
-        let made = made.unwrap_or_else(|| (topology.clone(), Arc::new(without_primary(topology))));
+        let made =
+            made.unwrap_or_else(|| (topology.clone(), Arc::new(without_primary(topology, why))));
         &self.made.insert(made).1
     }
 }
 
-fn without_primary(topology: &Topology) -> Topology {
+fn without_primary(topology: &Topology, why: &str) -> Topology {
     let mut barred = topology.clone();
     barred.former = topology.last_primary().cloned().map(Arc::new);
     barred.primary = None;
-    barred.no_primary_why = lease::LOST.to_owned();
+    barred.no_primary_why = why.to_owned();
     for node in barred.nodes.iter_mut().filter(|node| node.role != Role::Replica) {
         node.condition = Condition::Down;
     }
@@ -51,11 +60,16 @@ impl GroupHandle {
         let is_over = self.lease.as_ref().is_some_and(|lease| !lease.holds());
         is_over && self.settings.load().failover.mode.keeps()
     }
+
+    /// Why nothing may be.
+    fn lost(&self) -> &'static str {
+        self.lease.as_ref().map_or("", |lease| lease.words().lost)
+    }
 }
 
 /// The error of a write to a primary to which nothing may be sent any more.
 pub(super) fn error_if_barred(group: &GroupHandle) -> Option<io::Error> {
-    group.is_barred().then(|| io::Error::other(NoLease))
+    group.is_barred().then(|| io::Error::other(NoLease(group.lost())))
 }
 
 /// Whether it is that error.
@@ -64,8 +78,8 @@ pub(super) fn is_barring(error: &io::Error) -> bool {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{}", lease::LOST)]
-struct NoLease;
+#[error("{0}")]
+struct NoLease(&'static str);
 
 impl Drive {
     /// Whether the session sees no primary while it takes this. What is on its way to one may still
@@ -129,15 +143,15 @@ mod tests {
     fn without_a_lease_sessions_see_no_primary_and_all_replicas() {
         let topology = Arc::new(group());
         let mut barred = Barred::default();
-        let seen = barred.in_place_of(&topology).clone();
-        assert_eq!((seen.primary, &*seen.no_primary_why), (None, lease::LOST));
+        let seen = barred.of(&topology, "no lease").clone();
+        assert_eq!((seen.primary, &*seen.no_primary_why), (None, "no lease"));
         assert_eq!(seen.last_primary().map(|node| node.id), topology.primary);
         for (node, was) in seen.nodes.iter().zip(&topology.nodes) {
             let is_same = node.condition == was.condition;
             assert_eq!(is_same, was.role == Role::Replica, "{}", node.name);
         }
-        assert!(Arc::ptr_eq(barred.in_place_of(&topology), &seen), "made once");
+        assert!(Arc::ptr_eq(barred.of(&topology, "no lease"), &seen), "made once");
         let next = Arc::new(group());
-        assert!(!Arc::ptr_eq(barred.in_place_of(&next), &seen));
+        assert!(!Arc::ptr_eq(barred.of(&next, "no lease"), &seen));
     }
 }

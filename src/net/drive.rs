@@ -366,7 +366,7 @@ impl Drive {
         let mut current = self.seat.served.current.borrow_mut();
         let Current { topology, barred, settings } = &mut *current;
         let newest = topology.newest();
-        let topology = if is_barred { barred.in_place_of(newest) } else { newest };
+        let topology = if is_barred { barred.in_place_of(newest, group) } else { newest };
         if is_barred {
             // Who waits from here on is woken when the lease is back, however soon that is.
             self.seat.served.was_barred.set(true);

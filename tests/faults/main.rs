@@ -16,6 +16,7 @@ mod evictions;
 mod keeper;
 mod kept;
 mod ledger;
+mod locks;
 mod minorities;
 mod network;
 mod partitions;

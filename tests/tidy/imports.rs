@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("failover::event", &["topology"]),
     ("failover::report", &["topology", "health::observation"]),
     ("failover::standing", &["topology"]),
-    ("failover::candidate", &["topology"]),
+    ("failover::candidate", &["topology", "health::observation"]),
     ("failover::verdict", &["topology", "health::observation"]),
     ("failover::record", &[]),
     ("failover::order", &["topology", "config", "health::observation"]),

@@ -1,5 +1,7 @@
 //! Several pointsman on one store in memory, in modelled time.
 
+use std::sync::Mutex;
+
 use super::*;
 
 /// The store that all share.

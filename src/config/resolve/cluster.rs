@@ -12,9 +12,17 @@ use crate::config::{Group, address};
 const ENDPOINT_FORM: &str =
     "\"http://host:port\" or \"https://host:port\", one for each member of etcd";
 
+/// What is missing where neither is named.
+const NOTHING_FORM: &str = "\"http://host:port\" or \"https://host:port\", one for each member of \
+                            etcd; or cluster.locks = true, to agree by locks on the servers";
+
 impl Reader<'_> {
     pub(super) fn cluster(&mut self, raw: &raw::Cluster) -> Cluster {
-        let etcd = self.endpoints(raw);
+        let locks = self.flag("cluster.locks", raw.locks.as_ref());
+        if locks {
+            self.refuse_etcd(raw);
+        }
+        let etcd = if locks { Vec::new() } else { self.endpoints(raw) };
         let name = self.text("cluster.name", raw.name.as_ref(), Cluster::NAME);
         let id = raw.id.as_ref().map(|id| self.text("cluster.id", Some(id), "pointsman"));
         for (key, value) in [("cluster.name", Some(&name)), ("cluster.id", id.as_ref())] {
@@ -23,10 +31,11 @@ impl Reader<'_> {
             }
         }
         Cluster {
-            account: self.etcd_account(raw),
-            tls: self.etcd_tls(raw, &etcd),
+            account: if locks { None } else { self.etcd_account(raw) },
+            tls: if locks { None } else { self.etcd_tls(raw, &etcd) },
             lease: self.lease(raw.lease.as_ref()),
             etcd,
+            locks,
             name,
             id,
         }
@@ -42,6 +51,29 @@ impl Reader<'_> {
                                pointsman of the [cluster]: none is made there";
                 self.refuse(key, "nothing", allowed);
             }
+            if cluster.is_some_and(|cluster| cluster.locks) && group.servers.is_empty() {
+                let key = format!("groups.{}.servers", group.name);
+                let allowed = "all servers of the group, the same list for every pointsman of the \
+                               [cluster]: with cluster.locks a majority of them decides";
+                self.refuse(key, "nothing", allowed);
+            }
+        }
+    }
+
+    /// What is of use with etcd only, where the servers' locks are what is agreed by.
+    fn refuse_etcd(&mut self, raw: &raw::Cluster) {
+        let given = [
+            ("cluster.etcd", raw.etcd.is_some()),
+            ("cluster.user", raw.user.is_some()),
+            ("cluster.password", raw.password.is_some()),
+            ("cluster.password_file", raw.password_file.is_some()),
+            ("cluster.tls_ca", raw.tls_ca.is_some()),
+            ("cluster.tls_certificate", raw.tls_certificate.is_some()),
+            ("cluster.tls_key", raw.tls_key.is_some()),
+        ];
+        for (key, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
+            let allowed = "either etcd, with what belongs to it, or cluster.locks = true";
+            self.refuse(key, "beside cluster.locks = true", allowed);
         }
     }
 
@@ -54,17 +86,17 @@ impl Reader<'_> {
             }
         }
         if raw.etcd.as_ref().is_none_or(|list| list.values().is_empty()) {
-            self.refuse("cluster.etcd", "nothing", ENDPOINT_FORM);
+            self.refuse("cluster.etcd", "nothing", NOTHING_FORM);
         }
         found
     }
 
-    /// Etcd counts in seconds.
+    /// Etcd counts in seconds, and so do servers.
     fn lease(&mut self, value: Option<&Scalar>) -> Duration {
         let lease = self.duration("cluster.lease", value, 3 * SECOND..=60 * SECOND, Cluster::LEASE);
         if lease.subsec_nanos() > 0 {
             let shown = value.map(Scalar::to_string).unwrap_or_default();
-            self.refuse("cluster.lease", shown, "whole seconds, as etcd counts them");
+            self.refuse("cluster.lease", shown, "whole seconds, as etcd and the servers count");
         }
         lease
     }

@@ -124,6 +124,11 @@ fn a_wrong_value_is_refused_with_key_value_and_what_is_allowed() {
         ("", "cluster = { etcd = \"http://e:1\", name = \"a/b\" }", "\"a/b\"", "letters"),
         ("", "cluster = { etcd = \"http://e:1\", user = \"u\" }", "cluster.user", "password"),
         ("", "cluster = { etcd = \"http://e:1\", password = \"x\" }", "(hidden)", "cluster.user"),
+        ("", "cluster = { locks = 1, etcd = \"http://e:1\" }", "locks = 1", "true or false"),
+        ("", "cluster = { locks = true, lease = \"2s\" }", "\"2s\"", "from 3s"),
+        ("", "cluster = { locks = true, etcd = \"http://e:1\" }", "cluster.etcd", "either etcd"),
+        ("", "cluster = { locks = true, user = \"u\" }", "cluster.user", "either etcd"),
+        ("", "cluster = { locks = true, tls_ca = \"/c\" }", "cluster.tls_ca", "either etcd"),
         ("[monitor]", "interval = \"1ms\"", "monitor.interval = \"1ms\"", "from 50ms to 1m"),
         ("[monitor]", "interval = 500", "monitor.interval = 500", "unit"),
         ("[monitor]", "fall = -1", "monitor.fall = -1", "from 1 to 100"),
@@ -288,6 +293,21 @@ fn groups_that_several_keep_need_an_account_that_all_know() {
     assert_eq!(config.needs_restart(&other), ["cluster.password"]);
     let alone = check(MINIMAL).expect("valid");
     assert!(alone.needs_restart(&other).contains(&"cluster.etcd".to_owned()));
+}
+
+#[test]
+fn who_agrees_by_locks_needs_the_list_of_servers_that_decide() {
+    let cluster = "[cluster]\nlocks = true\n[groups.main.failover]\nmode = \"auto\"\n\
+                   replication_user = \"repl\"\nreplication_password = \"hunter2\"\n";
+    let refused = check(&format!("{MINIMAL}\n{cluster}")).expect_err("no list");
+    assert!(refused.to_string().contains("groups.main.servers = nothing"), "{refused}");
+    let list = "[[groups.main.servers]]\naddress = \"127.0.0.1:3306\"\n";
+    let text = MINIMAL.lines().filter(|line| !line.starts_with("seeds"));
+    let text: Vec<&str> = text.chain([list, cluster]).collect();
+    let config = check(&text.join("\n")).expect("valid");
+    let found = config.boot.cluster.as_ref().expect("a cluster");
+    assert!(found.locks && found.etcd.is_empty());
+    assert_eq!(found.lease, Cluster::LEASE);
 }
 
 /// A value of any type in place of the one that stands behind a key.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Keeper, Keeping, Settings, Standing, THINK_AGAIN, appointment};
 use crate::cluster::desk::{Desk, Member, Said, View, WriteError};
-use crate::cluster::lease;
+use crate::cluster::lease::Words;
 use crate::config::failover::MaxLoss;
 use crate::failover::execute::MayAct;
 use crate::failover::record::{Kind, Operation, Record, Stage};
@@ -19,16 +19,13 @@ use crate::failover::verdict::{self, Return};
 use crate::health::assemble::Appointment;
 use crate::topology::{Condition, Node, Topology};
 
-/// Why nobody takes them before the first lease.
-pub(super) const NO_LEASE: &str = "this pointsman has no lease in etcd yet";
-
 /// Why nobody takes them by what another version has written.
 const UNREADABLE: &str = "this pointsman cannot read what the one that acts has written down";
 
 /// A keeper's place among others.
 #[derive(Debug)]
 pub(super) struct Company {
-    desk: Desk,
+    pub(super) desk: Desk,
     /// The lease by which it sees what it goes by; 0 before the first.
     term: u64,
     /// It has that lease still, and can read what was written.
@@ -36,7 +33,7 @@ pub(super) struct Company {
     /// The revision of a record that it cannot read, and by which it sends nothing.
     unreadable: Option<i64>,
     /// The leadership by which it acts; `None` while another does.
-    number: Option<i64>,
+    pub(super) number: Option<i64>,
     /// The revision of the record that it goes by.
     revision: i64,
     /// The revision by which the change of the primary that is under way was begun, or found, or by
@@ -49,11 +46,17 @@ pub(super) struct Company {
     noticed: Option<(i64, u64)>,
     /// Who takes the writes by that record, of whom it may be known what it has gone through.
     subject: Option<String>,
+    /// Counts how often servers were told whom to follow.
+    pub(super) turned: u64,
+    /// When the primary was last looked at and found to be what it had been judged to be.
+    pub(super) looked: Option<Instant>,
 }
 
 impl Company {
     pub(super) fn new(desk: Desk) -> Self {
         Self {
+            turned: 0,
+            looked: None,
             desk,
             term: 0,
             sees: false,
@@ -64,6 +67,33 @@ impl Company {
             looks: 0,
             noticed: None,
             subject: None,
+        }
+    }
+
+    /// What is said where it does not know what others do.
+    pub(super) fn words(&self) -> &'static Words {
+        self.desk.lease().words()
+    }
+
+    /// Whether the servers are what is agreed by.
+    pub(super) fn sees_servers(&self) -> bool {
+        self.desk.is_by_servers()
+    }
+
+    /// Whether this may be written down by one of those that agree by the servers: a change of the
+    /// primary only by who acts.
+    pub(super) fn may_note(&self, record: &Record) -> bool {
+        match self.number {
+            Some(_) => self.may_act(),
+            None => record.operation.is_none(),
+        }
+    }
+
+    /// Servers were told something: what they say now is looked at.
+    pub(super) fn ring(&mut self, is_turned: bool) {
+        if self.sees_servers() {
+            self.turned += u64::from(is_turned);
+            self.desk.ring();
         }
     }
 
@@ -80,14 +110,14 @@ impl Company {
         match (self.sees, self.term) {
             (true, _) => None,
             (false, _) if self.unreadable.is_some() => Some(UNREADABLE),
-            (false, 0) => Some(NO_LEASE),
-            (false, _) => Some(lease::LOST),
+            (false, 0) => Some(self.words().not_yet),
+            (false, _) => Some(self.words().lost),
         }
     }
 
     /// Whether orders may be given: it leads, and its lease holds.
     pub(super) fn may_act(&self) -> bool {
-        self.number.is_some() && self.desk.lease().holds()
+        self.number.is_some() && self.desk.acting().holds()
     }
 
     /// Whether it leads as it does now, and its lease holds, whenever that is asked.
@@ -97,7 +127,7 @@ impl Company {
             let leads = |view: Arc<View>| {
                 view.leader.as_ref().is_some_and(|at| at.is_own && Some(at.number) == number)
             };
-            desk.lease().holds() && desk.view().is_some_and(leads)
+            desk.acting().holds() && desk.view().is_some_and(leads)
         })
     }
 
@@ -107,7 +137,7 @@ impl Company {
     }
 
     /// Who acts for the group, by what is known.
-    fn leader(&self) -> String {
+    pub(super) fn leader(&self) -> String {
         let leader = self.desk.view().and_then(|view| Some(view.leader.as_ref()?.id.clone()));
         leader.unwrap_or_else(|| "nobody".to_owned())
     }
@@ -134,9 +164,16 @@ impl Company {
         }
     }
 
-    /// Those who may still send statements to a former primary; `None` where nobody does.
-    pub(super) fn unaware(&self) -> Option<String> {
-        let Some(view) = self.desk.view() else { return Some(lease::LOST.to_owned()) };
+    /// Those who may still send statements to another server than the one that this opens; `None`
+    /// where nobody does.
+    pub(super) fn unaware(&self, next: &Operation) -> Option<String> {
+        let Some(view) = self.desk.view() else { return Some(self.words().lost.to_owned()) };
+        if let Some(sight) = &view.sight {
+            if sight.turned != self.turned {
+                return Some("asking what the servers say now".to_owned());
+            }
+            return sight.hinders(next.heir.as_deref().unwrap_or_default(), &next.former);
+        }
         if view.revision < self.begun {
             return Some("asking who else is there".to_owned());
         }
@@ -152,6 +189,10 @@ impl Company {
 
     /// What sessions of others have begun and not ended; `None` where that is not known.
     pub(super) fn unfinished(&self) -> Option<usize> {
+        // Of those that only see the servers nobody knows; what they have open ends at the commit.
+        if self.sees_servers() {
+            return Some(0);
+        }
         self.desk.view()?.unfinished()
     }
 
@@ -195,12 +236,17 @@ impl<S: Surgeon> Keeper<S> {
         let Some(view) = company.desk.view() else {
             company.sees = false;
             let why = company.is_blind().unwrap_or_default();
+            self.lose_sight();
             self.stand_aside(why);
             self.say(why.to_owned());
             return false;
         };
         let number = view.leader.as_ref().filter(|at| at.is_own).map(|at| at.number);
         let took_over = number.is_some() && company.number != number;
+        if view.sight.is_some() {
+            (company.sees, company.term, company.number) = (true, view.term, number);
+            return self.acts_by_sight(settings, &view, took_over).await;
+        }
         match company.read(&view) {
             Ok(Some(record)) => {
                 company.begun = company.revision;
@@ -243,7 +289,7 @@ impl<S: Surgeon> Keeper<S> {
     }
 
     /// Acts from now on, as if it had just been started.
-    fn start_afresh(&mut self) {
+    pub(super) fn start_afresh(&mut self) {
         let now = self.surgeon.now();
         (self.started, self.since, self.look_at, self.admit_at) = (now, now, now, now);
         (self.unguarded, self.leaving) = (None, None);
@@ -254,7 +300,7 @@ impl<S: Surgeon> Keeper<S> {
     }
 
     /// Does not act: who waits for the end of something is told so.
-    fn stand_aside(&mut self, why: &str) {
+    pub(super) fn stand_aside(&mut self, why: &str) {
         self.answer(Err(why.to_owned()));
     }
 
@@ -363,7 +409,7 @@ impl<S: Surgeon> Keeper<S> {
     }
 
     /// It is not known what the primary has gone through.
-    fn doubt(&mut self) {
+    pub(super) fn doubt(&mut self) {
         self.vouched = None;
         if let Some(company) = self.company.as_mut() {
             company.noticed = None;
@@ -372,7 +418,9 @@ impl<S: Surgeon> Keeper<S> {
 
     /// The primary was looked at, and is the server that was judged: others may wait for that.
     pub(super) fn note_look(&mut self) {
+        let asked_at = self.asked_at;
         if let Some(company) = self.company.as_mut() {
+            company.looked = Some(asked_at);
             company.looks = company.looks.saturating_add(1);
         }
     }
@@ -390,6 +438,9 @@ impl<S: Surgeon> Keeper<S> {
         if let Some(why) = company.is_blind() {
             return Appointment::Nobody(why.to_owned());
         }
+        if let Some(why) = self.is_shut_out() {
+            return Appointment::Nobody(why);
+        }
         let is_new = self.record.primary.is_none() && self.record.operation.is_none();
         if is_new && company.number.is_none() {
             let leader = company.leader();
@@ -400,7 +451,10 @@ impl<S: Surgeon> Keeper<S> {
 
     /// Tells the others what this pointsman does now. Only what health has been told counts.
     pub(super) async fn tell_others(&mut self) {
-        let (Some(mode), Some(_)) = (self.mode, &self.company) else { return };
+        let (Some(mode), Some(company)) = (self.mode, &self.company) else { return };
+        if company.sees_servers() {
+            return self.take_stance(mode.keeps());
+        }
         let is_kept = mode.keeps();
         let topology = self.health.cell.load();
         let primary = self.record.primary.as_deref();
@@ -465,9 +519,13 @@ impl<S: Surgeon> Keeper<S> {
 }
 
 /// Everybody who serves the group, for operators.
-fn standings(view: &View) -> Vec<Standing> {
+pub(super) fn standings(view: &View) -> Vec<Standing> {
     let of = |member: &Member| {
         let found = match &member.said {
+            None if view.sight.is_some() && member.is_own => {
+                "counts what the servers say".to_owned()
+            }
+            None if view.sight.is_some() => "holds the locks of a majority".to_owned(),
             None => "has not looked yet".to_owned(),
             Some(said) => {
                 let primary = if said.reaches { "answers" } else { "does not answer" };

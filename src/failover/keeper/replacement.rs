@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Keeper, PATIENCE, Settings, THINK_AGAIN};
 use crate::config::Group;
 use crate::config::failover::{FailoverMode, MaxLoss};
-use crate::failover::candidate;
+use crate::failover::candidate::{self, Orphans};
 use crate::failover::keeper::company::Company;
 use crate::failover::order::{Order, What};
 use crate::failover::plan::{self, Next};
@@ -51,7 +51,8 @@ impl<S: Surgeon> Keeper<S> {
         };
         let reports = self.surgeon.survey(topology, &settings.monitor, &patience).await;
         let name = &node.name;
-        let why = match verdict::judge(node.id, node.leaving, &reports) {
+        let heard = verdict::heard(node.id, topology, &reports);
+        let why = match verdict::judge(node.id, node.leaving, &heard) {
             Verdict::Dead(why) => {
                 let reaching = self.company.as_ref().and_then(Company::reaching);
                 // An operator who says so knows that its commits hang, or does not care for them.
@@ -212,7 +213,8 @@ impl<S: Surgeon> Keeper<S> {
                     }
                 }
                 Next::Wait(why) => self.say(format!("{}: {why}", operation.describe())),
-                Next::Enter(next) if self.is_unseen(&next) => {}
+                // What is waited for is known to come, however long the lease.
+                Next::Enter(next) if self.is_unseen(&next) => self.wait_for_others(),
                 Next::Enter(next) => {
                     // In a switchover everybody waits: what servers have just said will do.
                     let at_once = next.kind == Kind::Switchover;
@@ -246,7 +248,8 @@ impl<S: Surgeon> Keeper<S> {
     /// about to take them: to the former primary, or to an heir that was not opened after all.
     fn is_unseen(&self, next: &Operation) -> bool {
         let opens = next.stage == Stage::Open;
-        let unaware = self.company.as_ref().filter(|_| opens).and_then(Company::unaware);
+        let company = self.company.as_ref().filter(|_| opens);
+        let unaware = company.and_then(|company| company.unaware(next));
         if let Some(why) = &unaware {
             self.say(format!("{}: {why}", next.describe()));
         }
@@ -413,6 +416,7 @@ impl<S: Surgeon> Keeper<S> {
             denied,
             accounts: None,
             unfinished: None,
+            orphans: if self.sees_servers() { Orphans::MayLead } else { Orphans::Stay },
         }
     }
 

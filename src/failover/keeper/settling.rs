@@ -13,7 +13,7 @@ use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing::{self, Check};
 use crate::failover::surgeon::Surgeon;
 use crate::failover::survey::PATIENCE;
-use crate::failover::verdict::{self, Return};
+use crate::failover::verdict::Return;
 use crate::topology::{Condition, Node, Topology};
 
 /// How long ago the first primary was started at the latest. Its uptime, which is right to the
@@ -42,6 +42,10 @@ impl<S: Surgeon> Keeper<S> {
             self.yield_to(&reports, topology, node).await;
             return false;
         }
+        if let Some(why) = self.is_contested(&reports, node) {
+            self.say(format!("{} takes no writes yet: {why}", node.name));
+            return false;
+        }
         if head.may_have_started_within(self.since_well())
             && self.stop_receivers(settings, topology, &reports, head).await
         {
@@ -49,7 +53,7 @@ impl<S: Surgeon> Keeper<S> {
         }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
         let name = &node.name;
-        match verdict::returned((node, head), &others, &self.record, self.since_well()) {
+        match self.returned((node, head), &others) {
             Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
                 self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
             }
@@ -110,7 +114,7 @@ impl<S: Surgeon> Keeper<S> {
             return false;
         }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
-        match verdict::returned((node, head), &others, &self.record, self.since_well()) {
+        match self.returned((node, head), &others) {
             Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
                 self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
                 false
@@ -203,6 +207,11 @@ impl<S: Surgeon> Keeper<S> {
         };
         if node.read_only || node.condition != Condition::Up {
             return;
+        }
+        if !self.is_named(&node.name) {
+            let server = &node.name;
+            let why = "a majority of the servers does not follow it";
+            return self.say(format!("waiting for a primary: {server} takes writes, and {why}"));
         }
         let (group, server) = (&*topology.group, &*node.name);
         let known = self.surgeon.now().checked_sub(STARTED_BEFORE);

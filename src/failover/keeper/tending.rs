@@ -282,6 +282,7 @@ impl<S: Surgeon> Keeper<S> {
         for report in reports.iter().filter(|at| at.told().is_some_and(goes_by_gtid)) {
             record.rescued.remove(&*report.name);
         }
+        self.complete(&mut record, told_by(reports, node.id));
         if let Some(events) = told_by(reports, node.id).and_then(|head| head.events.as_ref()) {
             record.events = ran(events, &record.events);
         }

@@ -74,6 +74,7 @@ impl Group {
 
     fn next(&self, operation: &Operation) -> Next {
         let facts = Facts {
+            orphans: Orphans::Stay,
             topology: &self.topology,
             reports: &self.reports,
             record: &self.record,

@@ -98,6 +98,7 @@ impl Group {
         // Nobody takes the writes meanwhile.
         let topology = Topology { primary: None, ..self.topology.clone() };
         let facts = Facts {
+            orphans: candidate::Orphans::Stay,
             topology: &topology,
             reports: &self.reports,
             record: &record,

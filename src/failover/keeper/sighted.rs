@@ -1,0 +1,249 @@
+//! A keeper among others with whom it agrees by the servers themselves: it has a record of its own,
+//! and sees from what a majority of the servers says what others have done.
+//!
+//! What another was about to do nobody has told it. So a change of the primary ends with the
+//! leadership by which it was begun, and who acts next begins with what the servers say: every
+//! configured one counts as one that may have acknowledged, and one that follows nobody may be an
+//! heir that was not opened any more.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::company::{is_the_same, standings};
+use super::{Keeper, Keeping, LOOK_EVERY, Settings};
+use crate::cluster::desk::{Stance, View};
+use crate::cluster::tally::{Sight, majority};
+use crate::failover::record::Record;
+use crate::failover::report::{Report, Told, told_by};
+use crate::failover::standing;
+use crate::failover::surgeon::Surgeon;
+use crate::failover::verdict::{self, Return};
+use crate::health::assemble::Appointment;
+use crate::topology::gtid::GtidSet;
+use crate::topology::{Condition, Node, Topology};
+
+impl<S: Surgeon> Keeper<S> {
+    /// Whether the servers are what it agrees by with others.
+    pub(super) fn sees_servers(&self) -> bool {
+        self.company.as_ref().is_some_and(|company| company.sees_servers())
+    }
+
+    /// Whether this keeper is the one that acts. Where it is not, it goes by what the servers say.
+    pub(super) async fn acts_by_sight(
+        &mut self,
+        settings: &Settings,
+        view: &View,
+        took_over: bool,
+    ) -> bool {
+        let sight = view.sight.clone().unwrap_or_default();
+        if took_over && !self.inherit(settings, &sight).await {
+            // It has not begun, then.
+            if let Some(company) = self.company.as_mut() {
+                company.number = None;
+            }
+            return false;
+        }
+        let Some(company) = &self.company else { return true };
+        if company.number.is_some() {
+            return true;
+        }
+        let leader = company.leader();
+        self.stand_aside(&format!("{leader} is the keeper now"));
+        self.watch(settings, &sight, &leader).await;
+        false
+    }
+
+    /// It does not hear from a majority: what was so when it did may not be so any more.
+    pub(super) fn lose_sight(&mut self) {
+        if self.sees_servers() {
+            self.record.lossless = false;
+            self.doubt();
+        }
+    }
+
+    /// Begins to act: whatever was under way was another's, or is that of a time when another may
+    /// have acted since.
+    async fn inherit(&mut self, settings: &Settings, sight: &Sight) -> bool {
+        self.start_afresh();
+        self.doubt();
+        // The first one is adopted.
+        let seen = sight.primary.clone().filter(|_| self.record.primary.is_some());
+        let mut record = self.following(settings, seen, sight);
+        // Who acted before may have closed it, and not have come to open another one; or an
+        // operator has, who works on the group.
+        let is_closed = record.primary.is_some() && sight.primary.is_none();
+        record.closed = is_closed && (record.closed || !record.maintenance);
+        record == self.record || self.write_down(record).await
+    }
+
+    /// The record, where this server is the primary now, if one is seen to be.
+    fn following(&mut self, settings: &Settings, seen: Option<String>, sight: &Sight) -> Record {
+        let mut record = Record { operation: None, ..self.record.clone() };
+        if seen.is_some() && seen != record.primary {
+            let topology = self.health.cell.load();
+            let former =
+                topology.nodes.iter().find(|at| Some(&*at.name) == record.primary.as_deref());
+            // Of one that is well it has taken over by an operator's word.
+            if former.is_some_and(|former| former.condition == Condition::Down) {
+                record.failed_over_at = Some(self.surgeon.seconds());
+            }
+            record.epoch = record.epoch.saturating_add(1);
+            (record.primary, record.closed) = (seen, false);
+            (record.lossless, record.floor) = (false, String::new());
+            // It has not been started anew since.
+            self.well_at = sight.risen.then(|| self.surgeon.now());
+        }
+        record.members.extend(configured(settings));
+        record
+    }
+
+    /// Another acts, or nobody: statements go where the servers say.
+    async fn watch(&mut self, settings: &Settings, sight: &Sight, leader: &str) {
+        // The first one is found by who acts: only that one knows that it was not started just now.
+        let is_known = self.record.primary.is_some() || sight.judged.is_some();
+        let seen = sight.primary.clone().filter(|_| is_known);
+        let is_other = seen.is_some() && seen != self.record.primary;
+        let maintenance = sight.rests.unwrap_or(self.record.maintenance);
+        // What nobody says any more may have been otherwise meanwhile.
+        if is_other || self.record.operation.is_some() || sight.primary.is_none() {
+            self.doubt();
+            self.look_at = self.surgeon.now();
+        }
+        let record = Record { maintenance, ..self.following(settings, seen, sight) };
+        if record != self.record && !self.write_down(record).await {
+            return;
+        }
+        self.appoint().await;
+        self.tell_others().await;
+        let topology = self.health.cell.load();
+        let name = self.record.primary.clone();
+        let node = topology.nodes.iter().find(|node| Some(&*node.name) == name.as_deref());
+        let Some(node) = node else {
+            return self.say(format!("{leader} is the keeper; no primary has been found yet"));
+        };
+        if node.condition == Condition::Down
+            || self.vouched.is_some_and(|at| !is_the_same(node, at))
+        {
+            self.doubt();
+        }
+        // It is the life of it that the one who acts has judged.
+        if self.vouched.is_none() && sight.primary == name {
+            self.vouched = sight.judged.filter(|at| is_the_same(node, *at));
+        }
+        self.note_well(node);
+        if self.vouched.is_none() {
+            let doubt = format!("it has not said yet that {} has all that it had", node.name);
+            return self.say(format!("{leader} is the keeper; {doubt}"));
+        }
+        self.say(format!("{leader} is the keeper"));
+        if self.surgeon.now() >= self.look_at {
+            self.look_on(settings, &topology, node).await;
+        }
+    }
+
+    /// Notes what must be known of a primary before it fails, as the one who acts does.
+    async fn look_on(&mut self, settings: &Settings, topology: &Topology, node: &Node) {
+        self.look_at = self.surgeon.now() + LOOK_EVERY;
+        let reports = self.ask_all(settings, topology).await;
+        let Some(head) = told_by(&reports, node.id) else { return };
+        if !head.sources.is_empty() || head.is_read_only() {
+            return;
+        }
+        if self.vouched.is_none_or(|at| head.may_have_started_within(self.surgeon.now() - at)) {
+            return self.doubt();
+        }
+        let checks = standing::check(&reports, Some(node.id));
+        let mode = standing::mode(&checks);
+        self.kept.standings = standing::Mode::ALL.map(|at| (at.word(), at == mode)).to_vec();
+        let lossless = self.loses_nothing(&checks, &reports, head);
+        self.note_members(&reports, topology, node, lossless).await;
+    }
+
+    /// Adds to a record what its successor could not know: that any of the servers may have
+    /// acknowledged, and what the primary began with.
+    pub(super) fn complete(&self, record: &mut Record, head: Option<&Told>) {
+        if !self.sees_servers() {
+            return;
+        }
+        record.members.extend(configured(&self.settings.load()));
+        if let Some(head) = head {
+            let mut floor = GtidSet::parse(head.flavour, &record.floor).unwrap_or_default();
+            floor.union(&head.received_from_others());
+            record.floor = floor.to_string();
+        }
+    }
+
+    /// What has become of a primary that answers again.
+    pub(super) fn returned(&self, (node, head): (&Node, &Told), others: &[&Report]) -> Return {
+        if self.sees_servers() {
+            let servers = verdict::beyond(head, others, &self.record.members);
+            if !servers.is_empty() {
+                return Return::Behind(servers);
+            }
+        }
+        verdict::returned((node, head), others, &self.record, self.since_well())
+    }
+
+    /// Whether a majority of the servers says that this one is the primary, where that is what is
+    /// agreed by.
+    pub(super) fn is_named(&self, server: &str) -> bool {
+        let view = self.company.as_ref().and_then(|company| company.desk.view());
+        let sight = view.as_ref().and_then(|view| view.sight.as_ref());
+        !self.sees_servers() || sight.is_some_and(|it| it.primary.as_deref() == Some(server))
+    }
+
+    /// Why a server that was the primary when this keeper last knew may not be any more.
+    pub(super) fn is_contested(&self, reports: &[Report], node: &Node) -> Option<String> {
+        if self.is_named(&node.name) {
+            return None;
+        }
+        let all: Vec<String> = configured(&self.settings.load()).collect();
+        verdict::contested(node, reports, (&all, majority(all.len())))
+    }
+
+    /// Why nobody takes the writes here, where the primary has said that it does not and another
+    /// acts.
+    pub(super) fn is_shut_out(&self) -> Option<String> {
+        let company = self.company.as_ref().filter(|company| company.number.is_none())?;
+        let view = company.desk.view()?;
+        let sight = view.sight.as_ref()?;
+        let primary = self.record.primary.as_ref().filter(|at| sight.shut.contains(*at))?;
+        let leader = company.leader();
+        Some(format!("{primary} takes no writes now, and {leader} is the keeper"))
+    }
+
+    /// Others are waited for before a server is opened. That takes as long as a lease, which the
+    /// stage is not blamed for.
+    pub(super) fn wait_for_others(&mut self) {
+        if self.sees_servers() {
+            self.since = self.surgeon.now();
+        }
+    }
+
+    /// Tells who counts what this keeper does. Only what health has been told counts.
+    pub(super) fn take_stance(&self, keeps: bool) {
+        let Some(company) = &self.company else { return };
+        let to = match &self.appointed {
+            Appointment::Server(name, _) => Some(name.clone()),
+            Appointment::Open | Appointment::Nobody(_) | Appointment::Replacing(..) => None,
+        };
+        let looked = |at: Instant| company.looked.map_or(at, |looked| at.max(looked));
+        let sound = to.clone().zip(self.vouched.map(looked));
+        let sound = sound.filter(|_| company.number.is_some());
+        let rests = self.record.maintenance;
+        let turned = company.turned;
+        company.desk.take(Stance { keeps, to, sound, rests, turned });
+        let members = company.desk.view().filter(|_| keeps);
+        let members = members.map_or_else(Vec::new, |view| standings(&view));
+        let shown = self.keeping.load();
+        if shown.members != members {
+            self.keeping.store(Arc::new(Keeping { members, ..Keeping::clone(&shown) }));
+        }
+    }
+}
+
+/// The names of all servers that are configured.
+fn configured(settings: &Settings) -> impl Iterator<Item = String> {
+    settings.group.servers.iter().map(|server| server.name.to_string())
+}
