@@ -80,8 +80,10 @@ pub struct State {
 pub struct Followed {
     /// The address, as it was given to it.
     pub address: String,
-    /// The `server_id`; 0 while it never connected.
+    /// The `server_id` of whom it was connected to last; 0 while it never connected.
     pub server_id: u32,
+    /// It is connected: the id is that of whom it receives from.
+    pub receives: bool,
     /// It does not receive, and will not by itself before it is started anew.
     pub stopped: bool,
 }
@@ -319,11 +321,32 @@ impl Tally {
         }
     }
 
-    /// Which of the servers these sources are; `None` where one of them is none of ours, as far as
-    /// is known.
+    /// Which of the servers these sources may be; `None` where one of them is none of ours, as far
+    /// as is known.
     fn follows(&self, sources: &[Followed]) -> Option<Vec<usize>> {
-        let which = |source: &Followed| self.seats.iter().position(|seat| is_it(source, seat));
-        sources.iter().map(which).collect()
+        let mut all = Vec::new();
+        for source in sources {
+            let which = self.which(source);
+            if which.is_empty() {
+                return None;
+            }
+            all.extend(which);
+        }
+        Some(all)
+    }
+
+    /// Which of the servers a source may be: by its address, and by its id where that is not of
+    /// another one to which it was connected before. Two where they contradict each other.
+    fn which(&self, source: &Followed) -> Vec<usize> {
+        let at_its_address = |seat: &Seat| source.address == seat.elector.address;
+        let by_address = self.seats.iter().position(at_its_address);
+        let has_its_id = |seat: &Seat| seat.server_id != 0 && source.server_id == seat.server_id;
+        // MariaDB tells the id of the former source until it has connected to the next.
+        let counts = source.receives || by_address.is_none();
+        let by_id = self.seats.iter().position(has_its_id).filter(|_| counts);
+        let mut which: Vec<usize> = by_address.into_iter().chain(by_id).collect();
+        which.dedup();
+        which
     }
 
     // --- who acts ---
@@ -414,8 +437,8 @@ impl Tally {
         let own = own.began;
         let receives = |seat: &Seat| {
             let state = seat.state.as_ref()?;
-            let mut sources = state.said.sources.iter();
-            sources.any(|source| !source.stopped && is_it(source, node)).then_some(state.began)
+            let mut sources = state.said.sources.iter().filter(|source| !source.stopped);
+            sources.any(|source| self.which(source) == [at]).then_some(state.began)
         };
         let others = self.seats.iter().enumerate().filter(|(other, _)| *other != at);
         let others: Vec<Duration> = others.filter_map(|(_, seat)| receives(seat)).collect();
@@ -445,8 +468,8 @@ impl Tally {
         // even then.
         let is_shut = own.is_some_and(|own| {
             let mut states = self.seats.iter().filter_map(|seat| seat.state.as_ref());
-            let is_followed =
-                states.any(|heard| heard.said.sources.iter().any(|it| is_it(it, own)));
+            let is_it = |source: &Followed| self.which(source).contains(&at);
+            let is_followed = states.any(|heard| heard.said.sources.iter().any(is_it));
             answering(&own) && !apart(&own) && is_over(own.shut) && !is_followed
         });
         if count >= needed {
@@ -532,12 +555,6 @@ impl State {
     fn is_shut(&self) -> bool {
         !self.takes_writes()
     }
-}
-
-/// Whether a source is this server: by its address, or by its id.
-fn is_it(source: &Followed, seat: &Seat) -> bool {
-    let same_id = seat.server_id != 0 && source.server_id == seat.server_id;
-    source.address == seat.elector.address || same_id
 }
 
 #[cfg(test)]

@@ -123,7 +123,9 @@ pub fn contested(
 ) -> Option<String> {
     let head = told_by(reports, primary.id)?;
     let of = |name: &String| reports.iter().find(|report| *report.name == **name);
-    let follows = |told: &Told| told.link_to(primary, Some(head)).is_some();
+    // The id is that of whom it was connected to last.
+    let is_now = |source: &Source| source.receiving || source.address() == *primary.address;
+    let follows = |told: &Told| told.link_to(primary, Some(head)).is_some_and(is_now);
     let names_it = |name: &&String| match of(name) {
         Some(report) if report.node == primary.id => head.sources.is_empty(),
         Some(report) => report.told().is_some_and(follows),
@@ -256,7 +258,8 @@ mod tests {
         let primary = node(1, "db1");
         let why = |others: [Report; 2]| {
             let [second, third] = others;
-            let head = Told { sources: Vec::new(), ..fixture::told(Flavour::MariaDb) };
+            let mut head = Told { sources: Vec::new(), ..fixture::told(Flavour::MariaDb) };
+            head.variables.insert("server_id".to_owned(), "1".to_owned());
             let head = Report { told: Ok(head), ..replica(1, false) };
             contested(&primary, &[head, second, third], (&all, 2))
         };
@@ -272,6 +275,10 @@ mod tests {
         };
         let silent = || silent(2, FailureKind::Timeout);
         assert_eq!(why([silent(), follows(3, "db1")]), None, "a majority follows it still");
+        // MariaDB tells the id of the former one until it has connected to the next.
+        let mut turned = follows(3, "db2");
+        turned.told.iter_mut().flat_map(|told| &mut told.sources).for_each(|at| at.server_id = 1);
+        assert!(why([silent(), turned]).is_some_and(|why| why.contains("db2")));
         // Its commits are acknowledged by one that has been turned to it.
         assert!(why([silent(), follows(3, "db2")]).is_some_and(|why| why.contains("db2")));
         assert_eq!(why([alone("ON"), follows(3, "db2")]), None, "it was not opened");

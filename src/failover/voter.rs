@@ -263,6 +263,7 @@ impl Window {
         let followed = |source: crate::health::observation::Source| Followed {
             address: source.address(),
             server_id: source.server_id,
+            receives: source.receiving,
             stopped: source.receiver_stopped,
         };
         Ok(State {

@@ -168,6 +168,7 @@ impl Voter for Way {
         let follow = |(of, stopped): (usize, bool)| Followed {
             address: format!("db{of}:3306"),
             server_id: 0,
+            receives: !stopped,
             stopped,
         };
         Ok(State {

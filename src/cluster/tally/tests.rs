@@ -25,6 +25,7 @@ fn state(of: Option<usize>) -> State {
     let follow = |of: usize| Followed {
         address: format!("db{}:3306", of + 1),
         server_id: 0,
+        receives: true,
         stopped: false,
     };
     State {
@@ -172,6 +173,49 @@ fn another_is_opened_a_lease_after_a_majority_cannot_name_the_former_one_any_mor
     says(&mut tally, 1, 9400, State { closed: true, ..state(None) });
     says(&mut tally, 2, 9400, stranger);
     assert!(!opens(&tally, 9410));
+}
+
+/// MariaDB says of a replica that was turned elsewhere, and has not come to connect there, the id
+/// of whom it was connected to before (10.11, measured).
+#[test]
+fn who_was_turned_away_and_does_not_connect_follows_where_it_was_turned_to() {
+    for former in [0, 1] {
+        let (heir, mut tally) = (1 - former, tally(3));
+        let (own_id, heir_id) = (101 + u32::from(former == 1), 101 + u32::from(heir == 1));
+        let mut turned = state(Some(heir));
+        for source in &mut turned.sources {
+            (source.server_id, source.receives) = (own_id, false);
+        }
+        for millis in [0, 3000] {
+            says(&mut tally, former, millis, State { server_id: own_id, ..state(None) });
+            let closed = State { closed: true, server_id: heir_id, ..state(None) };
+            says(&mut tally, heir, millis, closed);
+            says(&mut tally, 2, millis, turned.clone());
+        }
+        let [former, heir] = [former, heir].map(|at| format!("db{}", at + 1));
+        assert_eq!(tally.may_send_until(&former), None, "{former} is named by itself alone");
+        assert_eq!(tally.sight(at(3100)).hinders(&heir, &former), None, "from {former}");
+        assert!(tally.sight(at(3100)).hinders(&former, &former).is_some(), "{heir} has it");
+    }
+}
+
+/// Whom a server is connected to tells the id, whatever it takes the address for.
+#[test]
+fn who_is_connected_to_another_than_its_source_s_address_says_names_neither() {
+    let mut tally = tally(3);
+    says(&mut tally, 0, 0, State { server_id: 101, ..state(None) });
+    says(&mut tally, 1, 0, State { server_id: 102, ..state(None) });
+    let mut elsewhere = state(Some(1));
+    elsewhere.sources.iter_mut().for_each(|source| source.server_id = 101);
+    says(&mut tally, 2, 0, elsewhere);
+    assert_eq!((tally.may_send_until("db1"), tally.may_send_until("db2")), (None, None));
+    // By a name of its own for it.
+    let mut named = state(Some(0));
+    for source in &mut named.sources {
+        (source.address, source.server_id) = ("primary.local:3306".to_owned(), 101);
+    }
+    says(&mut tally, 2, 10, named);
+    assert!(tally.may_send_until("db1").is_some());
 }
 
 #[test]
