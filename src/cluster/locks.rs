@@ -155,7 +155,8 @@ impl<V: Voter> Parliament<V> {
         let given = sound.and_then(|sound| self.tally.word_for(Some(sound), now));
         let gives = given.is_some();
         let word = given.or_else(|| self.tally.word_for(None, now));
-        let wanted = Wanted { acts: campaigns, word, gives, rests: acts && stance.rests, rung: 0 };
+        let rests = acts.then_some(stance.rests);
+        let wanted = Wanted { acts: campaigns, word, gives, rests, rung: 0 };
         self.wanted.send_if_modified(|last| {
             let wanted = Wanted { rung: last.rung, ..wanted };
             let changed = *last != wanted;

@@ -52,8 +52,8 @@ pub struct Locks {
     pub acts: Lock,
     /// The word that was asked for, where who holds that lock has given it.
     pub word: Option<String>,
-    /// Who holds that lock has said that an operator works on the group.
-    pub rests: bool,
+    /// Whether an operator works on the group, as far as who holds that lock has said.
+    pub rests: Option<bool>,
 }
 
 /// What a server says of itself.
@@ -113,7 +113,7 @@ pub struct Sight {
     pub shut: BTreeSet<String>,
     /// Of each server whether nobody can be sent to it any more.
     pub cleared: BTreeMap<String, Cleared>,
-    /// Whether an operator works on the group, where somebody acts.
+    /// Whether an operator works on the group, where somebody acts and has said.
     pub rests: Option<bool>,
     /// How often the keeper has told servers whom to follow, as far as all this takes into account.
     pub turned: u64,
@@ -140,8 +140,8 @@ pub struct Wanted {
     pub word: Option<String>,
     /// The word is given.
     pub gives: bool,
-    /// It is said that an operator works on the group.
-    pub rests: bool,
+    /// Whether an operator works on the group, where that is said.
+    pub rests: Option<bool>,
     /// Counts how often somebody wants to know at once.
     pub rung: u64,
 }
@@ -493,8 +493,10 @@ impl Tally {
             (self.said_by_who_acts(now, gave) >= self.majority()).then_some(state.said.asked)
         });
         let shut = |seat: &&Seat| seat.state_now(now, self.lease).is_some_and(State::is_shut);
-        let has_leader = self.said_by_who_acts(now, |_| true) >= self.majority();
-        let rests = || self.said_by_who_acts(now, |locks| locks.rests) >= self.majority();
+        // Who has just taken the locks says neither until it acts.
+        let is_said = |said: &bool| {
+            self.said_by_who_acts(now, |at| at.rests == Some(*said)) >= self.majority()
+        };
         let all = self.seats.iter().enumerate();
         let names = |seat: &Seat| seat.elector.name.clone();
         Sight {
@@ -503,7 +505,7 @@ impl Tally {
             judged,
             shut: self.seats.iter().filter(shut).map(names).collect(),
             cleared: all.map(|(at, seat)| (names(seat), self.cleared(at, now))).collect(),
-            rests: has_leader.then(rests),
+            rests: [true, false].into_iter().find(is_said),
             turned: 0,
         }
     }

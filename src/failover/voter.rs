@@ -51,7 +51,7 @@ struct Seat {
     conn: Connection,
     /// The locks that it holds beside the one of who acts.
     given: Option<String>,
-    rests: bool,
+    rests: Option<bool>,
 }
 
 /// The connection over which the server says what it is.
@@ -74,9 +74,9 @@ impl LockNames {
         self.lock("acts")
     }
 
-    /// The lock that says that an operator works on the group.
-    fn rests(&self) -> String {
-        self.lock("rests")
+    /// The lock that says whether an operator works on the group.
+    fn rests(&self, rests: bool) -> String {
+        self.lock(if rests { "rests" } else { "works" })
     }
 
     /// The lock that gives a word.
@@ -126,7 +126,7 @@ impl LiveVoter {
         let kept = self.seat.lock().unwrap_or_else(PoisonError::into_inner).take();
         match kept {
             Some(seat) => Ok(seat),
-            None => Ok(Seat { conn: self.connect().await?, given: None, rests: false }),
+            None => Ok(Seat { conn: self.connect().await?, given: None, rests: None }),
         }
     }
 
@@ -179,18 +179,20 @@ impl Voter for LiveVoter {
 impl Seat {
     /// Has what is wanted, and lets go of the rest.
     async fn see_to(&mut self, names: &LockNames, wanted: &Wanted) -> Result<Locks, Failure> {
-        let (acts, rests) = (names.acts(), names.rests());
+        let (acts, rests, works) = (names.acts(), names.rests(true), names.rests(false));
         let word = wanted.word.as_ref().map(|word| names.word(word));
         let asked = word
             .as_ref()
             .map_or_else(|| "NULL".to_owned(), |word| format!("IS_USED_LOCK('{word}')"));
         let question = format!(
-            "SELECT CONNECTION_ID(), IS_USED_LOCK('{acts}'), IS_USED_LOCK('{rests}'), {asked}"
+            "SELECT CONNECTION_ID(), IS_USED_LOCK('{acts}'), IS_USED_LOCK('{rests}'), \
+             IS_USED_LOCK('{works}'), {asked}"
         );
         let answer = self.conn.ask(&question).await?;
         let row = answer.first().ok_or_else(|| puzzling("its locks"))?;
         let own = row.text(0).ok_or_else(|| puzzling("its locks"))?;
-        let (holder, rests_by, given_by) = (row.text(1), row.text(2), row.text(3));
+        let (holder, given_by) = (row.text(1), row.text(4));
+        let said_by = [(row.text(2), true), (row.text(3), false)];
         let held = match holder.as_ref() {
             Some(holder) if *holder == own => Lock::Own,
             Some(_) => Lock::Another,
@@ -198,13 +200,14 @@ impl Seat {
             None => Lock::Free,
         };
         if held != Lock::Own {
-            let by_holder = |by: Option<String>| by.is_some() && by == holder;
-            let word = wanted.word.clone().filter(|_| by_holder(given_by));
-            return Ok(Locks { acts: held, word, rests: by_holder(rests_by) });
+            let by_holder = |by: &Option<String>| by.is_some() && *by == holder;
+            let word = wanted.word.clone().filter(|_| by_holder(&given_by));
+            let rests = said_by.iter().find(|(by, _)| by_holder(by)).map(|(_, rests)| *rests);
+            return Ok(Locks { acts: held, word, rests });
         }
         if !wanted.acts {
             self.let_go(names).await?;
-            return Ok(Locks { acts: Lock::Free, word: None, rests: false });
+            return Ok(Locks { acts: Lock::Free, word: None, rests: None });
         }
         let given = word.filter(|_| wanted.gives);
         if self.given != given {
@@ -218,12 +221,13 @@ impl Seat {
             }
         }
         if self.rests != wanted.rests {
-            match wanted.rests {
-                true => self.rests = self.lock(&rests).await?,
-                false => {
-                    self.free(&rests).await?;
-                    self.rests = false;
-                }
+            if let Some(before) = self.rests.take() {
+                self.free(&names.rests(before)).await?;
+            }
+            if let Some(now) = wanted.rests
+                && self.lock(&names.rests(now)).await?
+            {
+                self.rests = Some(now);
             }
         }
         let word = wanted.word.clone().filter(|_| self.given.is_some());
@@ -244,8 +248,8 @@ impl Seat {
         if let Some(given) = self.given.take() {
             self.free(&given).await?;
         }
-        if std::mem::take(&mut self.rests) {
-            self.free(&names.rests()).await?;
+        if let Some(said) = self.rests.take() {
+            self.free(&names.rests(said)).await?;
         }
         self.free(&names.acts()).await
     }

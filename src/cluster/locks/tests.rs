@@ -158,7 +158,7 @@ impl Voter for Way {
         };
         let given =
             word.is_some_and(|word| holder.is_some() && locks.get(&word).copied() == holder);
-        Ok(Locks { acts, word: wanted.word.filter(|_| given), rests: false })
+        Ok(Locks { acts, word: wanted.word.filter(|_| given), rests: None })
     }
 
     async fn state(&self) -> Result<State, String> {

@@ -15,7 +15,7 @@ fn tally(servers: usize) -> Tally {
 }
 
 fn locks(tally: &mut Tally, server: usize, millis: u64, acts: Lock) {
-    let said = Locks { acts, word: None, rests: false };
+    let said = Locks { acts, word: None, rests: None };
     tally.on_locks(server, Some(Heard { began: at(millis), ended: at(millis + 5), said }));
 }
 
@@ -243,7 +243,7 @@ fn a_word_is_for_one_life_and_counts_from_a_majority() {
     let sound = ("db1".to_owned(), Instant::now());
     assert_eq!(tally.word_for(Some(&sound), at(10)), Some(word.clone()));
     let give = |tally: &mut Tally, server| {
-        let said = Locks { acts: Lock::Another, word: Some(word.clone()), rests: true };
+        let said = Locks { acts: Lock::Another, word: Some(word.clone()), rests: Some(true) };
         tally.on_locks(server, Some(Heard { began: at(20), ended: at(25), said }));
     };
     give(&mut tally, 1);
@@ -254,6 +254,18 @@ fn a_word_is_for_one_life_and_counts_from_a_majority() {
     assert_eq!(tally.sight(at(30)).rests, Some(true));
     says(&mut tally, 0, 40, State { started: 18, ..state(None) });
     assert_eq!(tally.sight(at(50)).judged, None, "it was started anew");
+}
+
+/// Who has just taken the locks of one that is gone does not act yet, and has not said what it knows.
+#[test]
+fn who_has_the_locks_and_does_not_act_yet_does_not_end_the_operator_s_work() {
+    let mut tally = tally(3);
+    for holder in [Lock::Own, Lock::Another] {
+        for server in 0..3 {
+            locks(&mut tally, server, 0, holder);
+        }
+        assert_eq!(tally.sight(at(10)).rests, None, "{holder:?}");
+    }
 }
 
 #[test]
