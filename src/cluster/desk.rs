@@ -14,7 +14,8 @@ use crate::cluster::tally::Sight;
 /// What is known of one group as long as this pointsman has a lease.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
-    /// Which of this pointsman's leases it is; from 1.
+    /// Which of this pointsman's leases it is, or time in which a majority of the servers has been
+    /// heard; from 1.
     pub term: u64,
     /// The revision of the store at which all this held.
     pub revision: i64,
@@ -301,5 +302,43 @@ impl View {
     pub fn unfinished(&self) -> Option<usize> {
         let others = self.members.iter().filter(|member| !member.is_own);
         others.map(|member| member.said.as_ref()?.unfinished).sum()
+    }
+}
+
+/// A desk of which a test is the other side.
+#[cfg(test)]
+pub(crate) mod fixture {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cluster::lease;
+
+    /// What the task that counts does.
+    pub(crate) struct Clerk {
+        shared: Arc<Shared>,
+    }
+
+    /// A desk of a keeper that agrees with others by the servers.
+    pub(crate) fn by_servers() -> (Desk, Clerk) {
+        let lease = || Arc::new(Lease::new(&BY_SERVERS));
+        let bell = Arc::new(Notify::new());
+        let shared = Arc::new(Shared::new(Arc::from("main"), lease(), lease(), bell));
+        let desk = Desk::new(shared.clone(), mpsc::channel(1).0);
+        (desk, Clerk { shared })
+    }
+
+    impl Clerk {
+        /// What is known from now on; whoever acts by it may for a minute.
+        pub(crate) fn shows(&self, view: View) {
+            let acts = view.leader.as_ref().is_some_and(|leader| leader.is_own);
+            let left = if acts { Duration::from_secs(60) } else { Duration::ZERO };
+            self.shared.acting.set(lease::boot_time() + left);
+            self.shared.views.send_replace(Some(Arc::new(view)));
+        }
+
+        /// Nothing is known from now on.
+        pub(crate) fn hides(&self) {
+            self.shared.views.send_replace(None);
+        }
     }
 }

@@ -41,6 +41,8 @@ pub struct Parliament<V> {
     wanted: watch::Sender<Wanted>,
     /// A majority has said something in time; so it was said.
     is_valid: bool,
+    /// How often it began to.
+    term: u64,
     leads: bool,
     /// How often the keeper has told servers whom to follow, as far as it was heard.
     turned: u64,
@@ -72,6 +74,7 @@ impl<V: Voter> Parliament<V> {
             shared,
             wanted: watch::Sender::new(Wanted::default()),
             is_valid: false,
+            term: 0,
             leads: false,
             turned: 0,
         };
@@ -142,6 +145,7 @@ impl<V: Voter> Parliament<V> {
             return self.lose();
         }
         if !std::mem::replace(&mut self.is_valid, true) {
+            self.term += 1;
             let group = &*self.shared.group;
             tracing::info!(group, "a majority of the servers answers");
         }
@@ -181,7 +185,7 @@ impl<V: Voter> Parliament<V> {
         let others = other.map(|leader| member(&leader.id, false, true));
         let members = [member(&self.id, true, number.is_some())].into_iter().chain(others);
         View {
-            term: 1,
+            term: self.term,
             members: members.collect(),
             leader,
             sight: Some(Sight { turned: self.turned, ..self.tally.sight(now) }),

@@ -425,7 +425,10 @@ impl<S: Surgeon> Keeper<S> {
             }
             // At the start it was read before anybody could take writes.
             FailoverMode::Manual | FailoverMode::Auto
-                if self.mode != Some(FailoverMode::Follow) || self.company.is_some() => {}
+                if self.mode != Some(FailoverMode::Follow) => {}
+            FailoverMode::Manual | FailoverMode::Auto if self.company.is_some() => {
+                self.lose_sight();
+            }
             FailoverMode::Manual | FailoverMode::Auto => match self.surgeon.recorded() {
                 Ok(record) => {
                     // Somebody else may have been the primary since.

@@ -256,7 +256,7 @@ fn a_word_is_for_one_life_and_counts_from_a_majority() {
     assert_eq!(tally.sight(at(50)).judged, None, "it was started anew");
 }
 
-/// Who has just taken the locks of one that is gone does not act yet, and has not said what it knows.
+/// Who has just taken the locks of one that is gone does not act yet, and has said nothing.
 #[test]
 fn who_has_the_locks_and_does_not_act_yet_does_not_end_the_operator_s_work() {
     let mut tally = tally(3);

@@ -236,7 +236,9 @@ impl<S: Surgeon> Keeper<S> {
         let Some(view) = company.desk.view() else {
             company.sees = false;
             let why = company.is_blind().unwrap_or_default();
-            self.lose_sight();
+            if company.sees_servers() {
+                self.doubt();
+            }
             self.stand_aside(why);
             self.say(why.to_owned());
             return false;
@@ -244,7 +246,12 @@ impl<S: Surgeon> Keeper<S> {
         let number = view.leader.as_ref().filter(|at| at.is_own).map(|at| at.number);
         let took_over = number.is_some() && company.number != number;
         if view.sight.is_some() {
+            // Of one that has acted all the time nobody has taken over.
+            let is_anew = company.term != view.term && (number.is_none() || took_over);
             (company.sees, company.term, company.number) = (true, view.term, number);
+            if is_anew {
+                self.lose_sight();
+            }
             return self.acts_by_sight(settings, &view, took_over).await;
         }
         match company.read(&view) {

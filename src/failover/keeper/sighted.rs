@@ -54,11 +54,13 @@ impl<S: Surgeon> Keeper<S> {
         false
     }
 
-    /// It does not hear from a majority: what was so when it did may not be so any more.
+    /// It has not heard from a majority, or not kept the group, for a while: what was so before may
+    /// not be so any more.
     pub(super) fn lose_sight(&mut self) {
         if self.sees_servers() {
-            self.record.lossless = false;
+            (self.record.lossless, self.unguarded) = (false, None);
             self.doubt();
+            self.look_at = self.surgeon.now();
         }
     }
 
@@ -67,6 +69,7 @@ impl<S: Surgeon> Keeper<S> {
     async fn inherit(&mut self, settings: &Settings, sight: &Sight) -> bool {
         self.start_afresh();
         self.doubt();
+        self.stand_aside("another may have acted since: what was under way is looked at anew");
         // The first one is adopted.
         let seen = sight.primary.clone().filter(|_| self.record.primary.is_some());
         let mut record = self.following(settings, seen, sight);
@@ -74,6 +77,11 @@ impl<S: Surgeon> Keeper<S> {
         // operator has, who works on the group.
         let is_closed = record.primary.is_some() && sight.primary.is_none();
         record.closed = is_closed && (record.closed || !record.maintenance);
+        // It may have told servers to take no writes, too, that have not come to do so yet.
+        if record.primary.is_some() {
+            let now = self.surgeon.seconds();
+            record.unanswered.extend(configured(settings).map(|name| (name, now)));
+        }
         record == self.record || self.write_down(record).await
     }
 
@@ -91,6 +99,7 @@ impl<S: Surgeon> Keeper<S> {
             record.epoch = record.epoch.saturating_add(1);
             (record.primary, record.closed) = (seen, false);
             (record.lossless, record.floor) = (false, String::new());
+            self.unguarded = None;
             // It has not been started anew since.
             self.well_at = sight.risen.then(|| self.surgeon.now());
         }
@@ -247,3 +256,6 @@ impl<S: Surgeon> Keeper<S> {
 fn configured(settings: &Settings) -> impl Iterator<Item = String> {
     settings.group.servers.iter().map(|server| server.name.to_string())
 }
+
+#[cfg(test)]
+mod tests;
