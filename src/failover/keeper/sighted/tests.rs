@@ -103,8 +103,8 @@ fn settings(mode: FailoverMode) -> Settings {
 
 /// One whose record names the first server the primary, which all others follow.
 fn place() -> Place {
-    let nodes = (1..).zip(NAMES).map(|(id, name)| node(id, name)).collect();
-    let topology = Topology { nodes, primary: Some(NodeId(1)), ..Topology::empty("main") };
+    let nodes = (0..).zip(NAMES).map(|(id, name)| node(id, name)).collect();
+    let topology = Topology { nodes, primary: Some(NodeId(0)), ..Topology::empty("main") };
     let (cell, publisher) = cell(topology);
     let health = health::Health { cell, commands: mpsc::channel(1).0 };
     let (desk, clerk) = by_servers();
@@ -139,10 +139,12 @@ fn primary(has: &str, is_closed: bool) -> Report {
         ("read_only".to_owned(), closed.to_owned()),
     ]);
     told.counters.insert("uptime".to_owned(), "60".to_owned());
-    Report { name: Arc::from("db1"), ..report(1, told) }
+    // It began with less.
+    told.received = GtidSet::parse_mariadb("0-1-2").expect("a position");
+    report(0, told)
 }
 
-fn replica(id: u16, has: &str) -> Report {
+fn replica(number: u16, has: &str) -> Report {
     let source = Source {
         host: "db1".to_owned(),
         port: 3306,
@@ -153,7 +155,7 @@ fn replica(id: u16, has: &str) -> Report {
         ..Source::default()
     };
     let told = Told { sources: vec![source], ..mariadb_at(has) };
-    Report { name: Arc::from(format!("db{id}")), ..report(id, told) }
+    report(number - 1, told)
 }
 
 /// What is known where this server is named, and this keeper acts by this leadership.
@@ -269,4 +271,25 @@ async fn what_was_ordered_of_a_former_leadership_ends_with_it() {
     place.clerk.shows(view(1, Some("db1"), Some(2)));
     place.keeper.turn().await;
     assert!(matches!(answer.try_recv(), Ok(Err(_))), "who waits is told so");
+}
+
+/// MariaDB says of a replica that was started anew that its source's id is 0 until it has connected
+/// to it again (10.11, measured).
+#[tokio::test]
+async fn one_that_was_started_anew_and_has_not_reached_its_source_may_have_forgotten() {
+    let mut place = place();
+    place.clerk.shows(view(1, Some("db1"), None));
+    place.keeper.turn().await;
+    let mut anew = replica(3, "0-1-5");
+    for told in anew.told.iter_mut() {
+        told.started = told.started.map(|at| at + 600);
+        told.sources.iter_mut().for_each(|at| (at.server_id, at.receiving) = (0, false));
+    }
+    let reports = [primary("0-1-9", false), replica(2, "0-1-8"), anew];
+    let topology = place.keeper.health.cell.load();
+    let head = topology.node(NodeId(0)).expect("it is there");
+    place.keeper.asked_at = Instant::now();
+    assert!(place.keeper.note_members(&reports, &topology, head, true).await);
+    let Record { floor, lives, .. } = &place.keeper.record;
+    assert_eq!(floor, "0-1-9", "noted of {lives:?}");
 }
