@@ -71,7 +71,8 @@ impl Journal {
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or_else(|| Path::new("/"));
     fs::create_dir_all(directory)?;
-    let next = path.with_extension("json.next");
+    // A process that is being left may write, too, where several pointsman agree by the servers.
+    let next = path.with_extension(format!("json.next-{}", std::process::id()));
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
     file.write_all(bytes)?;
