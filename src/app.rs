@@ -305,8 +305,10 @@ impl App {
         let id = self.next_id.load(Ordering::Relaxed).wrapping_add(IDS_LEFT);
         let pid = successor.go(id).await?;
         self.left = left;
-        // What it makes of the groups the sessions here see from the servers.
-        for group in &self.groups {
+        // What it makes of the groups the sessions here see from the servers. Where there are
+        // several pointsman the keeper here goes on as one of them, and lets nobody take the
+        // writes of whom it is not known what it has gone through.
+        for group in self.groups.iter().filter(|group| group.lease.is_none()) {
             let open = |reply| health::Command::Appoint(Appointment::Open, reply);
             let _ = group.health.ask(open).await;
         }
