@@ -25,6 +25,8 @@ struct Server {
     boots_closed: bool,
     /// Whom it follows, and whether it has been kept from receiving.
     source: Option<(usize, bool)>,
+    /// Whom it was connected to last since it was started, and to whom it is.
+    connected: (Option<usize>, Option<usize>),
     /// By lock, which connection holds it.
     locks: BTreeMap<String, (usize, u64)>,
     /// Of each pointsman its connection, and when something was last said over it.
@@ -87,7 +89,19 @@ impl World {
         let server = &mut self.servers[at];
         (server.up, server.closed) = (true, server.boots_closed);
         server.started += 1;
+        server.connected = (None, None);
         server.source.iter_mut().for_each(|(_, stopped)| *stopped = false);
+    }
+
+    /// Replicas connect to whom they follow, some sooner than others.
+    fn connect(&mut self) {
+        for at in 0..self.servers.len() {
+            let is_slow = !self.one_in(60);
+            let Server { source, connected: (last, now), .. } = self.servers[at].clone();
+            let follows = source.filter(|(of, stopped)| !stopped && self.servers[*of].up);
+            let of = follows.map(|(of, _)| of).filter(|of| now == Some(*of) || !is_slow);
+            self.servers[at].connected = (of.or(last), of);
+        }
     }
 
     fn reaches(&self, pointsman: usize, server: usize) -> bool {
@@ -165,17 +179,19 @@ impl Voter for Way {
         let (_, made) = self.connection()?;
         let world = self.world();
         let server = &world.servers[self.server];
+        let id = |at: usize| 101 + u32::try_from(at).expect("few");
+        let (last, receives) = server.connected;
         let follow = |(of, stopped): (usize, bool)| Followed {
             address: format!("db{of}:3306"),
-            server_id: 0,
-            receives: !stopped,
+            server_id: last.map_or(0, id),
+            receives: receives == Some(of),
             stopped,
         };
         Ok(State {
             connected: self.base + made,
             asked: self.base + world.now,
             closed: server.closed,
-            server_id: 0,
+            server_id: id(self.server),
             started: server.started,
             sources: server.source.map(follow).into_iter().collect(),
             holder: String::new(),
@@ -445,6 +461,7 @@ async fn run(seed: u64) -> (usize, usize) {
             let mut world = world.lock().expect("one thread");
             world.now += STEP;
             world.expire();
+            world.connect();
             world.now
         };
         if step > 100 && world.lock().expect("one thread").one_in(80) {
