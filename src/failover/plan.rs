@@ -322,6 +322,7 @@ fn establish(operation: &Operation, facts: &Facts<'_>) -> Next {
     let mut orders = turned((heir, told), facts);
     if replaces {
         orders.extend(released(operation, &orders, facts));
+        orders.extend(closed(operation, heir, facts));
     }
     let alone = is_alone(heir, facts);
     match readied((heir, told), facts) {
@@ -371,6 +372,19 @@ fn released(operation: &Operation, turned: &[Order], facts: &Facts<'_>) -> Vec<O
         .filter(|(other, told)| is_left(other, told))
         .flat_map(|(other, told)| detached(other, told))
         .collect()
+}
+
+/// What closes those that take writes and follow nobody, where they may be heirs of another
+/// pointsman that has not come further: that waits for all others to be closed.
+fn closed(operation: &Operation, heir: &Report, facts: &Facts<'_>) -> Vec<Order> {
+    let takes_writes = |told: &Told| told.sources.is_empty() && !told.is_read_only();
+    let is_other = |at: &Report| at.node != heir.node && *at.name != *operation.former;
+    let open = answers(facts.reports)
+        .filter(|(at, told)| {
+            facts.orphans == Orphans::MayLead && is_other(at) && takes_writes(told)
+        })
+        .map(|(at, _)| Order { node: at.node, what: What::Close });
+    open.filter(|order| !facts.denied.contains(order)).collect()
 }
 
 /// What makes a server forget its source.

@@ -19,6 +19,7 @@ struct Group {
     patient: bool,
     elapsed: Duration,
     record: Record,
+    orphans: Orphans,
 }
 
 /// What the primary began with.
@@ -64,6 +65,7 @@ impl Group {
             patient: false,
             elapsed: PATIENT,
             record,
+            orphans: Orphans::Stay,
         }
     }
 
@@ -74,7 +76,7 @@ impl Group {
 
     fn next(&self, operation: &Operation) -> Next {
         let facts = Facts {
-            orphans: Orphans::Stay,
+            orphans: self.orphans,
             topology: &self.topology,
             reports: &self.reports,
             record: &self.record,
@@ -104,6 +106,9 @@ impl Group {
                 What::Settle(statement) => {
                     let words: Vec<&str> = statement.split(' ').collect();
                     told.variables.insert(words[2].to_owned(), words[4].to_owned());
+                }
+                What::Close => {
+                    told.variables.insert("read_only".to_owned(), "ON".to_owned());
                 }
                 What::Open => {
                     told.variables.insert("read_only".to_owned(), "OFF".to_owned());
@@ -428,6 +433,27 @@ fn a_replica_that_was_just_turned_to_the_heir_is_not_stopped() {
     // By another name it is known by its id.
     group.told("db3").sources[0].host = "primary.local".to_owned();
     assert!(!matches!(group.next(&begun), Next::Enter(_)));
+}
+
+/// An heir of another pointsman, which has opened it and not come further: nobody can be sent to
+/// it, and nobody to another as long as that may change.
+#[test]
+fn an_heir_of_another_that_was_opened_and_has_no_replica_is_closed() {
+    for orphans in [Orphans::Stay, Orphans::MayLead] {
+        let (begun, mut group) = half_way(Stage::Establish);
+        group.orphans = orphans;
+        group.told("db3").sources.clear();
+        group.told("db3").variables.insert("read_only".to_owned(), "OFF".to_owned());
+        let mut closed = Vec::new();
+        for _ in 0..3 {
+            let Next::Act(orders) = group.next(&begun) else { break };
+            closed.extend(orders.iter().filter(|at| at.what == What::Close).map(|at| at.node));
+            group.obey(orders);
+        }
+        let expected = if orphans == Orphans::MayLead { vec![NodeId(2)] } else { Vec::new() };
+        assert_eq!(closed, expected);
+        assert!(matches!(group.next(&begun), Next::Enter(next) if next.stage == Stage::Open));
+    }
 }
 
 #[test]
