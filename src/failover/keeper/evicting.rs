@@ -22,7 +22,7 @@ impl<S: Surgeon> Keeper<S> {
         reports: &[Report],
     ) -> bool {
         self.note_away(reports, (node, head));
-        let late = self.late(settings);
+        let late = self.evictable(settings);
         let is_late = |leaving: &Leaving| late.contains(&leaving.server);
         self.leaving = self.leaving.take().filter(is_late);
         if let Some(leaving) = self.leaving.as_mut()
@@ -126,6 +126,12 @@ impl<S: Surgeon> Keeper<S> {
         let is_late = |away: &Away| !limit.is_zero() && now - away.since >= limit;
         let late = self.away.iter().filter(|(_, away)| is_late(away));
         late.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Who of these may be evicted: nobody where each keeper has a record of its own, of whom those
+    /// that have not kept it out would not know, nor those that have that it was let in.
+    pub(super) fn evictable(&self, settings: &Settings) -> BTreeSet<String> {
+        if self.sees_servers() { BTreeSet::new() } else { self.late(settings) }
     }
 
     /// Who is evicted, and who is away and cannot be, for operators.

@@ -99,6 +99,8 @@ impl<S: Surgeon> Keeper<S> {
             record.epoch = record.epoch.saturating_add(1);
             (record.primary, record.closed) = (seen, false);
             (record.lossless, record.floor) = (false, String::new());
+            // Nobody has locked those out there, as far as is known.
+            record.members.extend(record.locked.keys().cloned());
             self.unguarded = None;
             // It has not been started anew since.
             self.well_at = sight.risen.then(|| self.surgeon.now());

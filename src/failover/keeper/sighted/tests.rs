@@ -1,6 +1,8 @@
 //! A keeper that agrees with others by the servers, with servers that say what a test wants.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +18,7 @@ use crate::failover::execute::{Failed, MayAct};
 use crate::failover::fixture::{STARTED, mariadb_at, report};
 use crate::failover::hook::Hook;
 use crate::failover::journal::JournalError;
-use crate::failover::keeper::Ties;
+use crate::failover::keeper::{Away, Ties};
 use crate::failover::order::Order;
 use crate::failover::standing::{Check, Mode};
 use crate::failover::survey::Patience;
@@ -292,4 +294,27 @@ async fn one_that_was_started_anew_and_has_not_reached_its_source_may_have_forgo
     assert!(place.keeper.note_members(&reports, &topology, head, true).await);
     let Record { floor, lives, .. } = &place.keeper.record;
     assert_eq!(floor, "0-1-9", "noted of {lives:?}");
+}
+
+/// Each has a record of its own: another would have to know whom this one keeps out.
+#[tokio::test]
+async fn nobody_is_evicted_and_who_was_once_is_a_member_again() {
+    let mut place = place();
+    let own: BTreeSet<String> = ["pointsman_replica_3".to_owned()].into();
+    place.keeper.record.members.remove("db3");
+    place.keeper.record.locked.insert("db3".to_owned(), own.clone());
+    place.keeper.record.accounts.insert("db3".to_owned(), own);
+    assert!(place.keeper.record.is_evicted("db3"));
+    place.clerk.shows(view(1, Some("db1"), Some(1)));
+    place.keeper.turn().await;
+    assert!(!place.keeper.record.is_evicted("db3"), "it may have been let in by another");
+    let since = Instant::now() - Duration::from_secs(600);
+    place.keeper.away.insert("db3".to_owned(), Away { since, answers: false });
+    let settings = place.settings.load_full();
+    assert_eq!(place.keeper.evictable(&settings), BTreeSet::new());
+    // Nor by what it has noted of another primary's accounts.
+    place.keeper.record.members.remove("db3");
+    let sight = Sight { primary: Some("db2".to_owned()), ..Sight::default() };
+    let record = place.keeper.following(&settings, Some("db2".to_owned()), &sight);
+    assert!(!record.is_evicted("db3"));
 }
