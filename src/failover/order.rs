@@ -168,6 +168,12 @@ impl What {
         matches!(self, Self::Repoint(_) | Self::Follow(..) | Self::Join(..))
     }
 
+    /// Whether it starts a thread of a replica that goes on following whom it follows.
+    #[must_use]
+    pub fn starts(&self) -> bool {
+        matches!(self, Self::StartApplier | Self::StartReceiver | Self::RestartReceiver)
+    }
+
     /// For the log: what it is, and no secret.
     #[must_use]
     pub fn describe(&self) -> String {

@@ -139,6 +139,22 @@ impl Told {
         uptime.is_some_and(|uptime| uptime < time.saturating_add(Duration::from_secs(1)))
     }
 
+    /// Whether both of its threads are stopped, so that the next start of one deletes what it has
+    /// received and not applied (V6).
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        let rests = |source: &Source| source.receiver_stopped && !source.applying;
+        self.flavour == Flavour::MariaDb && matches!(self.sources.as_slice(), [it] if rests(it))
+    }
+
+    /// Whether it may have been told to apply what a restart has left in its relay log: it does
+    /// not go by GTID then, and does not tell what it had received.
+    #[must_use]
+    pub fn may_be_rescued(&self) -> bool {
+        let by_file = |source: &Source| source.receiver_stopped && !source.by_gtid;
+        self.flavour == Flavour::MariaDb && matches!(self.sources.as_slice(), [it] if by_file(it))
+    }
+
     /// Whether it has received from this server, which has told `head`, what that had not executed
     /// when it was asked. It is known by its address where its id is not told: MariaDB tells that
     /// once it has connected.

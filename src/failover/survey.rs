@@ -186,9 +186,7 @@ async fn tell(server: &mut Connection, reads_relay: bool) -> Result<Told, Failur
 /// Whether what it has received and not applied would be deleted by the next start of a thread, and
 /// was not by the start of the server.
 fn has_relay_log_at_rest(told: &Told) -> bool {
-    let rests = |source: &Source| source.receiver_stopped && !source.applying;
-    let is_kept = told.flavour == Flavour::MariaDb && !told.is_on(RELAY_LOG_RECOVERY);
-    is_kept && matches!(told.sources.as_slice(), [source] if rests(source))
+    told.rests() && !told.is_on(RELAY_LOG_RECOVERY)
 }
 
 /// Reads the relay log, from its first file to its last.

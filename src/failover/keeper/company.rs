@@ -1,6 +1,7 @@
 //! A keeper among those of other pointsman: one of them acts, the others see to that statements go
 //! where the record of that one says.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub(super) struct Company {
     subject: Option<String>,
     /// Counts how often servers were told whom to follow.
     pub(super) turned: u64,
+    /// Who rests, and since when that was seen at each look.
+    pub(super) resting: BTreeMap<String, Instant>,
     /// When the primary was last looked at and found to be what it had been judged to be.
     pub(super) looked: Option<Instant>,
 }
@@ -57,6 +60,7 @@ impl Company {
         Self {
             turned: 0,
             looked: None,
+            resting: BTreeMap::new(),
             desk,
             term: 0,
             sees: false,

@@ -6,7 +6,9 @@
 //! configured one counts as one that may have acknowledged, and one that follows nobody may be an
 //! heir that was not opened any more.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,6 +16,7 @@ use super::company::{is_the_same, standings};
 use super::{Keeper, Keeping, LOOK_EVERY, Settings};
 use crate::cluster::desk::{Stance, View};
 use crate::cluster::tally::{Sight, majority};
+use crate::failover::order::Order;
 use crate::failover::record::Record;
 use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing;
@@ -22,6 +25,10 @@ use crate::failover::verdict::{self, Return};
 use crate::health::assemble::Appointment;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, Node, Topology};
+
+/// How long a replica that rests is left so: until the others, who look as often as this keeper and
+/// may have to wait for a silent server, have looked twice.
+const OTHERS_LOOK: Duration = Duration::from_secs(8);
 
 impl<S: Surgeon> Keeper<S> {
     /// Whether the servers are what it agrees by with others.
@@ -77,6 +84,8 @@ impl<S: Surgeon> Keeper<S> {
         // operator has, who works on the group.
         let is_closed = record.primary.is_some() && sight.primary.is_none();
         record.closed = is_closed && (record.closed || !record.maintenance);
+        // Whether they receive by GTID again, and have more by now, another has seen to.
+        record.rescued.clear();
         // It may have told servers to take no writes, too, that have not come to do so yet.
         if record.primary.is_some() {
             let now = self.surgeon.seconds();
@@ -99,12 +108,14 @@ impl<S: Surgeon> Keeper<S> {
             record.epoch = record.epoch.saturating_add(1);
             (record.primary, record.closed) = (seen, false);
             (record.lossless, record.floor) = (false, String::new());
+            record.rescued.clear();
             // Nobody has locked those out there, as far as is known.
             record.members.extend(record.locked.keys().cloned());
             self.unguarded = None;
             // It has not been started anew since.
             self.well_at = sight.risen.then(|| self.surgeon.now());
         }
+        want_what_was_rescued(&mut record);
         record.members.extend(configured(settings));
         record
     }
@@ -172,17 +183,48 @@ impl<S: Surgeon> Keeper<S> {
     }
 
     /// Adds to a record what its successor could not know: that any of the servers may have
-    /// acknowledged, and what the primary began with.
-    pub(super) fn complete(&self, record: &mut Record, head: Option<&Told>) {
-        if !self.sees_servers() {
-            return;
-        }
+    /// acknowledged, what the primary began with, and who may have been told by another to apply
+    /// what it has.
+    pub(super) fn complete(
+        &mut self,
+        record: &mut Record,
+        reports: &[Report],
+        head: Option<&Told>,
+    ) {
+        let now = self.surgeon.now();
+        let company = self.company.as_mut().filter(|company| company.sees_servers());
+        let Some(company) = company else { return };
+        let rest = reports.iter().filter(|at| at.told().is_some_and(Told::rests));
+        let since = |at: &Report| *company.resting.get(&*at.name).unwrap_or(&now);
+        let resting: BTreeMap<_, _> = rest.map(|at| (at.name.to_string(), since(at))).collect();
+        company.resting = resting;
         record.members.extend(configured(&self.settings.load()));
         if let Some(head) = head {
             let mut floor = GtidSet::parse(head.flavour, &record.floor).unwrap_or_default();
             floor.union(&head.received_from_others());
+            let may_be = |at: &&Report| at.told().is_some_and(Told::may_be_rescued);
+            for report in reports.iter().filter(may_be) {
+                let noted = record.rescued.entry(report.name.to_string()).or_default();
+                // It goes on from what is in its tables; the primary has the rest.
+                if noted.is_empty() {
+                    floor.union(&head.executed);
+                }
+            }
             record.floor = floor.to_string();
         }
+    }
+
+    /// Leaves out what starts a replica that rests until others have seen that, too: it deletes
+    /// what it has received and not applied (V6), and who did not start it could not know.
+    pub(super) fn let_others_look(&self, orders: &mut Vec<Order>, reports: &[Report]) {
+        let now = self.surgeon.now();
+        let Some(company) = self.company.as_ref() else { return };
+        let is_early = |at: &&Report| {
+            let since = company.resting.get(&*at.name);
+            since.is_some_and(|since| now - *since < OTHERS_LOOK)
+        };
+        let early: Vec<_> = reports.iter().filter(is_early).map(|at| at.node).collect();
+        orders.retain(|order| !order.what.starts() || !early.contains(&order.node));
     }
 
     /// What has become of a primary that answers again.
@@ -193,7 +235,28 @@ impl<S: Surgeon> Keeper<S> {
                 return Return::Behind(servers);
             }
         }
-        verdict::returned((node, head), others, &self.record, self.since_well())
+        let since_well = self.since_well();
+        let found = verdict::returned((node, head), others, &self.record, since_well);
+        let was_started = head.may_have_started_within(since_well);
+        match others.iter().find(|at| self.may_have_more(at)) {
+            Some(at) if found == Return::Sound && was_started => Return::Unsure(format!(
+                "{} does not go by GTID, as if another pointsman had told it to apply what it had \
+                 received, and does not tell what that was (failover.max_loss = \"some\" accepts \
+                 that)",
+                at.name
+            )),
+            Some(_) | None => found,
+        }
+    }
+
+    /// Whether another may have told this server to apply what is in its relay log, and only that
+    /// one knows how much that is.
+    fn may_have_more(&self, report: &Report) -> bool {
+        let Record { members, rescued, cut_off, .. } = &self.record;
+        let name = &*report.name;
+        let is_known = rescued.contains_key(name) || cut_off.contains(name);
+        let is_unknown = self.sees_servers() && members.contains(name) && !is_known;
+        is_unknown && report.told().is_some_and(Told::may_be_rescued)
     }
 
     /// Whether a majority of the servers says that this one is the primary, where that is what is
@@ -251,6 +314,18 @@ impl<S: Surgeon> Keeper<S> {
         if shown.members != members {
             self.keeping.store(Arc::new(Keeping { members, ..Keeping::clone(&shown) }));
         }
+    }
+}
+
+/// What those had received that were told to apply what a restart has left is wanted of whoever
+/// takes the primary's place. How far they are another may have seen to since.
+fn want_what_was_rescued(record: &mut Record) {
+    let Some(mut floor) = GtidSet::parse_mariadb(&record.floor) else { return };
+    let noted = record.rescued.values_mut().map(std::mem::take);
+    let noted: Vec<GtidSet> = noted.filter_map(|text| GtidSet::parse_mariadb(&text)).collect();
+    if noted.iter().any(|set| !set.is_empty()) {
+        noted.iter().for_each(|set| floor.union(set));
+        record.floor = floor.to_string();
     }
 }
 

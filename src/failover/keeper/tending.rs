@@ -92,7 +92,8 @@ impl<S: Surgeon> Keeper<S> {
             rescued: &self.record.rescued,
             accounts: accounts.as_ref(),
         };
-        let found = upkeep::look(&facts);
+        let mut found = upkeep::look(&facts);
+        self.let_others_look(&mut found.orders, reports);
         let more = self.more_of(node, &found);
         found.left_out.iter().for_each(|(name, why)| self.say(format!("{name} stays out: {why}")));
         if !found.orders.is_empty() {
@@ -282,7 +283,7 @@ impl<S: Surgeon> Keeper<S> {
         for report in reports.iter().filter(|at| at.told().is_some_and(goes_by_gtid)) {
             record.rescued.remove(&*report.name);
         }
-        self.complete(&mut record, told_by(reports, node.id));
+        self.complete(&mut record, reports, told_by(reports, node.id));
         if let Some(events) = told_by(reports, node.id).and_then(|head| head.events.as_ref()) {
             record.events = ran(events, &record.events);
         }
@@ -299,7 +300,9 @@ impl<S: Surgeon> Keeper<S> {
         let (mut forgets, mut is_soon) = (false, false);
         for report in reports.iter().filter(|at| at.node != node.id) {
             let Some(told) = report.told() else { continue };
-            if !told.may_have_forgotten(record.lives.get(&*report.name)) {
+            // Of whom another pointsman starts nobody else hears: it is about to forget.
+            let rests = self.sees_servers() && told.rests();
+            if !rests && !told.may_have_forgotten(record.lives.get(&*report.name)) {
                 continue;
             }
             // One that does not follow the primary has acknowledged nothing of it in a former life:
@@ -326,10 +329,7 @@ impl<S: Surgeon> Keeper<S> {
     /// die before it has sent that again.
     async fn note_starts(&mut self, orders: &[Order], reports: &[Report]) -> bool {
         let mut record = self.record.clone();
-        let starts = |what: &What| {
-            [What::StartApplier, What::StartReceiver, What::RestartReceiver].contains(what)
-        };
-        for order in orders.iter().filter(|order| starts(&order.what)) {
+        for order in orders.iter().filter(|order| order.what.starts()) {
             let report = reports.iter().find(|report| report.node == order.node);
             let deletes = |told: &Told| told.flavour == Flavour::MariaDb;
             if let Some(report) = report.filter(|report| report.told().is_some_and(deletes)) {

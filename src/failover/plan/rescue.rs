@@ -2,6 +2,7 @@
 //! all there, and how it gets into their tables before they are asked for it.
 
 use super::{Facts, still};
+use crate::failover::candidate::Orphans;
 use crate::failover::order::{Order, What};
 use crate::failover::report::{Report, Told};
 use crate::topology::Flavour;
@@ -51,7 +52,22 @@ pub(super) fn hear(former: &str, report: &Report, told: &Told, facts: &Facts<'_>
             return after(What::Rescue(next.clone()));
         }
     }
+    let is_noted = facts.record.rescued.contains_key(&*report.name);
     match noted {
+        // Whether it was told to is not known where several agree by the servers.
+        None if facts.orphans == Orphans::MayLead
+            && !is_noted
+            && !source.by_gtid
+            && told.flavour == Flavour::MariaDb
+            && !matches!(told.relay, Some(Ok(_))) =>
+        {
+            Heard::Lost(format!(
+                "{} does not go by GTID, as if another pointsman had told it to apply what it had \
+                 received, and does not tell what that was (failover.max_loss = \"some\" accepts \
+                 that)",
+                report.name
+            ))
+        }
         None => unless_forgotten(former, report, told, facts),
         Some(_) if source.applying && !source.by_gtid => {
             let name = &report.name;

@@ -435,6 +435,22 @@ fn a_replica_that_was_just_turned_to_the_heir_is_not_stopped() {
     assert!(!matches!(group.next(&begun), Next::Enter(_)));
 }
 
+/// Another pointsman has told it to apply what was left in its relay log, and noted how much.
+#[test]
+fn nobody_is_promoted_while_one_may_have_more_than_it_tells() {
+    for orphans in [Orphans::Stay, Orphans::MayLead] {
+        let mut group = Group::of(vec![replica(2, "0-1-9", "0-1-9"), replica(3, "0-1-7", "0-1-7")]);
+        group.orphans = orphans;
+        group.told("db3").sources[0].by_gtid = false;
+        let next = group.next(&Operation::failover("db1"));
+        let is_lost = matches!(&next, Next::GiveUp(why) if why.contains("db3 does not go by GTID"));
+        assert_eq!(is_lost, orphans == Orphans::MayLead, "{next:?}");
+        group.record.rescued.insert("db3".to_owned(), "0-1-8".to_owned());
+        let next = group.next(&Operation::failover("db1"));
+        assert!(!matches!(next, Next::GiveUp(_)), "{next:?}");
+    }
+}
+
 /// An heir of another pointsman, which has opened it and not come further: nobody can be sent to
 /// it, and nobody to another as long as that may change.
 #[test]

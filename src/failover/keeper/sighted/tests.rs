@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +18,7 @@ use crate::failover::fixture::{STARTED, mariadb_at, report};
 use crate::failover::hook::Hook;
 use crate::failover::journal::JournalError;
 use crate::failover::keeper::{Away, Ties};
-use crate::failover::order::Order;
+use crate::failover::order::What;
 use crate::failover::standing::{Check, Mode};
 use crate::failover::survey::Patience;
 use crate::health;
@@ -296,6 +295,61 @@ async fn one_that_was_started_anew_and_has_not_reached_its_source_may_have_forgo
     assert_eq!(floor, "0-1-9", "noted of {lives:?}");
 }
 
+impl Place {
+    /// The keeper, which acts or does not, looks once at a primary that takes writes.
+    async fn notes(&mut self, reports: &[Report]) -> Record {
+        let topology = self.keeper.health.cell.load();
+        let head = topology.node(NodeId(0)).expect("it is there");
+        self.keeper.asked_at = Instant::now();
+        assert!(self.keeper.note_members(reports, &topology, head, true).await);
+        self.keeper.record.clone()
+    }
+}
+
+/// A replica of which both threads are stopped, in the life that was noted.
+fn resting(number: u16, has: &str) -> Report {
+    let mut report = replica(number, has);
+    let told = report.told.iter_mut().flat_map(|told| &mut told.sources);
+    told.for_each(|at| (at.receiving, at.receiver_stopped, at.applying) = (false, true, false));
+    report
+}
+
+/// A replica that applies what a restart has left in its relay log.
+fn rescued(number: u16, has: &str) -> Report {
+    let mut report = resting(number, has);
+    let told = report.told.iter_mut().flat_map(|told| &mut told.sources);
+    told.for_each(|at| (at.applying, at.by_gtid) = (true, false));
+    report
+}
+
+/// Who acts takes its life out of its record before it starts it, and nobody else would hear.
+#[tokio::test]
+async fn a_replica_that_rests_is_started_after_others_have_noted_what_it_may_forget() {
+    let mut place = place();
+    place.clerk.shows(view(1, Some("db1"), Some(1)));
+    place.keeper.turn().await;
+    let reports = [primary("0-1-9", false), replica(2, "0-1-8"), resting(3, "0-1-5")];
+    assert_eq!(place.notes(&reports).await.floor, "0-1-9");
+    let starts = [What::StartApplier, What::StartReceiver, What::StartReceiver];
+    let orders = starts.into_iter().zip([2, 2, 1]);
+    let orders: Vec<Order> =
+        orders.map(|(what, node)| Order { node: NodeId(node), what }).collect();
+    let left = |place: &Place| {
+        let mut left = orders.clone();
+        place.keeper.let_others_look(&mut left, &reports);
+        left.iter().map(|order| order.node.0).collect::<Vec<_>>()
+    };
+    assert_eq!(left(&place), [1]);
+    let company = place.keeper.company.as_mut().expect("it has some");
+    company.resting.values_mut().for_each(|since| *since -= OTHERS_LOOK);
+    place.notes(&reports).await;
+    assert_eq!(left(&place), [2, 2, 1]);
+    // It has run meanwhile.
+    place.notes(&[primary("0-1-9", false), replica(3, "0-1-9")]).await;
+    place.notes(&reports).await;
+    assert_eq!(left(&place), [1]);
+}
+
 /// Each has a record of its own: another would have to know whom this one keeps out.
 #[tokio::test]
 async fn nobody_is_evicted_and_who_was_once_is_a_member_again() {
@@ -317,4 +371,47 @@ async fn nobody_is_evicted_and_who_was_once_is_a_member_again() {
     let sight = Sight { primary: Some("db2".to_owned()), ..Sight::default() };
     let record = place.keeper.following(&settings, Some("db2".to_owned()), &sight);
     assert!(!record.is_evicted("db3"));
+}
+
+#[tokio::test]
+async fn what_was_rescued_under_another_leadership_is_wanted_and_says_nothing_of_now() {
+    let mut place = place();
+    let noted = BTreeMap::from([("db3".to_owned(), "0-1-12".to_owned())]);
+    place.clerk.shows(view(1, Some("db1"), Some(1)));
+    place.keeper.turn().await;
+    place.keeper.record.rescued.clone_from(&noted);
+    (place.keeper.vouched, place.keeper.look_at) =
+        (Some(Instant::now()), Instant::now() + LOOK_EVERY);
+    place.keeper.turn().await;
+    assert_eq!(place.keeper.record.rescued, noted, "it has acted all the time");
+    let sight = Sight { primary: Some("db1".to_owned()), ..Sight::default() };
+    let settings = place.settings.load_full();
+    assert!(place.keeper.inherit(&settings, &sight).await);
+    let Record { rescued, floor, .. } = &place.keeper.record;
+    assert_eq!((rescued.len(), floor.as_str()), (0, "0-1-12"));
+}
+
+#[tokio::test]
+async fn one_that_another_may_have_told_to_apply_its_relay_log_may_have_more_than_it_tells() {
+    let mut place = place();
+    place.clerk.shows(view(1, Some("db1"), Some(1)));
+    place.keeper.turn().await;
+    let (head, other) = (primary("0-1-9", false), rescued(3, "0-1-5"));
+    let topology = place.keeper.health.cell.load();
+    let node = topology.node(NodeId(0)).expect("it is there");
+    let back = |place: &Place, head: &Report| {
+        place.keeper.returned((node, head.told().expect("it tells")), &[&other])
+    };
+    place.keeper.well_at = Some(Instant::now());
+    assert_eq!(back(&place, &head), Return::Sound, "it was not started anew");
+    let mut anew = head.clone();
+    let uptime = ("uptime".to_owned(), "0".to_owned());
+    anew.told.iter_mut().for_each(|told| told.counters.extend([uptime.clone()]));
+    assert!(matches!(back(&place, &anew), Return::Unsure(why) if why.contains("db3")));
+    // As long as the primary lives that has all of it; then it goes by GTID again.
+    let record = place.notes(&[head, replica(2, "0-1-8"), other.clone()]).await;
+    assert_eq!(record.rescued.get("db3").map(String::as_str), Some(""));
+    assert_eq!(record.floor, "0-1-9");
+    let record = place.notes(&[primary("0-1-9", false), replica(3, "0-1-8")]).await;
+    assert_eq!(record.rescued.len(), 0);
 }
