@@ -342,6 +342,7 @@ impl<S: Surgeon> Keeper<S> {
             Ok(record) => {
                 (self.record, self.left) = (record, times);
                 (self.vouched, self.look_at) = (None, self.surgeon.now());
+                self.lose_sight();
                 true
             }
             Err(error) => {
