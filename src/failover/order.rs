@@ -168,10 +168,15 @@ impl What {
         matches!(self, Self::Repoint(_) | Self::Follow(..) | Self::Join(..))
     }
 
-    /// Whether it starts a thread of a replica that goes on following whom it follows.
+    /// Whether a replica of MariaDB that goes on following whom it follows may delete by it what it
+    /// has received and not applied: it does where both threads rest, or where it begins to go by
+    /// GTID (V6).
     #[must_use]
-    pub fn starts(&self) -> bool {
-        matches!(self, Self::StartApplier | Self::StartReceiver | Self::RestartReceiver)
+    pub fn may_delete(&self) -> bool {
+        matches!(
+            self,
+            Self::StartApplier | Self::StartReceiver | Self::RestartReceiver | Self::ByGtid
+        )
     }
 
     /// For the log: what it is, and no secret.

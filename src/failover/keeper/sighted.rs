@@ -214,8 +214,8 @@ impl<S: Surgeon> Keeper<S> {
         }
     }
 
-    /// Leaves out what starts a replica that rests until others have seen that, too: it deletes
-    /// what it has received and not applied (V6), and who did not start it could not know.
+    /// Leaves out what has a replica that rests delete what it has received and not applied, until
+    /// others have seen that it rests, too: who did not tell it could not know.
     pub(super) fn let_others_look(&self, orders: &mut Vec<Order>, reports: &[Report]) {
         let now = self.surgeon.now();
         let Some(company) = self.company.as_ref() else { return };
@@ -224,7 +224,7 @@ impl<S: Surgeon> Keeper<S> {
             since.is_some_and(|since| now - *since < OTHERS_LOOK)
         };
         let early: Vec<_> = reports.iter().filter(is_early).map(|at| at.node).collect();
-        orders.retain(|order| !order.what.starts() || !early.contains(&order.node));
+        orders.retain(|order| !order.what.may_delete() || !early.contains(&order.node));
     }
 
     /// What has become of a primary that answers again.

@@ -102,7 +102,7 @@ impl<S: Surgeon> Keeper<S> {
             }
             let again = self.tended == found.orders;
             self.tended.clone_from(&found.orders);
-            if !self.note_starts(&found.orders, reports).await {
+            if !self.note_deletions(&found.orders, reports).await {
                 return;
             }
             if self.perform(found.orders, settings, topology, reports).await && !again {
@@ -324,12 +324,11 @@ impl<S: Surgeon> Keeper<S> {
         is_soon
     }
 
-    /// Notes whose receiver or applier is about to be started, or is to go by GTID again: if both
-    /// rest by then MariaDB deletes what it has received and not applied (V6), and the primary may
-    /// die before it has sent that again.
-    async fn note_starts(&mut self, orders: &[Order], reports: &[Report]) -> bool {
+    /// Notes who may be about to delete what it has received and not applied: the primary may die
+    /// before it has sent that again.
+    pub(super) async fn note_deletions(&mut self, orders: &[Order], reports: &[Report]) -> bool {
         let mut record = self.record.clone();
-        for order in orders.iter().filter(|order| order.what.starts()) {
+        for order in orders.iter().filter(|order| order.what.may_delete()) {
             let report = reports.iter().find(|report| report.node == order.node);
             let deletes = |told: &Told| told.flavour == Flavour::MariaDb;
             if let Some(report) = report.filter(|report| report.told().is_some_and(deletes)) {

@@ -415,3 +415,16 @@ async fn one_that_another_may_have_told_to_apply_its_relay_log_may_have_more_tha
     let record = place.notes(&[primary("0-1-9", false), replica(3, "0-1-8")]).await;
     assert_eq!(record.rescued.len(), 0);
 }
+
+/// The primary may die before it has sent again what a replica deletes.
+#[tokio::test]
+async fn who_may_be_about_to_delete_something_is_in_doubt_before() {
+    let reports = [primary("0-1-9", false), replica(2, "0-1-9"), replica(3, "0-1-9")];
+    for what in [What::StartApplier, What::StartReceiver, What::RestartReceiver, What::ByGtid] {
+        let mut place = place();
+        let orders = [Order { node: NodeId(1), what }];
+        assert!(place.keeper.note_deletions(&orders, &reports).await);
+        let lives = &place.keeper.record.lives;
+        assert!(!lives.contains_key("db2") && lives.contains_key("db3"), "{orders:?}");
+    }
+}
