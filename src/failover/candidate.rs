@@ -131,7 +131,7 @@ fn objection<'a>(
     if told.has_no_room {
         return Err("there is no room on its disk".to_owned());
     }
-    if told.sources.iter().any(|source| !source.by_gtid) {
+    if !told.goes_by_gtid() {
         return Err("it does not ask for its transactions by GTID".to_owned());
     }
     for name in ["log_bin", "log_slave_updates", "log_replica_updates"] {

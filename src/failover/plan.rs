@@ -32,7 +32,7 @@ use crate::health::observation::Source;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, Node, NodeId, Topology};
 
-mod rescue;
+pub(super) mod rescue;
 pub mod switchover;
 
 /// What to do next.
@@ -142,8 +142,8 @@ fn revoke(operation: &Operation, facts: &Facts<'_>) -> Next {
 /// Whether a member applies what a restart has left in its relay log, which takes its time.
 #[must_use]
 pub fn rescues(reports: &[Report], record: &Record) -> bool {
-    let by_file = |told: &Told| told.sources.iter().any(|source| !source.by_gtid);
-    answers(reports).any(|(at, told)| by_file(told) && record.rescued.contains_key(&*at.name))
+    answers(reports)
+        .any(|(at, told)| !told.goes_by_gtid() && record.rescued.contains_key(&*at.name))
 }
 
 /// What keeps these from receiving, and loses nothing that they have received.

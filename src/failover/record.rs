@@ -120,6 +120,11 @@ impl Record {
         self.locked.contains_key(server) && !self.members.contains(server)
     }
 
+    /// Those that are evicted.
+    pub fn evicted(&self) -> impl Iterator<Item = &String> {
+        self.locked.keys().filter(|server| self.is_evicted(server))
+    }
+
     /// The accounts by which nobody may log in at a primary.
     #[must_use]
     pub fn barred(&self) -> BTreeSet<String> {

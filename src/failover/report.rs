@@ -147,6 +147,12 @@ impl Told {
         self.flavour == Flavour::MariaDb && matches!(self.sources.as_slice(), [it] if rests(it))
     }
 
+    /// Whether it asks its sources for transactions by GTID.
+    #[must_use]
+    pub fn goes_by_gtid(&self) -> bool {
+        self.sources.iter().all(|source| source.by_gtid)
+    }
+
     /// Whether it may have been told to apply what a restart has left in its relay log: it does
     /// not go by GTID then, and does not tell what it had received.
     #[must_use]

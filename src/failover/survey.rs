@@ -299,26 +299,35 @@ fn is_told(count: &Answer) -> bool {
     count.first().and_then(|row| row.text(0)).is_some_and(|count| count != "0")
 }
 
+/// An expression for the second in which a server was started, by its own clock, since 1970: in one
+/// statement its clock and its uptime are of one moment, and their difference is the same all its
+/// life (10.11, 9.7, measured).
+pub(super) fn started(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::MariaDb => {
+            "(SELECT UNIX_TIMESTAMP() - CAST(VARIABLE_VALUE AS UNSIGNED) \
+             FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'UPTIME')"
+        }
+        Flavour::MySql => {
+            "(SELECT UNIX_TIMESTAMP() - CAST(VARIABLE_VALUE AS UNSIGNED) \
+             FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime')"
+        }
+    }
+}
+
 /// What it has executed, what of that is its source's, on MariaDB by whom it was written, and when
-/// it was started: in one statement its clock and its uptime are of one moment, and their
-/// difference is the same all its life (10.11, 9.7, measured).
+/// it was started.
 async fn positions(
     server: &mut Connection,
     flavour: Flavour,
 ) -> Result<(GtidSet, GtidSet, MariaDbState, Option<u64>), Failure> {
-    let question = match flavour {
+    let positions = match flavour {
         Flavour::MariaDb => {
-            "SELECT @@global.gtid_binlog_pos, @@global.gtid_slave_pos, @@global.gtid_binlog_state, \
-             (SELECT UNIX_TIMESTAMP() - CAST(VARIABLE_VALUE AS UNSIGNED) \
-             FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'UPTIME')"
+            "@@global.gtid_binlog_pos, @@global.gtid_slave_pos, @@global.gtid_binlog_state"
         }
-        Flavour::MySql => {
-            "SELECT @@global.gtid_executed, @@global.gtid_executed, '', \
-             (SELECT UNIX_TIMESTAMP() - CAST(VARIABLE_VALUE AS UNSIGNED) \
-             FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime')"
-        }
+        Flavour::MySql => "@@global.gtid_executed, @@global.gtid_executed, ''",
     };
-    let answer = server.ask(question).await?;
+    let answer = server.ask(&format!("SELECT {positions}, {}", started(flavour))).await?;
     let row = answer.first().ok_or_else(|| puzzling("its positions"))?;
     let text = |at| row.text(at).unwrap_or_default();
     let set = |at| GtidSet::parse(flavour, &text(at)).ok_or_else(|| puzzling("its positions"));
@@ -334,6 +343,6 @@ fn pairs(answer: &Answer) -> BTreeMap<String, String> {
     answer.rows().filter_map(pair).collect()
 }
 
-fn puzzling(what: &str) -> Failure {
+pub(super) fn puzzling(what: &str) -> Failure {
     Failure::new(FailureKind::Puzzling, format!("its answer about {what} is not understood"))
 }

@@ -4,13 +4,13 @@
 //! A server that has transactions of its own is left as it is but for being closed to writes: what
 //! becomes of them is an operator's to say.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::failover::ackers::{self, Accounts};
 use crate::failover::event::{Event, State};
 use crate::failover::order::{Order, Place, What};
 use crate::failover::plan::still;
+use crate::failover::record::Record;
 use crate::failover::report::{Report, Told, is_at, told_by};
 use crate::failover::standing;
 use crate::health::observation::Source;
@@ -26,14 +26,9 @@ pub struct Facts<'a> {
     pub reports: &'a [Report],
     /// The server that takes the writes.
     pub primary: NodeId,
-    /// The servers that are known to belong to the group: no other one is touched.
-    pub members: &'a BTreeSet<String>,
-    /// The events that ran on the last primary.
-    pub events: &'a BTreeSet<String>,
-    /// Those that are evicted: they are only kept from taking writes.
-    pub evicted: &'a BTreeSet<String>,
-    /// Those that apply what a restart has left in their relay logs, and up to where.
-    pub rescued: &'a BTreeMap<String, String>,
+    /// What is known of the group. No server is touched but its members, and the evicted, which are
+    /// only kept from taking writes.
+    pub record: &'a Record,
     /// By which accounts servers follow; `None` where there are none.
     pub accounts: Option<&'a Accounts>,
 }
@@ -61,9 +56,9 @@ pub fn look(facts: &Facts<'_>) -> Upkeep {
     };
     for report in facts.reports.iter().filter(|report| report.node != facts.primary) {
         let Some(told) = report.told() else { continue };
-        if facts.members.contains(&*report.name) {
+        if facts.record.members.contains(&*report.name) {
             replica(facts, (node, head), (report, told), &mut found);
-        } else if facts.evicted.contains(&*report.name) && !told.is_read_only() {
+        } else if facts.record.is_evicted(&report.name) && !told.is_read_only() {
             let what = if told.sources.is_empty() { What::Fence } else { What::Close };
             found.orders.push(Order { node: report.node, what });
         }
@@ -79,7 +74,8 @@ pub fn look(facts: &Facts<'_>) -> Upkeep {
     let settle = |mend: standing::Mend| What::Settle(mend.statement);
     let orders = mends.into_iter().map(|at| Order { node: node.id, what: settle(at) });
     found.orders.extend(orders);
-    let rests = |event: &&Event| event.state == State::Rests && facts.events.contains(&event.name);
+    let rests =
+        |event: &&Event| event.state == State::Rests && facts.record.events.contains(&event.name);
     let enable = |event: &Event| Order { node: node.id, what: What::Enable(event.clone()) };
     found.orders.extend(head.events.iter().flatten().filter(rests).map(enable));
     found.moving = moving(facts, (node, head));
@@ -92,7 +88,7 @@ fn moving(facts: &Facts<'_>, (node, head): (&Node, &Told)) -> Vec<String> {
     if !matches!(facts.accounts, Some(Accounts::OwnEach(_))) || head.made.is_none() {
         return Vec::new();
     }
-    let members = facts.reports.iter().filter(|at| facts.members.contains(&*at.name));
+    let members = facts.reports.iter().filter(|at| facts.record.members.contains(&*at.name));
     let follow =
         members.filter_map(|at| Some((at, at.told()?, at.told()?.link_to(node, Some(head))?)));
     let all: Vec<(&Report, &Told, &Source)> = follow.collect();
@@ -113,7 +109,7 @@ fn replica(
 ) {
     let mut order = |what| found.orders.push(Order { node: report.node, what });
     let asks = standing::asking(told).is_some();
-    if let Some(received) = facts.rescued.get(&*report.name) {
+    if let Some(received) = facts.record.rescued.get(&*report.name) {
         return found.orders.extend(rescued(received, (report, told)));
     }
     match told.sources.as_slice() {
@@ -385,16 +381,16 @@ mod tests {
             Topology { nodes: reports.iter().map(node).collect(), ..Topology::empty("main") };
         let password = Secret::new("secret".to_owned());
         let accounts = Accounts::OwnEach(password);
-        let members = reports.iter().map(|report| report.name.to_string()).collect();
-        let events = BTreeSet::from(["`app`.`tick`".to_owned()]);
+        let record = Record {
+            members: reports.iter().map(|report| report.name.to_string()).collect(),
+            events: ["`app`.`tick`".to_owned()].into(),
+            ..Record::default()
+        };
         let found = look(&Facts {
             topology: &topology,
             reports: &reports,
             primary: NodeId(0),
-            members: &members,
-            events: &events,
-            evicted: &BTreeSet::new(),
-            rescued: &BTreeMap::new(),
+            record: &record,
             accounts: Some(&accounts),
         });
         let say = |at: &Order| format!("db{} {}", at.node.0 + 1, at.what.describe());
@@ -506,7 +502,7 @@ mod tests {
 
     #[test]
     fn a_replica_gets_an_account_of_its_own_while_others_acknowledge() {
-        let made = Made { open: [2, 3].map(ackers::own_account).into(), locked: BTreeSet::new() };
+        let made = Made { open: [2, 3].map(ackers::own_account).into(), locked: [].into() };
         let primary = Told { made: Some(made), ..told(1, "0-1-9", &[]) };
         let shared = || Source { user: "repl".to_owned(), seconds_behind: Some(0), ..from(1) };
         let with = |id, source| Told { sources: vec![source], ..told(id, "0-1-9", CLOSED) };

@@ -16,8 +16,9 @@ use crate::cluster::lease;
 use crate::cluster::tally::{Followed, Lock, Locks, State, Wanted};
 use crate::cluster::voter::Voter;
 use crate::failover::keeper::Settings;
+use crate::failover::survey::{puzzling, started};
 use crate::health::connect::{Connection, open};
-use crate::health::observation::{Failure, FailureKind};
+use crate::health::observation::Failure;
 use crate::health::probe_mysql::{source, status_statement};
 use crate::protocol::answer::Answer;
 use crate::tls::trust::Trust;
@@ -260,7 +261,7 @@ impl Window {
         let asked = Instant::now();
         let greeted = self.conn.greeted();
         let (flavour, of_receivers) = (greeted.flavour, status_statement(greeted));
-        let itself = self.conn.ask(of_itself(flavour)).await?;
+        let itself = self.conn.ask(&of_itself(flavour)).await?;
         let status = self.conn.ask(of_receivers).await?;
         let row = itself.first().ok_or_else(|| puzzling("itself"))?;
         let text = |at| row.text(at).unwrap_or_default();
@@ -294,29 +295,17 @@ impl Window {
     }
 }
 
-/// Whether it takes writes, its id, and the second in which it was started: its uptime counts by
-/// the same second as its clock, in which the statement began.
-fn of_itself(flavour: Flavour) -> &'static str {
-    match flavour {
-        Flavour::MariaDb => {
-            "SELECT @@global.read_only <> 0, @@global.server_id, \
-             CAST(UNIX_TIMESTAMP() - VARIABLE_VALUE AS SIGNED) \
-             FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'UPTIME'"
-        }
-        Flavour::MySql => {
-            "SELECT @@global.read_only OR @@global.super_read_only, @@global.server_id, \
-             CAST(UNIX_TIMESTAMP() - VARIABLE_VALUE AS SIGNED) \
-             FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime'"
-        }
-    }
+/// Whether it takes writes, its id, and when it was started.
+fn of_itself(flavour: Flavour) -> String {
+    let closed = match flavour {
+        Flavour::MariaDb => "@@global.read_only <> 0",
+        Flavour::MySql => "@@global.read_only OR @@global.super_read_only",
+    };
+    format!("SELECT {closed}, @@global.server_id, {}", started(flavour))
 }
 
 fn is_one(answer: &Answer) -> bool {
     answer.first().and_then(|row| row.text(0)).is_some_and(|text| text == "1")
-}
-
-fn puzzling(what: &str) -> Failure {
-    Failure::new(FailureKind::Puzzling, format!("its answer about {what} is not understood"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! `pointsman rejoin`: a server that was away follows the primary again, if it has nothing that the
 //! primary lacks.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use crate::failover::record::Record;
 use crate::failover::report::{READ_ONLY, Report, SUPER_READ_ONLY, Told};
 use crate::failover::standing;
 use crate::failover::upkeep::{self, Facts};
@@ -53,16 +52,13 @@ fn orders(
     plan: &mut Plan,
 ) -> Result<(), VerbError> {
     let accounts = scene.accounts()?;
-    let members = BTreeSet::from([server.node.name.to_string()]);
+    let record = Record { members: [server.node.name.to_string()].into(), ..Record::default() };
     let mut look = |reports: &[Report]| {
         let found = upkeep::look(&Facts {
             topology: &scene.topology,
             reports,
             primary: head.node.id,
-            members: &members,
-            events: &BTreeSet::new(),
-            evicted: &BTreeSet::new(),
-            rescued: &BTreeMap::new(),
+            record: &record,
             accounts: Some(&accounts),
         });
         if let Some((name, why)) = found.left_out.into_iter().next() {

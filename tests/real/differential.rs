@@ -74,6 +74,9 @@ const ENOUGH: usize = 120;
 /// of the machine decides. What the text of a statement decides comes out the same again.
 const AGAIN: usize = 3;
 
+/// Why a read goes to the primary though its text would let it run on a replica.
+const UNFIT: [&str; 4] = ["no_replica", "lagging", "not_caught_up", "settings_differ"];
+
 /// Statements that every case begins with.
 const FIRST: &[&str] = &[
     "DROP DATABASE IF EXISTS $S",
@@ -210,14 +213,12 @@ impl Tally {
 
 /// How many statements have found no replica that was fit for them at that moment, by reason.
 fn passed_over(proxy: &Proxy) -> [f64; 4] {
-    ["no_replica", "lagging", "not_caught_up", "settings_differ"]
-        .map(|reason| proxy.metric("pointsman_route_total", &[&format!("reason=\"{reason}\"")]))
+    UNFIT.map(|reason| proxy.metric("pointsman_route_total", &[&format!("reason=\"{reason}\"")]))
 }
 
 async fn is_read_from(proxy: &Proxy) -> Option<()> {
     let place = console(proxy, "EXPLAIN ROUTE SELECT 1 FROM t").await;
-    (!["no_replica", "lagging", "settings_differ"].iter().any(|why| place.contains(why)))
-        .then_some(())
+    (!UNFIT.iter().any(|why| place.contains(why))).then_some(())
 }
 
 async fn all(flavour: Flavour, sharing: Sharing) {

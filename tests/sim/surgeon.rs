@@ -245,8 +245,8 @@ impl World {
                 let before = std::mem::take(&mut self.ledger.unprotected);
                 self.ledger.acknowledged.extend(before);
             }
-            let evicted = |at: &Record| at.locked.keys().filter(|name| at.is_evicted(name)).count();
-            self.evicted += evicted(&record).saturating_sub(evicted(&self.journal));
+            let before = self.journal.evicted().count();
+            self.evicted += record.evicted().count().saturating_sub(before);
             self.on_stage(&record);
             self.journal = record;
             self.wake = true;

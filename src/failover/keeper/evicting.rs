@@ -137,8 +137,8 @@ impl<S: Surgeon> Keeper<S> {
     /// Who is evicted, and who is away and cannot be, for operators.
     pub(super) fn away(&self, primary: &Node) -> String {
         let record = &self.record;
-        let evicted = record.locked.keys().filter(|name| record.is_evicted(name));
-        let mut text: String = evicted.map(|name| format!("; {name} is evicted")).collect();
+        let mut text: String =
+            record.evicted().map(|name| format!("; {name} is evicted")).collect();
         if let Some(Leaving { server, .. }) = &self.leaving {
             text.push_str(&format!(
                 "; {server} is away, and kept out: another is to have all of it"

@@ -312,7 +312,7 @@ impl<S: Surgeon> Keeper<S> {
                     received.clear();
                     return true;
                 };
-                told.sources.iter().any(|source| !source.by_gtid)
+                !told.goes_by_gtid()
             });
         }
         self.write_down(record).await

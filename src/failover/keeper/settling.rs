@@ -1,6 +1,7 @@
 //! Who takes the writes where no change is under way: the first primary that is found, one that
 //! answers again, one that somebody else has put in its place.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::company::is_the_same;
@@ -46,49 +47,37 @@ impl<S: Surgeon> Keeper<S> {
             self.say(format!("{} takes no writes yet: {why}", node.name));
             return false;
         }
-        if head.may_have_started_within(self.since_well())
-            && self.stop_receivers(settings, topology, &reports, head).await
-        {
+        let was_started = head.may_have_started_within(self.since_well());
+        let compared = self.compare(settings, topology, (node, head), &reports, was_started);
+        if let ControlFlow::Break(again) = compared.await {
+            return again;
+        }
+        if !head.sources.is_empty() {
+            // It follows the heir of a switchover that has come to nothing.
+            self.yield_to(&reports, topology, node).await;
             return false;
         }
-        let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
         let name = &node.name;
-        match self.returned((node, head), &others) {
-            Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
-                self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
-            }
-            // It follows the heir of a switchover that has come to nothing.
-            Return::Sound | Return::Unsure(_) if !head.sources.is_empty() => {
-                self.yield_to(&reports, topology, node).await;
-            }
-            Return::Sound | Return::Unsure(_) => {
-                let checks = standing::check(&reports, Some(node.id));
-                if self.makes_wait(settings, topology, (&reports, &checks), (node, head)).await {
-                    return false;
-                }
-                // Where they cannot be made what they were, that is written down before it takes
-                // a write.
-                let lossless = self.loses_nothing(&checks, &reports, head);
-                let writes = !head.is_read_only();
-                if writes && !self.note_members(&reports, topology, node, lossless).await {
-                    return false;
-                }
-                if !is_the_same(node, self.asked_at) {
-                    self.say(format!("{name} was started just now"));
-                    return false;
-                }
-                if writes {
-                    self.say(format!("{name} takes the writes"));
-                }
-                self.vouched = Some(self.asked_at);
-                self.look_at = self.surgeon.now();
-            }
-            Return::Behind(servers) => {
-                let servers = servers.join(", ");
-                let why = format!("it came back without what {servers} has received from it");
-                return self.begins(settings, topology, node, &reports, &why).await;
-            }
+        let checks = standing::check(&reports, Some(node.id));
+        if self.makes_wait(settings, topology, (&reports, &checks), (node, head)).await {
+            return false;
         }
+        // Where they cannot be made what they were, that is written down before it takes
+        // a write.
+        let lossless = self.loses_nothing(&checks, &reports, head);
+        let writes = !head.is_read_only();
+        if writes && !self.note_members(&reports, topology, node, lossless).await {
+            return false;
+        }
+        if !is_the_same(node, self.asked_at) {
+            self.say(format!("{name} was started just now"));
+            return false;
+        }
+        if writes {
+            self.say(format!("{name} takes the writes"));
+        }
+        self.vouched = Some(self.asked_at);
+        self.look_at = self.surgeon.now();
         false
     }
 
@@ -110,24 +99,39 @@ impl<S: Surgeon> Keeper<S> {
         if !head.may_have_started_within(vouched) {
             return true;
         }
-        if self.stop_receivers(settings, topology, reports, head).await {
-            return false;
+        let compared = self.compare(settings, topology, (node, head), reports, true).await;
+        if compared.is_continue() {
+            self.vouched = Some(self.asked_at);
+        }
+        compared.is_continue()
+    }
+
+    /// Goes on where a primary has all that it had, as far as is known, or where what it may lack
+    /// may be lost. If not, another is to take its place; whether there may be another, and all is
+    /// to be looked at once more before.
+    async fn compare(
+        &mut self,
+        settings: &Settings,
+        topology: &Topology,
+        (node, head): (&Node, &Told),
+        reports: &[Report],
+        was_started: bool,
+    ) -> ControlFlow<bool> {
+        if was_started && self.stop_receivers(settings, topology, reports, head).await {
+            return ControlFlow::Break(false);
         }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
+        let name = &node.name;
         match self.returned((node, head), &others) {
             Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
                 self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
-                false
+                ControlFlow::Break(false)
             }
-            Return::Sound | Return::Unsure(_) => {
-                self.vouched = Some(self.asked_at);
-                true
-            }
+            Return::Sound | Return::Unsure(_) => ControlFlow::Continue(()),
             Return::Behind(servers) => {
                 let servers = servers.join(", ");
-                let why = format!("it was started without what {servers} has received from it");
-                self.begins(settings, topology, node, reports, &why).await;
-                false
+                let why = format!("it came back without what {servers} has received from it");
+                ControlFlow::Break(self.begins(settings, topology, node, reports, &why).await)
             }
         }
     }

@@ -17,6 +17,7 @@ use super::{Keeper, Keeping, LOOK_EVERY, Settings};
 use crate::cluster::desk::{Stance, View};
 use crate::cluster::tally::{Sight, majority};
 use crate::failover::order::Order;
+use crate::failover::plan::rescue;
 use crate::failover::record::Record;
 use crate::failover::report::{Report, Told, told_by};
 use crate::failover::standing;
@@ -239,12 +240,9 @@ impl<S: Surgeon> Keeper<S> {
         let found = verdict::returned((node, head), others, &self.record, since_well);
         let was_started = head.may_have_started_within(since_well);
         match others.iter().find(|at| self.may_have_more(at)) {
-            Some(at) if found == Return::Sound && was_started => Return::Unsure(format!(
-                "{} does not go by GTID, as if another pointsman had told it to apply what it had \
-                 received, and does not tell what that was (failover.max_loss = \"some\" accepts \
-                 that)",
-                at.name
-            )),
+            Some(at) if found == Return::Sound && was_started => {
+                Return::Unsure(rescue::told_by_another(&at.name))
+            }
             Some(_) | None => found,
         }
     }

@@ -75,8 +75,6 @@ impl<S: Surgeon> Keeper<S> {
     ) {
         let told_at = self.surgeon.now();
         let accounts = self.account(settings, topology, (node, reports)).await;
-        let evicted = self.record.locked.keys().filter(|name| self.record.is_evicted(name));
-        let evicted = evicted.cloned().collect();
         if self.surgeon.now() - told_at > THINK_AGAIN {
             // Servers may have come back and received since.
             self.look_at = self.surgeon.now();
@@ -86,10 +84,7 @@ impl<S: Surgeon> Keeper<S> {
             topology,
             reports,
             primary: node.id,
-            members: &self.record.members,
-            events: &self.record.events,
-            evicted: &evicted,
-            rescued: &self.record.rescued,
+            record: &self.record,
             accounts: accounts.as_ref(),
         };
         let mut found = upkeep::look(&facts);
@@ -280,7 +275,7 @@ impl<S: Surgeon> Keeper<S> {
             record.cut_off.remove(&*report.name);
         }
         // They are about to receive again, by GTID.
-        for report in reports.iter().filter(|at| at.told().is_some_and(goes_by_gtid)) {
+        for report in reports.iter().filter(|at| at.told().is_some_and(Told::goes_by_gtid)) {
             record.rescued.remove(&*report.name);
         }
         self.complete(&mut record, reports, told_by(reports, node.id));
@@ -361,10 +356,6 @@ impl<S: Surgeon> Keeper<S> {
         let told_at = self.record.unanswered.get(name);
         told_at.is_some_and(|at| now.saturating_sub(*at) < CLOSES_WITHIN)
     }
-}
-
-fn goes_by_gtid(told: &Told) -> bool {
-    told.sources.iter().all(|source| source.by_gtid)
 }
 
 /// Notes by which accounts servers may log in at the primary: before any is told to. Whoever may,

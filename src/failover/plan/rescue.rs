@@ -61,12 +61,7 @@ pub(super) fn hear(former: &str, report: &Report, told: &Told, facts: &Facts<'_>
             && told.flavour == Flavour::MariaDb
             && !matches!(told.relay, Some(Ok(_))) =>
         {
-            Heard::Lost(format!(
-                "{} does not go by GTID, as if another pointsman had told it to apply what it had \
-                 received, and does not tell what that was (failover.max_loss = \"some\" accepts \
-                 that)",
-                report.name
-            ))
+            Heard::Lost(told_by_another(&report.name))
         }
         None => unless_forgotten(former, report, told, facts),
         Some(_) if source.applying && !source.by_gtid => {
@@ -77,6 +72,14 @@ pub(super) fn hear(former: &str, report: &Report, told: &Told, facts: &Facts<'_>
             Heard::Lost(format!("{} had received {noted}, and has lost it", report.name))
         }
     }
+}
+
+/// What is said of a server of which only another pointsman knows what it has received.
+pub(in crate::failover) fn told_by_another(name: &str) -> String {
+    format!(
+        "{name} does not go by GTID, as if another pointsman had told it to apply what it had \
+         received, and does not tell what that was (failover.max_loss = \"some\" accepts that)"
+    )
 }
 
 fn unless_forgotten(former: &str, report: &Report, told: &Told, facts: &Facts<'_>) -> Heard {
