@@ -106,18 +106,18 @@ pub(crate) async fn writable(cluster: &Cluster) -> Vec<&Server> {
 
 /// Whether a server receives from the one at this port.
 pub(crate) async fn follows(flavour: Flavour, server: &Server, port: u16) -> bool {
+    source(flavour, server).await == Some((port, true))
+}
+
+/// The port of the server from which one replicates, and whether it receives.
+pub(crate) async fn source(flavour: Flavour, server: &Server) -> Option<(u16, bool)> {
     let (status, from, receiving) = match flavour {
         Flavour::Mariadb => ("SHOW SLAVE STATUS", "Master_Port", "Slave_IO_Running"),
         Flavour::Mysql => ("SHOW REPLICA STATUS", "Source_Port", "Replica_IO_Running"),
     };
-    let Ok(mut conn) = mysql_async::Conn::new(server.opts(ROOT)).await else {
-        return false;
-    };
-    let Ok(row) = conn.query_first::<mysql_async::Row, _>(status).await else { return false };
-    row.is_some_and(|row| {
-        row.get::<u16, _>(from) == Some(port)
-            && row.get::<String, _>(receiving).as_deref() == Some("Yes")
-    })
+    let mut conn = mysql_async::Conn::new(server.opts(ROOT)).await.ok()?;
+    let row: mysql_async::Row = conn.query_first(status).await.ok()??;
+    Some((row.get(from)?, row.get::<String, _>(receiving)? == "Yes"))
 }
 
 /// Logs every account in once: a server of MySQL that knows one since its start needs no secret

@@ -5,7 +5,7 @@ use pointsman::provider::Flavour;
 use pointsman::provider::replication::ROOT;
 use pointsman::provider::server::Server;
 
-use crate::kept::{epoch, standing, wait_safe};
+use crate::kept::{epoch, source, standing, wait_safe};
 use crate::scene::{Fault, Scene};
 use crate::wait;
 
@@ -160,28 +160,44 @@ async fn fault_47_no_replica_receives() {
 async fn fault_48_a_replica_follows_another_replica() {
     Fault::harmless(48)
         .happens(async |scene| {
-            let flavour = scene.cluster.flavour();
             let [astray, other] = scene.replicas().await[..] else { panic!("two replicas") };
             let head = scene.head().await;
-            for (port, what) in [(other.port, "follows"), (head.port, "takes the writes")] {
-                let to = match flavour {
-                    Flavour::Mariadb => format!("CHANGE MASTER TO MASTER_PORT = {port}"),
-                    Flavour::Mysql => {
-                        format!("CHANGE REPLICATION SOURCE TO SOURCE_PORT = {port}")
-                    }
-                };
-                let stop = of(flavour, "STOP SLAVE", "STOP REPLICA");
-                let start = of(flavour, "START SLAVE", "START REPLICA");
-                astray.run(&[stop, &to, start]).await.expect("it is turned");
-                scene.ledger.more(200).await;
-                wait::until("the keeper to say so", || async {
-                    let says = standing(&scene.proxy).await.1;
-                    (says.contains(what) && says.contains(&head.address())).then_some(())
+            for (to, what) in [(other, "follows"), (head, "takes the writes")] {
+                wait::until("a replica that stays where it was turned", || async {
+                    is_left_at(scene, astray, to, what).await.then_some(())
                 })
                 .await;
             }
         })
         .await;
+}
+
+/// Turns a replica to another server, and waits until the keeper has looked at that; whether it has
+/// left it there. It does not where it looks between the statements: one that rests is turned to
+/// the primary.
+async fn is_left_at(scene: &Scene, astray: &Server, to: &Server, what: &str) -> bool {
+    let (flavour, port) = (scene.cluster.flavour(), to.port);
+    let turn = match flavour {
+        Flavour::Mariadb => format!("CHANGE MASTER TO MASTER_PORT = {port}"),
+        Flavour::Mysql => format!("CHANGE REPLICATION SOURCE TO SOURCE_PORT = {port}"),
+    };
+    let stop = of(flavour, "STOP SLAVE", "STOP REPLICA");
+    let start = of(flavour, "START SLAVE", "START REPLICA");
+    // The keeper may have started it before it is turned, and that is refused then.
+    if astray.run(&[stop, &turn, start]).await.is_err() {
+        return false;
+    }
+    scene.ledger.more(200).await;
+    let head = scene.head().await.address();
+    wait::until("the keeper to say so, or to turn it", || async {
+        let says = standing(&scene.proxy).await.1;
+        if says.contains(what) && says.contains(&head) {
+            return Some(true);
+        }
+        let at = source(flavour, astray).await.map(|(at, _)| at);
+        (at.is_some() && at != Some(port)).then_some(false)
+    })
+    .await
 }
 
 /// Somebody has written to a replica: it is not the one that is promoted.
