@@ -159,8 +159,14 @@ impl Stage {
         run(&mut self.session, &mut world, &mut self.out)
     }
 
-    /// One command to the primary and its reply back.
+    /// One command to the primary and its reply back, as it is.
     fn exchange(&mut self, request: &[u8], reply: &[u8]) {
+        let told = self.exchange_telling(request, reply);
+        assert_eq!(told, reply.len());
+    }
+
+    /// One command to the primary and its reply; how many bytes of that the client is told.
+    fn exchange_telling(&mut self, request: &[u8], reply: &[u8]) -> usize {
         let used = self.with(|session, world, out| session.on_client(world, request, out));
         assert_eq!(
             (used, self.out.links[index(Held::Primary)].len()),
@@ -169,9 +175,11 @@ impl Stage {
         self.out.links[index(Held::Primary)].clear();
         let used =
             self.with(|session, world, out| session.on_server(world, Held::Primary, reply, out));
-        assert_eq!((used, self.out.client.len()), (reply.len(), reply.len()));
+        assert_eq!(used, reply.len());
+        let told = self.out.client.len();
         self.out.client.clear();
         self.out.requests.clear();
+        told
     }
 }
 
@@ -250,6 +258,17 @@ fn session_cases() -> Vec<Case> {
         transaction.exchange(black_box(&commit), &ended);
     };
     cases.push(("session_ten", Box::new(transaction)));
+    let mut writer = Stage::new();
+    let (insert, mut written) = (packet_of(b"\x03INSERT INTO bench VALUES (1)"), Vec::new());
+    // An OK that tells of `last_gtid`, which the client has not asked for.
+    let tracks = b"\x00\x17\x09last_gtid\x0c0-1-50012345";
+    let ok = [&[0, 1, 0, 2, 0x40, 0, 0, 0, tracks.len() as u8][..], tracks].concat();
+    packet::write(&mut written, 1, &ok);
+    let write = move || {
+        let told = writer.exchange_telling(black_box(&insert), &written);
+        assert!(told < written.len());
+    };
+    cases.push(("session_write", Box::new(write)));
     cases
         .push(("session_prepared", Box::new(move || stage.exchange(black_box(&execute), &binary))));
     cases

@@ -366,10 +366,18 @@ fn start_keeper(
 ) -> StartedKeeper {
     let health = handle.health.clone();
     let (commands, orders) = mpsc::channel(KEEPER_COMMANDS);
+    let acknowledged = handle.acknowledged.clone();
     let (unfinished, questions) = mpsc::channel(1);
     let kept = metrics.keeper(&handle.name);
     let chair = Chair::default();
-    let ties = keeper::Ties { commands: orders, unfinished, kept, desk, chair: chair.clone() };
+    let ties = keeper::Ties {
+        commands: orders,
+        unfinished,
+        acknowledged,
+        kept,
+        desk,
+        chair: chair.clone(),
+    };
     let keeper = Keeper::new(settings.clone(), surgeon, health, record, ties);
     let control = GroupControl {
         name: handle.name.clone(),
@@ -447,6 +455,7 @@ fn start_group(
         rsa: rsa.clone(),
         clients: AtomicUsize::new(0),
         next_id: next_id.clone(),
+        acknowledged: Arc::default(),
         settings_changed: Moment::never(std::time::Instant::now()),
         table_locks: AtomicUsize::new(0),
     })

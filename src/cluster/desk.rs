@@ -79,6 +79,9 @@ pub struct Said {
     pub answering: usize,
     /// How many of its sessions have begun what is not over, where somebody waits for that.
     pub unfinished: Option<usize>,
+    /// The newest writes that its clients were told of by a primary that is replaced, as GTIDs.
+    #[serde(default)]
+    pub acknowledged: Option<String>,
     /// Counts how often it has looked at the primary and found it to be what it had judged it to
     /// be, where it acts.
     #[serde(default)]
@@ -294,6 +297,20 @@ impl View {
     pub fn looks(&self) -> Option<(i64, u64)> {
         let member = self.members.iter().find(|member| member.leads)?;
         Some((self.leader.as_ref()?.number, member.said.as_ref()?.looks))
+    }
+
+    /// The newest writes that clients of others were told of, as GTIDs, of those who have seen the
+    /// record of this revision; and whether all others have said that.
+    #[must_use]
+    pub fn acknowledged(&self, revision: i64) -> (Vec<String>, bool) {
+        let others = self.members.iter().filter(|member| !member.is_own);
+        let said = others.map(|member| {
+            let said = member.said.as_ref().filter(|said| said.seen >= revision)?;
+            said.acknowledged.clone()
+        });
+        let said: Vec<Option<String>> = said.collect();
+        let is_all = said.iter().all(Option::is_some);
+        (said.into_iter().flatten().collect(), is_all)
     }
 
     /// How many sessions of others have begun what is not over; `None` where one of them does not

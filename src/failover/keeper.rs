@@ -29,6 +29,7 @@ use crate::failover::survey::PATIENCE;
 use crate::health::assemble::Appointment;
 use crate::health::{Health, Reply};
 use crate::metrics::Kept;
+use crate::topology::acknowledged::Acknowledged;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, NodeId, Topology};
 
@@ -93,6 +94,8 @@ pub struct Ties {
     pub commands: mpsc::Receiver<Command>,
     /// Where it asks for what sessions have begun.
     pub unfinished: mpsc::Sender<Unfinished>,
+    /// The newest writes that clients of this pointsman were told of.
+    pub acknowledged: Arc<Acknowledged>,
     /// Where its numbers go.
     pub kept: Arc<ArcSwap<Kept>>,
     /// Where it meets the keepers of other pointsman; `None` where it is alone.

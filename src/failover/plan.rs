@@ -73,6 +73,10 @@ pub struct Facts<'a> {
     /// How many sessions have a transaction open on the former primary, or a statement running;
     /// `None` where that is not known.
     pub unfinished: Option<usize>,
+    /// The newest writes that clients were told of by the former primary, as GTIDs.
+    pub acknowledged: &'a str,
+    /// Whether that is what all pointsman have told their clients.
+    pub is_all_heard: bool,
 }
 
 /// How long what is only better is waited for.
@@ -243,12 +247,26 @@ fn choose(operation: &Operation, facts: &Facts<'_>) -> Next {
             heir.name, operation.former
         ));
     }
+    if let Some(lacking) = lacking(told, &told.received, facts).filter(|_| !facts.lossy) {
+        return Next::GiveUp(format!(
+            "{}, which could be promoted, has not received {lacking}, of which clients were told \
+             (failover.max_loss = \"some\" accepts that)",
+            heir.name
+        ));
+    }
     Next::Enter(Operation {
         stage: Stage::Drain,
         heir: Some(heir.name.to_string()),
         wanted: told.received.to_string(),
         ..operation.clone()
     })
+}
+
+/// The writes that clients were told of and an heir has not, whatever else speaks for it.
+fn lacking(told: &Told, has: &GtidSet, facts: &Facts<'_>) -> Option<GtidSet> {
+    let acknowledged = GtidSet::parse(told.flavour, facts.acknowledged)?;
+    let lacking = acknowledged.subtract(has).subtract(&told.executed);
+    (!lacking.is_empty()).then_some(lacking)
 }
 
 /// Whether all that it has received is or will be applied.
@@ -290,7 +308,25 @@ fn drain(operation: &Operation, facts: &Facts<'_>) -> Next {
     if let Some(next) = wait_for_appliers(facts) {
         return next;
     }
-    Next::Enter(Operation { stage: Stage::Establish, ..operation.clone() })
+    // From here on there is no way back.
+    if !facts.is_all_heard && facts.is_patient() {
+        return Next::Wait("asking the other pointsman what clients were told of".to_owned());
+    }
+    match lacking(told, &told.applied, facts) {
+        Some(lacking) if !facts.lossy => Next::GiveUp(format!(
+            "{} has not {lacking}, of which clients were told (failover.max_loss = \"some\" \
+             accepts that)",
+            heir.name
+        )),
+        Some(_) | None => Next::Enter(Operation { stage: Stage::Establish, ..operation.clone() }),
+    }
+}
+
+/// What clients were told of and is lost when an heir is promoted.
+#[must_use]
+pub fn lost(operation: &Operation, facts: &Facts<'_>) -> Option<GtidSet> {
+    let (_, told) = heir(operation, facts).ok()?;
+    lacking(told, &told.applied, facts)
 }
 
 /// Waits for a while for replicas that apply what they have received.

@@ -502,6 +502,9 @@ impl Drive {
                 self.worker.close_parked(&self.seat, slot, serial, id);
             }
             Request::Signal(node, trouble) => self.signal(node, trouble),
+            Request::Acknowledged(node, written) => {
+                self.seat.group().acknowledged.note(node, written);
+            }
             Request::AccountsChanged => {
                 self.seat.group().accounts.invalidate(None);
                 self.seat.group().accounts_at.fetch_add(1, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use crate::health::cell::TopologyCell;
 use crate::protocol::auth::RsaKey;
 use crate::tls::offer::Offer;
 use crate::tls::trust::Trust;
+use crate::topology::acknowledged::Acknowledged;
 use crate::upstream::budget::Budget;
 use crate::upstream::load::Loads;
 
@@ -48,6 +49,8 @@ pub struct GroupHandle {
     pub clients: AtomicUsize,
     /// Counts connection ids, so that each client's is its own.
     pub next_id: Arc<AtomicU32>,
+    /// The newest writes that clients were told of, which an heir of the primary must have.
+    pub acknowledged: Arc<Acknowledged>,
     /// When a client last changed settings of the primary.
     pub settings_changed: Moment,
     /// Sessions that hold locks of tables, or may.

@@ -17,6 +17,7 @@ use crate::router::{Dialect, Kind, Reason};
 use crate::session::links::Kept;
 use crate::session::pending::Pending;
 use crate::session::witness::Witness;
+use crate::topology::gtid::GtidSet;
 use crate::topology::{NodeId, Topology};
 
 /// The longest command, bytes, whose room is kept for the next one.
@@ -118,6 +119,8 @@ pub enum Request {
         /// The connection, or only its running statement.
         connection: bool,
     },
+    /// A server has acknowledged a write, of which the client is told next.
+    Acknowledged(NodeId, GtidSet),
     /// Learnt accounts may be stale.
     AccountsChanged,
     /// Roles may have changed: probe at once.

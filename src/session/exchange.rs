@@ -21,6 +21,7 @@ use crate::session::state::{Learnt, tells_of_statement};
 use crate::session::statements::{OnLink, Statement};
 use crate::session::{Exchange, Phase, Session, options, retry};
 use crate::topology::Flavour;
+use crate::topology::gtid::GtidSet;
 
 /// [`Status::SESSION_STATE_CHANGED`] in the upper byte of the status flags.
 const SESSION_STATE_CHANGED_HIGH: u8 = 0x40;
@@ -264,7 +265,7 @@ impl Session {
             exchange.changed = (header == 0).then_some(ok.affected);
         }
         self.learn_status(ok.status);
-        let explained = self.learn_changes(ok.tracks, slot);
+        let explained = self.learn_changes(ok.tracks, slot, out);
         if !explained {
             self.pins.add(Pin::OpaqueState);
         }
@@ -298,7 +299,7 @@ impl Session {
 
     /// Learns from a reply's trackers; false when the server reports a change of state that
     /// neither they nor the text explain.
-    pub(super) fn learn_changes(&mut self, tracks: &[u8], slot: Held) -> bool {
+    pub(super) fn learn_changes(&mut self, tracks: &[u8], slot: Held, out: &mut Outbox) -> bool {
         let effects = self.pending.as_ref().map_or(Effects::NONE, |pending| pending.class.effects);
         let verb = self.pending.as_ref().map(|pending| pending.class.verb);
         let mut changed = false;
@@ -310,7 +311,7 @@ impl Session {
                 .with(Effects::USER_VAR_WRITE)
                 .with(Effects::REPLICATION_REPLAY),
         ) || verb == Some(crate::router::Verb::Deallocate);
-        let (mut wrote, mut hides) = (false, false);
+        let (mut written, mut hides) = (GtidSet::default(), false);
         for change in session_track::changes(tracks) {
             let Ok(change) = change else { return false };
             match change {
@@ -332,7 +333,9 @@ impl Session {
             {
                 continue;
             }
-            wrote |= self.learn(&change, slot);
+            if let Some(more) = self.learn(&change, slot) {
+                written.union(&more);
+            }
             if let Change::Variable { name, .. } = change {
                 hides |= options::may_hide_others(name, &self.state.dialect);
             }
@@ -340,25 +343,28 @@ impl Session {
         if hides {
             self.learn_merged(tracks);
         }
-        if wrote {
-            self.wrote();
+        if !written.is_empty() {
+            self.wrote(written, slot, out);
         }
         !changed || explained && !effects.any(Effects::OPAQUE)
     }
 
-    /// Learns one change; whether it is a write of the session's own.
-    pub(super) fn learn(&mut self, change: &Change<'_>, slot: Held) -> bool {
+    /// Learns one change; what the session has written, if that is told by it.
+    pub(super) fn learn(&mut self, change: &Change<'_>, slot: Held) -> Option<GtidSet> {
         match self.state.learn(change, slot) {
-            Learnt::Noted => return false,
-            Learnt::Wrote => return true,
+            Learnt::Noted => {}
+            Learnt::Wrote(written) => return Some(written),
             Learnt::Irreproducible => self.pins.add(Pin::ReplicationReplay),
             Learnt::HostBound => self.pins.add(Pin::HostBound),
         }
-        false
+        None
     }
 
     /// The session's own write: its token has grown.
-    fn wrote(&mut self) {
+    fn wrote(&mut self, written: GtidSet, slot: Held, out: &mut Outbox) {
+        if let Some(link) = self.link(slot).filter(|_| slot == Held::Primary) {
+            out.requests.push(Request::Acknowledged(link.facts.node, written));
+        }
         self.outdate_replica();
         if let Phase::Exchanging(exchange) | Phase::Uploading(exchange, _) = &mut self.phase {
             exchange.wrote = true;

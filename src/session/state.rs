@@ -51,12 +51,12 @@ struct Entry {
 }
 
 /// What learning a change asks of the session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Learnt {
     /// Written down (or of no concern).
     Noted,
-    /// The token grew: the session wrote.
-    Wrote,
+    /// The token grew: the session wrote this.
+    Wrote(GtidSet),
     /// It cannot be reproduced by text; the session must stay.
     Irreproducible,
     /// From now on the session watches what only one host keeps.
@@ -113,10 +113,12 @@ impl State {
 
     fn learn_gtid(&mut self, text: &[u8]) -> Learnt {
         let text = std::str::from_utf8(text).unwrap_or_default();
-        if !text.is_empty() && self.token.add(self.dialect.flavour, text) {
-            Learnt::Wrote
-        } else {
-            Learnt::Noted
+        match GtidSet::parse(self.dialect.flavour, text) {
+            Some(written) if !written.is_empty() => {
+                self.token.add(&written);
+                Learnt::Wrote(written)
+            }
+            Some(_) | None => Learnt::Noted,
         }
     }
 

@@ -295,7 +295,7 @@ impl Session {
             WitnessStep::Begin => self.set_guard(Guard::Begun),
             WitnessStep::Write => self.row_written(),
             WitnessStep::Commit => {
-                self.wrapping_committed(answer);
+                self.wrapping_committed(answer, out);
                 return self.tell_kept(world, out);
             }
             WitnessStep::Rollback => return self.tell_kept(world, out),
@@ -319,14 +319,14 @@ impl Session {
         self.link_mut(Held::Primary)?.facts.witness.as_deref_mut()
     }
 
-    fn wrapping_committed(&mut self, answer: &[u8]) {
+    fn wrapping_committed(&mut self, answer: &[u8], out: &mut Outbox) {
         let Guard::Ending(written) = self.guard() else { return };
         self.was_committed(written);
         let caps = self.link(Held::Primary).map(|link| link.facts.capabilities);
         let payload = answer.get(packet::HEADER_LEN..).unwrap_or_default();
         if let Some(Ok(ok)) = caps.map(|caps| reply::Ok::parse(payload, caps)) {
             // Its position.
-            self.learn_changes(ok.tracks, Held::Primary);
+            self.learn_changes(ok.tracks, Held::Primary, out);
         }
     }
 

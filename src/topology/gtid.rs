@@ -102,27 +102,26 @@ impl GtidSet {
         }
     }
 
-    /// Adds the GTIDs that a server reported for one statement (MariaDB's `last_gtid`, MySQL's
-    /// `session_track_gtids`); `false`, and nothing is added, when the text is malformed.
+    /// Adds what a session has written.
     ///
     /// A session calls this after each of its writes, so it must stay small: once a source has
     /// more than sixteen intervals, the smallest gaps are filled. The set then asks for more
     /// than the session wrote, never for less.
-    pub fn add(&mut self, flavour: Flavour, text: &str) -> bool {
-        if flavour == Flavour::MariaDb
-            && let Some(position) = parse_position(text)
-        {
-            self.add_position(position);
-            return true;
-        }
-        let Some(added) = Self::parse(flavour, text) else { return false };
-        self.union(&added);
+    pub fn add(&mut self, written: &Self) {
+        self.union(written);
         if let Form::MySql(sources) = &mut self.form {
             for source in sources {
                 source.intervals.coarsen(ADDED_INTERVALS_MAX);
             }
         }
-        true
+    }
+
+    /// Goes on to what was written since: of each domain, or server and tag, the newest is kept.
+    pub fn advance(&mut self, written: &Self) {
+        self.union(written);
+        if let Form::MySql(sources) = &mut self.form {
+            sources.iter_mut().for_each(|source| source.intervals.keep_last());
+        }
     }
 
     /// Whether every transaction named by `other` is contained in `self`. The empty set is

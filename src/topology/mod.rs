@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::topology::gtid::GtidSet;
 
+pub mod acknowledged;
 pub mod diff;
 #[cfg(test)]
 pub(crate) mod fixture;

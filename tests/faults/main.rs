@@ -4,6 +4,7 @@
 //! Each happens once here, to one family by turns; `scripts/faults` lets each happen to both as
 //! often as asked and writes down what came of it.
 
+mod acknowledged;
 mod busy;
 #[path = "../real/clients.rs"]
 #[allow(dead_code, reason = "it offers what other tests need")]

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pointsman::topology::Flavour;
+use pointsman::topology::gtid::GtidSet;
+use pointsman::topology::{Flavour, NodeId};
 
 use crate::server::{Life, Txn, Waiter, Waiting};
 use crate::world::{Event, World, ms};
@@ -20,7 +21,7 @@ pub(crate) enum Reply {
 }
 
 /// A write on its way.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Flight {
     client: usize,
     pub(crate) server: usize,
@@ -32,6 +33,8 @@ pub(crate) struct Flight {
     cut: bool,
     sent: Duration,
     arrived: bool,
+    /// What it has become in the binary log.
+    gtid: GtidSet,
     /// Its commit waited for a replica.
     waited: bool,
     /// It was noted by then that commits wait for one.
@@ -86,6 +89,7 @@ impl World {
             cut: false,
             sent: self.now,
             arrived: false,
+            gtid: GtidSet::default(),
             waited: false,
             promised: false,
         };
@@ -102,7 +106,7 @@ impl World {
 
     /// A write reaches its server, or what has become of it.
     pub(crate) fn on_arrive(&mut self, write: u64) {
-        let Some(flight) = self.ledger.flights.get(&write).copied() else { return };
+        let Some(flight) = self.ledger.flights.get(&write).cloned() else { return };
         let server = &self.servers[flight.server];
         let proxy = self.proxy_at();
         if !flight.established && self.now.saturating_sub(flight.sent) > CONNECT {
@@ -145,9 +149,13 @@ impl World {
     ) -> Result<(), String> {
         let server = &mut self.servers[index];
         let txn = Txn { origin: server.id(), seq: server.next_seq(), write };
+        let gtid = server.gtid(&txn);
         let at = server.log(txn)?;
         let waits = server.asks_for_acknowledgements();
         server.waiting.push(Waiting { at, who });
+        if let Some(flight) = write.and_then(|write| self.ledger.flights.get_mut(&write)) {
+            flight.gtid = gtid;
+        }
         self.send(index);
         if !waits {
             self.release(index, at);
@@ -162,7 +170,7 @@ impl World {
     }
 
     pub(crate) fn on_answer(&mut self, write: u64, reply: Reply) {
-        let Some(flight) = self.ledger.flights.get(&write).copied() else { return };
+        let Some(flight) = self.ledger.flights.get(&write).cloned() else { return };
         let proxy = self.proxy_at();
         if !self.passes(flight.server, proxy) {
             return self.after(ms(100), Event::Answer { write, reply });
@@ -191,6 +199,8 @@ impl World {
             false => self.ledger.unprotected.insert(write),
         };
         self.ledger.last_acknowledged = self.now;
+        let node = u16::try_from(by).expect("few servers");
+        self.acknowledged.note(NodeId(node), flight.gtid.clone());
         self.log(|| format!("write {write} is acknowledged by db{}", by + 1));
         if let Some(primary) = self.health.takes_writes()
             && waited
@@ -205,7 +215,7 @@ impl World {
     }
 
     pub(crate) fn on_give_up(&mut self, write: u64) {
-        let Some(flight) = self.ledger.flights.get(&write).copied() else { return };
+        let Some(flight) = self.ledger.flights.get(&write).cloned() else { return };
         // Had it not arrived, it still may: the connection's end comes after it.
         if flight.arrived || self.servers[flight.server].life == Life::Dead {
             self.cut(write);

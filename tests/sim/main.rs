@@ -144,6 +144,8 @@ impl Simulation {
         let record = world.journal.clone();
         world.health = health::Health::new(&world.servers);
         (world.tick_at, world.look) = (Duration::ZERO, false);
+        world.acknowledged = Arc::default();
+        let acknowledged = world.acknowledged.clone();
         world.health.appoint(keeper::appointment(FailoverMode::Auto, &record, None));
         let handle = world.health.handle();
         let proxy = world.proxy;
@@ -154,6 +156,7 @@ impl Simulation {
         let ties = keeper::Ties {
             commands,
             unfinished,
+            acknowledged,
             kept: Arc::default(),
             desk: None,
             chair: Chair::default(),

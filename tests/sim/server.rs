@@ -295,6 +295,15 @@ impl Server {
         GtidSet::parse(self.flavour, text).expect("a position")
     }
 
+    /// One transaction.
+    pub(crate) fn gtid(&self, txn: &Txn) -> GtidSet {
+        let (origin, seq) = (txn.origin, txn.seq);
+        match self.flavour {
+            Flavour::MariaDb => self.position(Some((origin, seq))),
+            Flavour::MySql => self.set(&format!("{}:{seq}", uuid(origin))),
+        }
+    }
+
     fn position(&self, at: Option<(u32, u64)>) -> GtidSet {
         self.set(&at.map_or(String::new(), |(origin, seq)| format!("0-{origin}-{seq}")))
     }

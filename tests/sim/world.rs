@@ -1,11 +1,13 @@
 //! All that there is: servers, the network between them, time, and what happens when.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman::failover::record::Record;
 use pointsman::health::observation::LogPlace;
 use pointsman::topology::Flavour;
+use pointsman::topology::acknowledged::Acknowledged;
 
 use crate::clients::{Ledger, Reply};
 use crate::gtids::Gtids;
@@ -141,6 +143,8 @@ pub(crate) struct World {
     /// How often a server was evicted, and how often what was left in a relay log was applied.
     pub(crate) evicted: usize,
     pub(crate) rescued: usize,
+    /// What its clients were told of since.
+    pub(crate) acknowledged: Arc<Acknowledged>,
     /// It is down.
     pub(crate) is_proxy_down: bool,
     /// An operator has ordered a switchover, and the keeper has not heard of it yet.
@@ -185,6 +189,7 @@ impl World {
             proxy: 0,
             evicted: 0,
             rescued: 0,
+            acknowledged: Arc::default(),
             is_proxy_down: false,
             ordered: false,
             journal: Record::default(),

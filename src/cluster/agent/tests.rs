@@ -305,7 +305,7 @@ fn what_others_say_of_a_group_is_found_among_what_they_say() {
         lease,
     };
     let said = r#"{"groups":{"main":{"seen":7,"epoch":2,"step":"","reaches":true,
-                   "unfinished":4},"other":null}}"#;
+                   "unfinished":4,"acknowledged":"0-1-9"},"other":null}}"#;
     let entries = vec![
         entry("groups/main/leader", "pm1", 10),
         entry("groups/main/record", "{}", 0),
@@ -324,8 +324,12 @@ fn what_others_say_of_a_group_is_found_among_what_they_say() {
     assert_eq!(found.unaware(8), ["pm2", "pm4"]);
     assert_eq!(found.reaching(), Some("pm2"));
     assert_eq!((found.unfinished(), found.looks()), (None, None));
+    let told = || vec!["0-1-9".to_owned()];
+    assert_eq!(found.acknowledged(7), (told(), false), "of the fourth nobody knows");
     let entries = snapshot.entries.into_iter().filter(|entry| entry.lease != 13).collect();
     let found = view(&Snapshot { revision: 9, entries }, "main", 10, 1);
     assert_eq!(found.unfinished(), Some(4));
+    assert_eq!(found.acknowledged(7), (told(), true));
+    assert_eq!(found.acknowledged(8), (Vec::new(), false), "it has not seen that");
     assert_eq!(view(&Snapshot::default(), "main", 10, 1).record, Written::default());
 }

@@ -200,6 +200,17 @@ impl Company {
         self.desk.view()?.unfinished()
     }
 
+    /// The newest writes that clients of others were told of by a primary that is replaced, as
+    /// GTIDs; and whether all have said that.
+    pub(super) fn acknowledged(&self) -> (Vec<String>, bool) {
+        match self.desk.view() {
+            // Of those that only see the servers nobody knows.
+            Some(view) if view.sight.is_some() => (Vec::new(), true),
+            Some(view) => view.acknowledged(self.begun),
+            None => (Vec::new(), false),
+        }
+    }
+
     /// Whether the one that acts has judged the primary since this one saw that it was started
     /// anew. A look may have been under way then: the second one from there was not.
     fn is_judged(&mut self) -> bool {
@@ -295,6 +306,9 @@ impl<S: Surgeon> Keeper<S> {
     fn take_over_record(&mut self, record: Record) {
         // Of another server this pointsman has not seen when it was well.
         self.well_at = self.well_at.filter(|_| record.primary == self.record.primary);
+        if record.primary != self.record.primary {
+            self.ties.acknowledged.forget();
+        }
         self.record = record;
         self.since = self.surgeon.now();
     }
@@ -476,12 +490,17 @@ impl<S: Surgeon> Keeper<S> {
             .iter()
             .filter(|node| !matches!(node.condition, Condition::Down | Condition::Excluded));
         let answering = answering.count();
-        let mut unfinished = None;
-        if let Some(operation) = &self.record.operation
-            && (operation.kind, operation.stage) == (Kind::Switchover, Stage::Hold)
+        let (mut unfinished, mut acknowledged) = (None, None);
+        if let Some(Operation { kind, stage, former, .. }) = &self.record.operation
             && self.company.as_ref().is_some_and(|company| company.number.is_none())
         {
-            unfinished = self.unfinished(&topology, &operation.former).await;
+            match (kind, stage) {
+                (Kind::Switchover, Stage::Hold) => {
+                    unfinished = self.unfinished(&topology, former).await;
+                }
+                (Kind::Switchover, _) => {}
+                (Kind::Failover, _) => acknowledged = Some(self.acknowledged(&topology, former)),
+            }
         }
         let Some(company) = self.company.as_mut() else { return };
         if let Some((seen, view)) = company.unreadable.zip(company.desk.view()) {
@@ -497,6 +516,7 @@ impl<S: Surgeon> Keeper<S> {
             reaches,
             answering,
             unfinished,
+            acknowledged,
             looks: company.looks,
         };
         let term = match (is_kept, company.desk.view()) {

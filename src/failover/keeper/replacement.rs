@@ -109,7 +109,9 @@ impl<S: Surgeon> Keeper<S> {
         let is_evicted = |at: &&Report| self.record.is_evicted(&at.name);
         let others = reports.iter().filter(|at| at.node != node.id && !is_evicted(at)).cloned();
         let others: Vec<Report> = others.collect();
+        let acknowledged = self.acknowledged(topology, name);
         let facts = self.facts(settings, topology, &others, &[]);
+        let facts = plan::Facts { acknowledged: &acknowledged, ..facts };
         if let Next::GiveUp(refusal) = plan::next(&operation, &facts) {
             self.say(format!("no failover from {name}: {refusal}"));
             return false;
@@ -304,6 +306,7 @@ impl<S: Surgeon> Keeper<S> {
         let closed = self.record.closed || next.stage == Stage::Close;
         let mut record = Record { operation: Some(next), closed, ..self.record.clone() };
         if opens {
+            self.ties.acknowledged.forget();
             // What they have received before says nothing of what they acknowledge from now on; who
             // does not go by GTID yet acknowledges nothing.
             record.rescued.retain(|name, received| {
@@ -341,9 +344,22 @@ impl<S: Surgeon> Keeper<S> {
                 Err(why) => self.say(why),
             }
         }
-        let facts = self.facts(settings, topology, reports, &denied);
-        let facts = plan::Facts { accounts: accounts.as_ref(), unfinished, ..facts };
-        match plan::next(operation, &facts) {
+        let (acknowledged, is_all_heard) = self.acknowledged_to_all(topology, &operation.former);
+        let facts = plan::Facts {
+            accounts: accounts.as_ref(),
+            unfinished,
+            acknowledged: &acknowledged,
+            is_all_heard,
+            ..self.facts(settings, topology, reports, &denied)
+        };
+        let next = plan::next(operation, &facts);
+        if let Next::Enter(Operation { kind: Kind::Failover, stage: Stage::Establish, .. }) = next
+            && let Some(lost) = plan::lost(operation, &facts)
+        {
+            let (group, lost) = (&*topology.group, lost.to_string());
+            tracing::error!(group, lost, "clients were told of writes that are lost now");
+        }
+        match next {
             Next::Act(_) | Next::Wait(_)
                 if operation.stage == Stage::Revoke
                     && self.elapsed() > REVOKE_MAX
@@ -358,6 +374,22 @@ impl<S: Surgeon> Keeper<S> {
             }
             next => next,
         }
+    }
+
+    /// The newest writes that clients of this pointsman were told of by a server, as GTIDs.
+    pub(super) fn acknowledged(&self, topology: &Topology, server: &str) -> String {
+        let node = topology.nodes.iter().find(|node| *node.name == *server);
+        let newest = node.map(|node| self.ties.acknowledged.newest(node.id));
+        newest.map(|newest| newest.to_string()).unwrap_or_default()
+    }
+
+    /// Those that clients of any pointsman were told of; and whether all have said that.
+    fn acknowledged_to_all(&self, topology: &Topology, server: &str) -> (String, bool) {
+        let others = self.company.as_ref().map(Company::acknowledged);
+        let (mut newest, is_all) = others.unwrap_or_else(|| (Vec::new(), true));
+        newest.push(self.acknowledged(topology, server));
+        newest.retain(|newest| !newest.is_empty());
+        (newest.join(","), is_all)
     }
 
     /// Notes up to where those had received that are about to apply what is in their relay logs.
@@ -416,6 +448,8 @@ impl<S: Surgeon> Keeper<S> {
             denied,
             accounts: None,
             unfinished: None,
+            acknowledged: "",
+            is_all_heard: true,
             orphans: if self.sees_servers() { Orphans::MayLead } else { Orphans::Stay },
         }
     }

@@ -20,6 +20,8 @@ struct Group {
     elapsed: Duration,
     record: Record,
     orphans: Orphans,
+    acknowledged: String,
+    is_all_heard: bool,
 }
 
 /// What the primary began with.
@@ -66,6 +68,8 @@ impl Group {
             elapsed: PATIENT,
             record,
             orphans: Orphans::Stay,
+            acknowledged: String::new(),
+            is_all_heard: true,
         }
     }
 
@@ -75,7 +79,11 @@ impl Group {
     }
 
     fn next(&self, operation: &Operation) -> Next {
-        let facts = Facts {
+        self.with_facts(|facts| next(operation, facts))
+    }
+
+    fn with_facts<T>(&self, then: impl FnOnce(&Facts<'_>) -> T) -> T {
+        then(&Facts {
             orphans: self.orphans,
             topology: &self.topology,
             reports: &self.reports,
@@ -85,8 +93,9 @@ impl Group {
             denied: &[],
             accounts: None,
             unfinished: None,
-        };
-        next(operation, &facts)
+            acknowledged: &self.acknowledged,
+            is_all_heard: self.is_all_heard,
+        })
     }
 
     /// Does what is ordered, as MariaDB would.
@@ -324,6 +333,45 @@ fn nobody_is_promoted_who_has_not_fetched_what_its_source_began_with() {
     assert!(why.contains("became the primary or a replica was started anew: 0-1-5 ("), "{why}");
     group.lossy = true;
     assert_eq!(group.fail_over().1, Next::Done);
+}
+
+/// Whatever servers and the record say: what clients were told of is there, or nobody is promoted.
+#[test]
+fn nobody_is_promoted_who_lacks_what_clients_were_told_of() {
+    let mut group = Group::of(vec![replica(2, "0-1-9", "0-1-9"), replica(3, "0-1-9", "0-1-9")]);
+    group.acknowledged = "0-1-10,0-1-8".to_owned();
+    let (steps, end) = group.fail_over();
+    assert_eq!(steps, ["db2 receive no more", "db3 receive no more"]);
+    let Next::GiveUp(why) = end else { panic!("{end:?}") };
+    assert!(why.contains("has not received 0-1-10, of which clients were told"), "{why}");
+    // It may be the one that has received it and has not applied it yet.
+    *group.told("db3") = replica(3, "0-1-10", "0-1-5").told.expect("it answers");
+    let (steps, end) = group.fail_over();
+    assert_eq!((steps.last().map(String::as_str), end), (Some("db3 take writes"), Next::Done));
+}
+
+#[test]
+fn what_clients_were_told_of_may_be_lost_where_that_is_allowed_and_is_named() {
+    let mut group = Group::of(vec![replica(2, "0-1-9", "0-1-9")]);
+    (group.lossy, group.acknowledged) = (true, "0-1-10".to_owned());
+    assert_eq!(group.fail_over().1, Next::Done);
+    let (begun, mut group) = half_way(Stage::Drain);
+    group.acknowledged = "0-1-10".to_owned();
+    let lost = group.with_facts(|facts| lost(&begun, facts));
+    assert_eq!(lost, Some(set("0-1-10")));
+}
+
+#[test]
+fn what_clients_of_other_pointsman_were_told_of_is_asked_for_before_anything_is_turned() {
+    let (begun, mut group) = half_way(Stage::Drain);
+    (group.is_all_heard, group.patient) = (false, true);
+    let Next::Wait(why) = group.next(&begun) else { panic!("it goes on") };
+    assert!(why.contains("asking the other pointsman"), "{why}");
+    group.patient = false;
+    assert!(matches!(group.next(&begun), Next::Enter(at) if at.stage == Stage::Establish));
+    (group.is_all_heard, group.acknowledged) = (true, "0-1-10".to_owned());
+    let Next::GiveUp(why) = group.next(&begun) else { panic!("it goes on") };
+    assert!(why.starts_with("db2 has not 0-1-10, of which clients were told"), "{why}");
 }
 
 #[test]

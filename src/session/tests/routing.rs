@@ -122,6 +122,17 @@ fn wrote(gtid: &str) -> Vec<u8> {
 fn a_read_waits_for_the_sessions_own_write() {
     let mut rig = Rig::new();
     rig.ask(Primary, "INSERT INTO t VALUES (1)", &wrote("0-1-5"));
+    // An heir of the primary must have it.
+    let acknowledged = |rig: &Rig| {
+        let requests = rig.requests.iter();
+        let of = |request: &Request| match request {
+            Request::Acknowledged(node, written) => Some(format!("{node}: {written}")),
+            _ => None,
+        };
+        requests.filter_map(of).collect::<Vec<_>>()
+    };
+    let told = acknowledged(&rig);
+    assert!(matches!(told.as_slice(), [one] if one.ends_with(": 0-1-5")), "{told:?}");
     rig.client(&query("SELECT a FROM t"));
     rig.dialed(Replica);
     let wait = rig.sent_sql(Replica);
@@ -130,6 +141,7 @@ fn a_read_waits_for_the_sessions_own_write() {
     assert_eq!(rig.sent_sql(Replica), "SELECT a FROM t");
     rig.server(Replica, &row("7", AUTO));
     assert_eq!(rig.told(), row("7", AUTO));
+    assert_eq!(acknowledged(&rig), told);
     assert!(rig.requests.iter().any(|r| matches!(r, Request::Waited(WaitOutcome::CaughtUp))));
     // Known from then on: no second wait, until the next write.
     rig.ask(Replica, "SELECT b FROM t", &row("7", AUTO));

@@ -85,6 +85,12 @@ impl Intervals {
         self.list = left;
     }
 
+    /// Forgets all but the highest number.
+    pub(super) fn keep_last(&mut self) {
+        self.list.drain(..self.list.len().saturating_sub(1));
+        self.list.iter_mut().for_each(|at| at.first = at.last);
+    }
+
     /// Fills the smallest gaps until at most `most` intervals (at least one) are left.
     pub(super) fn coarsen(&mut self, most: usize) {
         while self.list.len() > most.max(1) {

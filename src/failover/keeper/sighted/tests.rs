@@ -112,6 +112,7 @@ fn place() -> Place {
     let ties = Ties {
         commands: mpsc::channel(1).1,
         unfinished: mpsc::channel(1).0,
+        acknowledged: Arc::default(),
         kept: Arc::default(),
         desk: Some(desk),
         chair: Chair::default(),

@@ -107,6 +107,8 @@ impl Group {
             denied: &[],
             accounts: Some(&accounts),
             unfinished: self.unfinished,
+            acknowledged: "",
+            is_all_heard: true,
         };
         crate::failover::plan::next(operation, &facts)
     }
