@@ -33,6 +33,7 @@ use crate::topology::acknowledged::Acknowledged;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Condition, NodeId, Topology};
 
+mod acknowledged;
 mod company;
 mod consent;
 mod evicting;
@@ -178,6 +179,9 @@ pub struct Keeper<S = LiveSurgeon> {
     /// Until when it is known what the primary has gone through; `None` while it is in doubt, and
     /// nobody takes the writes. One that is started later is in doubt.
     vouched: Option<Instant>,
+    /// A primary that was vouched for, and the second in which it had been started by its own
+    /// clock, where that was over: who tells the same one has not been started since.
+    life: Option<(NodeId, u64)>,
     /// When servers were asked last.
     asked_at: Instant,
     /// Everybody waits for what was ordered a moment ago, and was done.
@@ -290,6 +294,7 @@ impl<S: Surgeon> Keeper<S> {
             full_since: None,
             was_down: false,
             vouched: None,
+            life: None,
             asked_at: now,
             has_ordered: false,
             mode: None,
@@ -388,7 +393,7 @@ impl<S: Surgeon> Keeper<S> {
         let Some(primary) = self.record.primary.clone() else {
             return self.adopt(&topology).await;
         };
-        let Some(node) = topology.nodes.iter().find(|node| *node.name == *primary).cloned() else {
+        let Some(node) = topology.named(&primary).cloned() else {
             return self.say(format!("{primary}, which takes the writes, is not in the group"));
         };
         let is_down = node.condition == Condition::Down;

@@ -168,7 +168,7 @@ pub(super) fn stopping(reports: &[Report], whom: impl Fn(&Told) -> bool) -> Vec<
 }
 
 fn former<'a>(operation: &Operation, facts: &Facts<'a>) -> Option<&'a Node> {
-    facts.topology.nodes.iter().find(|node| *node.name == operation.former)
+    facts.topology.named(&operation.former)
 }
 
 /// Whether a server has been told to receive from the failed primary: it does so by itself when it

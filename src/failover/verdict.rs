@@ -99,6 +99,16 @@ pub fn returned(
     }
 }
 
+/// What clients were told of by a primary that was started anew since, and is not there any more:
+/// its settings had it acknowledge what was not on its disk, or delete at its start what no replica
+/// had received. `acknowledged` are the newest of these writes, as GTIDs.
+#[must_use]
+pub fn forgotten(primary: &Told, acknowledged: &str) -> Option<GtidSet> {
+    let acknowledged = GtidSet::parse(primary.flavour, acknowledged)?;
+    let lost = acknowledged.subtract(&primary.executed);
+    (!lost.is_empty()).then_some(lost)
+}
+
 /// Which of the others have received from anybody what this primary has not, and neither follow it
 /// nor receive now: heirs that were not opened, and those that were turned to one.
 #[must_use]
@@ -364,6 +374,17 @@ mod tests {
         assert_eq!(back(1, "0-1-8"), Return::Sound);
         assert!(matches!(back(1, "0-1-9"), Return::Unsure(why) if why.contains("0-1-9")));
         assert_eq!(back(9, "0-1-9"), Return::Sound, "it was not started anew");
+    }
+
+    #[test]
+    fn a_primary_that_has_lost_what_clients_were_told_of_is_in_doubt() {
+        let lost = |acknowledged| forgotten(&told(1, "0-1-8,3-1-2"), acknowledged);
+        assert_eq!(lost(""), None);
+        assert_eq!(lost("0-1-8,0-1-7,3-1-1"), None);
+        assert_eq!(
+            lost("3-1-1,0-1-7,0-1-9").map(|lost| lost.to_string()).as_deref(),
+            Some("0-1-9")
+        );
     }
 
     #[test]

@@ -333,8 +333,10 @@ impl Session {
             {
                 continue;
             }
-            if let Some(more) = self.learn(&change, slot) {
-                written.union(&more);
+            match self.learn(&change, slot) {
+                Some(first) if written.is_empty() => written = first,
+                Some(more) => written.union(&more),
+                None => {}
             }
             if let Change::Variable { name, .. } = change {
                 hides |= options::may_hide_others(name, &self.state.dialect);

@@ -74,6 +74,11 @@ impl GtidSet {
     #[must_use]
     pub fn parse_mariadb(text: &str) -> Option<Self> {
         let mut set = Self::default();
+        // What a server reports of one statement.
+        if let Some(position) = parse_position(text) {
+            set.add_position(position);
+            return Some(set);
+        }
         for part in parts(text) {
             set.add_position(parse_position(part?)?);
         }

@@ -248,6 +248,12 @@ impl Topology {
         self.nodes.get(usize::from(id.0))
     }
 
+    /// The node of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| *node.name == *name)
+    }
+
     /// The primary's node, if there is one.
     #[must_use]
     pub fn primary_node(&self) -> Option<&Node> {

@@ -1,97 +1,21 @@
 //! Several pointsman in front of the same servers, with a real etcd: one acts, the others follow,
 //! and who has lost its lease sends nothing to a primary.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Error};
 use pointsman::app::tasks;
-use pointsman::provider::local::{Cluster, free_ports};
+use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{APP, KEEPER, REPL};
 use pointsman::provider::server::opts_at;
 use pointsman::provider::{Flavour, Host};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::task::JoinHandle;
 
+use crate::etcd::{Etcd, has_etcd};
 use crate::kept::{epoch, prepared, wait_safe, writable};
 use crate::ledger::{Ledger, Told};
 use crate::proxy::{Proxy, configuration_with};
 use crate::{servers, wait};
-
-/// An etcd of one member; killed when dropped.
-#[derive(Debug)]
-pub(crate) struct Etcd {
-    child: Child,
-    host: Host,
-    dir: PathBuf,
-    ports: [u16; 2],
-}
-
-/// Whether there is an etcd to test with; under continuous integration there must be.
-pub(crate) fn has_etcd() -> bool {
-    let found = Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_ok();
-    let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
-    assert!(found || !ci, "continuous integration tests with etcd: install etcd-server");
-    if !found {
-        eprintln!("SKIPPED: etcd is not installed");
-    }
-    found
-}
-
-impl Etcd {
-    pub(crate) fn start_on(host: Host) -> Self {
-        let (dir, ports) = (servers::scratch("etcd"), free_ports().expect("free ports"));
-        std::fs::create_dir_all(&dir).expect("a folder for etcd");
-        Self { child: spawn(&host, &dir, ports), host, dir, ports }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a pid"), signal).expect("etcd runs");
-    }
-
-    /// It ends as in a crash.
-    fn kill(&mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it has ended");
-    }
-
-    /// It is started again with what it has kept.
-    fn start_again(&mut self) {
-        self.child = spawn(&self.host, &self.dir, self.ports);
-    }
-
-    /// Where it listens.
-    pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}:{}", self.host.address, self.ports[0])
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn spawn(host: &Host, dir: &std::path::Path, ports: [u16; 2]) -> Child {
-    let [clients, peers] = ports.map(|port| format!("http://{}:{port}", host.address));
-    let mut words = host.through.iter().map(String::as_str).chain(["etcd"]);
-    Command::new(words.next().expect("a program"))
-        .args(words)
-        .arg("--data-dir")
-        .arg(dir.join("data"))
-        .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
-        .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
-        .args(["--initial-cluster", &format!("default={peers}")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("etcd starts")
-}
 
 /// So many pointsman in front of a cluster of MariaDB, of which a failover would lose nothing.
 pub(crate) async fn several(count: usize, group: &str) -> (Etcd, Cluster, Vec<Proxy>) {
@@ -107,6 +31,17 @@ pub(crate) async fn several_on(
     group: &str,
 ) -> (Etcd, Cluster, Vec<Proxy>) {
     let etcd = Etcd::start_on(store);
+    let proxies = several_with(&etcd, hosts, &cluster, group).await;
+    (etcd, cluster, proxies)
+}
+
+/// So many pointsman that agree by this etcd.
+pub(crate) async fn several_with(
+    etcd: &Etcd,
+    hosts: Vec<Host>,
+    cluster: &Cluster,
+    group: &str,
+) -> Vec<Proxy> {
     let seed = cluster.primary().expect("a primary").address();
     let mut proxies = Vec::new();
     for (number, host) in hosts.into_iter().enumerate() {
@@ -114,8 +49,8 @@ pub(crate) async fn several_on(
         let settings = format!(
             "{group}\n[groups.main.failover]\nmode = \"auto\"\nanti_flap = \"0\"\n\
              replication_user = \"{repl}\"\nreplication_password = \"{password}\"\n\
-             [cluster]\netcd = \"{}\"\nid = \"pm{}\"\n",
-            etcd.endpoint(),
+             [cluster]\n{}\nid = \"pm{}\"\n",
+            etcd.settings(),
             number + 1
         );
         let config = configuration_with(KEEPER, "timeout = \"500ms\"", &[&seed], &settings);
@@ -123,8 +58,8 @@ pub(crate) async fn several_on(
         proxies.push(proxy.unwrap_or_else(|why| panic!("{why}")));
     }
     let leader = leader(&proxies).await;
-    wait_safe(&cluster, &proxies[leader]).await;
-    (etcd, cluster, proxies)
+    wait_safe(cluster, &proxies[leader]).await;
+    proxies
 }
 
 /// Which of these acts for the group.
@@ -281,7 +216,7 @@ async fn a_pointsman_that_wakes_up_sends_nothing_on_an_expired_lease() {
     open.query_drop("BEGIN").await.expect("a transaction");
     open.query_drop("INSERT INTO marks VALUES ('open')").await.expect("it is answered");
     stop(proxy).await;
-    etcd.signal(Signal::STOP);
+    etcd.members[0].signal(Signal::STOP);
     let late = insert(early, "late");
     let commit = tasks::spawn("commit", async move { open.query_drop("COMMIT").await });
     let begun = std::time::Instant::now();
@@ -296,7 +231,7 @@ async fn a_pointsman_that_wakes_up_sends_nothing_on_an_expired_lease() {
     println!("a COMMIT without a lease: {refused}");
     assert!(marked(&cluster, "late").await.is_empty());
     assert!(marked(&cluster, "open").await.is_empty());
-    etcd.signal(Signal::CONT);
+    etcd.members[0].signal(Signal::CONT);
     writes(proxy).await;
     assert!(marked(&cluster, "late").await.is_empty());
 }
@@ -316,7 +251,7 @@ async fn without_etcd_writes_stop_and_reads_go_on() {
     for proxy in &proxies {
         conns.push((connected(proxy).await, connected(proxy).await));
     }
-    etcd.kill();
+    etcd.members[0].kill();
     for (proxy, (conn, reader)) in proxies.iter().zip(&mut conns) {
         let begun = std::time::Instant::now();
         let refused = loop {
@@ -331,7 +266,7 @@ async fn without_etcd_writes_stop_and_reads_go_on() {
             reader.query_first("SELECT COUNT(*) FROM marks").await.expect("a replica answers");
         assert!(read.is_some_and(|rows| rows > 0));
     }
-    etcd.start_again();
+    etcd.members[0].start_again();
     for proxy in &proxies {
         writes(proxy).await;
     }

@@ -34,7 +34,13 @@ pub(crate) async fn prepared(flavour: Flavour) -> Cluster {
 
 /// The same, on these hosts.
 pub(crate) async fn prepared_on(flavour: Flavour, hosts: Vec<Host>) -> Cluster {
-    let cluster = servers::own_on(flavour, 2, DURABLE, hosts).await;
+    prepared_with(flavour, hosts, &[]).await
+}
+
+/// The same, with further server options.
+pub(crate) async fn prepared_with(flavour: Flavour, hosts: Vec<Host>, options: &[&str]) -> Cluster {
+    let options: Vec<&str> = DURABLE.iter().chain(options).copied().collect();
+    let cluster = servers::own_on(flavour, 2, &options, hosts).await;
     cluster.wait_acknowledging(2).await.expect("two replicas acknowledge");
     let account = replication::keeper_account(flavour);
     cluster.primary().expect("a primary").run(&account).await.expect("the keeper's account");

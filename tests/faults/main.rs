@@ -5,6 +5,9 @@
 //! often as asked and writes down what came of it.
 
 mod acknowledged;
+#[path = "../real/authority.rs"]
+#[allow(dead_code, reason = "it offers what other tests need")]
+mod authority;
 mod busy;
 #[path = "../real/clients.rs"]
 #[allow(dead_code, reason = "it offers what other tests need")]
@@ -13,11 +16,13 @@ mod cluster;
 mod consent;
 #[path = "../real/console.rs"]
 mod console;
+mod etcd;
 mod evictions;
 mod keeper;
 mod kept;
 mod ledger;
 mod locks;
+mod members;
 mod minorities;
 mod network;
 mod partitions;

@@ -8,9 +8,8 @@ use mysql_async::{Conn, Error};
 use pointsman::provider::local::Cluster;
 use pointsman::provider::{Flavour, Host};
 
-use crate::cluster::{
-    Etcd, connected, has_etcd, is_1290, leader, make_marks, marked, several_on, writes,
-};
+use crate::cluster::{connected, is_1290, leader, make_marks, marked, several_on, writes};
+use crate::etcd::{Etcd, has_etcd};
 use crate::kept::{epoch, prepared_on, standing, writable};
 use crate::ledger::Ledger;
 use crate::network::{Network, is_entered};

@@ -53,7 +53,7 @@ async fn happens(site: &mut Site, ledger: &Ledger, fate: Fate, stage: &'static s
     let heads = writable(&site.cluster).await;
     let [dead] = heads.as_slice() else { panic!("{heads:?}") };
     let (ready, is_ready) = oneshot::channel();
-    let begun = tasks::spawn("stage", begun(site.etcd.endpoint(), stage, ready));
+    let begun = tasks::spawn("stage", begun(site.etcd.endpoints()[0].to_owned(), stage, ready));
     is_ready.await.expect("a watch");
     ledger.take_gap();
     site.cluster.kill(&dead.name).await.expect("it is killed");

@@ -5,6 +5,7 @@
 //! (`CI=true`) a missing family fails them.
 
 mod administration;
+mod authority;
 #[path = "../chance/mod.rs"]
 mod chance;
 mod clients;

@@ -12,9 +12,10 @@ use pointsman::provider::Flavour;
 use pointsman::provider::local::Cluster;
 use pointsman::provider::replication::{APP, MONITOR, ROOT};
 
+use crate::authority::{Authority, Names};
 use crate::console::console;
 use crate::proxy::Proxy;
-use crate::tls::{Authority, GENERATED, Names, connect};
+use crate::tls::{GENERATED, connect};
 use crate::{clients, raw, servers, tls, wait};
 
 /// A primary without replicas whose certificate is in `files`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::acknowledged::has_lost;
 use super::{Keeper, Keeping, Settings, Standing, THINK_AGAIN, appointment};
 use crate::cluster::desk::{Desk, Member, Said, View, WriteError};
 use crate::cluster::lease::Words;
@@ -410,6 +411,13 @@ impl<S: Surgeon> Keeper<S> {
                 return Some(format!("{name} lacks what {servers} has received from it"));
             }
             let is_bound = settings.group.failover.max_loss == MaxLoss::None;
+            let lost = verdict::forgotten(head, &self.acknowledged(Some(node)));
+            if let Some(lost) = lost.filter(|_| head.may_have_started_within(since_well)) {
+                if is_bound {
+                    return Some(format!("{name}: {}", has_lost(&lost)));
+                }
+                self.ties.acknowledged.forget();
+            }
             let checks = standing::check(&reports, Some(node.id));
             if is_bound && self.record.lossless && !standing::is_lossless(&checks) {
                 return Some(format!("{name} was started anew: its commits do not wait yet"));
@@ -483,7 +491,7 @@ impl<S: Surgeon> Keeper<S> {
         let is_kept = mode.keeps();
         let topology = self.health.cell.load();
         let primary = self.record.primary.as_deref();
-        let node = topology.nodes.iter().find(|node| Some(&*node.name) == primary);
+        let node = primary.and_then(|primary| topology.named(primary));
         let reaches = node.is_some_and(|node| node.condition == Condition::Up);
         let answering = topology
             .nodes
@@ -491,16 +499,13 @@ impl<S: Surgeon> Keeper<S> {
             .filter(|node| !matches!(node.condition, Condition::Down | Condition::Excluded));
         let answering = answering.count();
         let (mut unfinished, mut acknowledged) = (None, None);
-        if let Some(Operation { kind, stage, former, .. }) = &self.record.operation
-            && self.company.as_ref().is_some_and(|company| company.number.is_none())
-        {
-            match (kind, stage) {
-                (Kind::Switchover, Stage::Hold) => {
-                    unfinished = self.unfinished(&topology, former).await;
-                }
-                (Kind::Switchover, _) => {}
-                (Kind::Failover, _) => acknowledged = Some(self.acknowledged(&topology, former)),
+        if self.company.as_ref().is_some_and(|company| company.number.is_none()) {
+            if let Some(operation) = &self.record.operation
+                && (operation.kind, operation.stage) == (Kind::Switchover, Stage::Hold)
+            {
+                unfinished = self.unfinished(&topology, &operation.former).await;
             }
+            acknowledged = self.acknowledged_by_doubtful(&topology);
         }
         let Some(company) = self.company.as_mut() else { return };
         if let Some((seen, view)) = company.unreadable.zip(company.desk.view()) {

@@ -109,7 +109,7 @@ impl<S: Surgeon> Keeper<S> {
         let is_evicted = |at: &&Report| self.record.is_evicted(&at.name);
         let others = reports.iter().filter(|at| at.node != node.id && !is_evicted(at)).cloned();
         let others: Vec<Report> = others.collect();
-        let acknowledged = self.acknowledged(topology, name);
+        let acknowledged = self.acknowledged(Some(node));
         let facts = self.facts(settings, topology, &others, &[]);
         let facts = plan::Facts { acknowledged: &acknowledged, ..facts };
         if let Next::GiveUp(refusal) = plan::next(&operation, &facts) {
@@ -344,7 +344,8 @@ impl<S: Surgeon> Keeper<S> {
                 Err(why) => self.say(why),
             }
         }
-        let (acknowledged, is_all_heard) = self.acknowledged_to_all(topology, &operation.former);
+        let (acknowledged, is_all_heard) =
+            self.acknowledged_to_all(topology.named(&operation.former));
         let facts = plan::Facts {
             accounts: accounts.as_ref(),
             unfinished,
@@ -374,22 +375,6 @@ impl<S: Surgeon> Keeper<S> {
             }
             next => next,
         }
-    }
-
-    /// The newest writes that clients of this pointsman were told of by a server, as GTIDs.
-    pub(super) fn acknowledged(&self, topology: &Topology, server: &str) -> String {
-        let node = topology.nodes.iter().find(|node| *node.name == *server);
-        let newest = node.map(|node| self.ties.acknowledged.newest(node.id));
-        newest.map(|newest| newest.to_string()).unwrap_or_default()
-    }
-
-    /// Those that clients of any pointsman were told of; and whether all have said that.
-    fn acknowledged_to_all(&self, topology: &Topology, server: &str) -> (String, bool) {
-        let others = self.company.as_ref().map(Company::acknowledged);
-        let (mut newest, is_all) = others.unwrap_or_else(|| (Vec::new(), true));
-        newest.push(self.acknowledged(topology, server));
-        newest.retain(|newest| !newest.is_empty());
-        (newest.join(","), is_all)
     }
 
     /// Notes up to where those had received that are about to apply what is in their relay logs.

@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use super::acknowledged::HEAR_MAX;
 use super::company::is_the_same;
 use super::{Keeper, Settings, THINK_AGAIN};
 use crate::config::failover::MaxLoss;
@@ -77,8 +78,18 @@ impl<S: Surgeon> Keeper<S> {
             self.say(format!("{name} takes the writes"));
         }
         self.vouched = Some(self.asked_at);
+        if !head.may_have_started_within(Duration::ZERO) {
+            self.life = head.started.map(|at| (node.id, at));
+        }
         self.look_at = self.surgeon.now();
         false
+    }
+
+    /// Whether the primary may have been started anew since it was vouched for.
+    pub(super) fn is_another_life(&self, node: &Node, head: &Told) -> bool {
+        let Some(at) = self.vouched else { return true };
+        let is_known = self.life.is_some() && head.started.map(|at| (node.id, at)) == self.life;
+        !is_known && head.may_have_started_within(self.surgeon.now() - at)
     }
 
     /// Whether the primary, which was told to take no writes, has all that it had, as far as is
@@ -90,7 +101,7 @@ impl<S: Surgeon> Keeper<S> {
         name: &str,
         reports: &[Report],
     ) -> bool {
-        let Some(node) = topology.nodes.iter().find(|node| *node.name == *name) else {
+        let Some(node) = topology.named(name) else {
             return true;
         };
         // Whoever does not answer is not opened.
@@ -122,12 +133,28 @@ impl<S: Surgeon> Keeper<S> {
         }
         let others: Vec<&Report> = reports.iter().filter(|at| at.node != node.id).collect();
         let name = &node.name;
+        let is_all_heard = || self.acknowledged_to_all(Some(node)).1;
         match self.returned((node, head), &others) {
             Return::Unsure(why) if settings.group.failover.max_loss == MaxLoss::None => {
                 self.say(format!("{name} was started anew, and takes no writes yet: {why}"));
                 ControlFlow::Break(false)
             }
-            Return::Sound | Return::Unsure(_) => ControlFlow::Continue(()),
+            Return::Unsure(why) => {
+                tracing::error!(group = &*topology.group, server = &**name, why, "it is opened");
+                self.ties.acknowledged.forget();
+                ControlFlow::Continue(())
+            }
+            // They have noticed it, too, by then.
+            Return::Sound
+                if was_started && head.may_have_started_within(HEAR_MAX) && !is_all_heard() =>
+            {
+                self.say(format!(
+                    "{name} was started anew: asking the other pointsman what \
+                     clients were told of"
+                ));
+                ControlFlow::Break(false)
+            }
+            Return::Sound => ControlFlow::Continue(()),
             Return::Behind(servers) => {
                 let servers = servers.join(", ");
                 let why = format!("it came back without what {servers} has received from it");

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::acknowledged::has_lost;
 use super::company::{is_the_same, standings};
 use super::{Keeper, Keeping, LOOK_EVERY, Settings};
 use crate::cluster::desk::{Stance, View};
@@ -173,7 +174,7 @@ impl<S: Surgeon> Keeper<S> {
         if !head.sources.is_empty() || head.is_read_only() {
             return;
         }
-        if self.vouched.is_none_or(|at| head.may_have_started_within(self.surgeon.now() - at)) {
+        if self.is_another_life(node, head) {
             return self.doubt();
         }
         let checks = standing::check(&reports, Some(node.id));
@@ -239,11 +240,16 @@ impl<S: Surgeon> Keeper<S> {
         let since_well = self.since_well();
         let found = verdict::returned((node, head), others, &self.record, since_well);
         let was_started = head.may_have_started_within(since_well);
+        if found != Return::Sound || !was_started {
+            return found;
+        }
+        let (acknowledged, _) = self.acknowledged_to_all(Some(node));
+        if let Some(lost) = verdict::forgotten(head, &acknowledged) {
+            return Return::Unsure(has_lost(&lost));
+        }
         match others.iter().find(|at| self.may_have_more(at)) {
-            Some(at) if found == Return::Sound && was_started => {
-                Return::Unsure(rescue::told_by_another(&at.name))
-            }
-            Some(_) | None => found,
+            Some(at) => Return::Unsure(rescue::told_by_another(&at.name)),
+            None => found,
         }
     }
 

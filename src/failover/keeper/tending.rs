@@ -38,7 +38,7 @@ impl<S: Surgeon> Keeper<S> {
         }
         // Between two probes, which would have told it: what it says now is no change of what it
         // said before, but the settings of another life.
-        if self.vouched.is_none_or(|at| head.may_have_started_within(self.surgeon.now() - at)) {
+        if self.is_another_life(node, head) {
             (self.vouched, self.look_at) = (None, self.surgeon.now());
             return self.say(format!("{} may have been started anew", node.name));
         }
@@ -252,7 +252,7 @@ impl<S: Surgeon> Keeper<S> {
             record.well_at = now;
         }
         let listed = |name: &String| {
-            let at = topology.nodes.iter().find(|node| *node.name == **name);
+            let at = topology.named(name);
             at.is_some_and(|node| node.condition != Condition::Excluded)
         };
         record.members.retain(listed);

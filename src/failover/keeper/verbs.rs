@@ -138,7 +138,7 @@ impl<S: Surgeon> Keeper<S> {
             return Err(format!("something is under way: {}", operation.describe()));
         }
         let name = self.record.primary.as_ref().ok_or("no primary has been found yet")?;
-        let found = topology.nodes.iter().find(|node| *node.name == **name);
+        let found = topology.named(name);
         found.ok_or_else(|| format!("{name}, which takes the writes, is not in the group"))
     }
 
@@ -156,7 +156,7 @@ impl<S: Surgeon> Keeper<S> {
 
     /// How many sessions have something unfinished on a server; `None` where that is not known.
     pub(super) async fn unfinished(&self, topology: &Topology, server: &str) -> Option<usize> {
-        let node = topology.nodes.iter().find(|node| *node.name == *server)?.id;
+        let node = topology.named(server)?.id;
         let (reply, answer) = oneshot::channel();
         self.ties.unfinished.try_send(Unfinished { node, reply }).ok()?;
         timeout(PATIENCE, answer).await.ok()?.ok()
@@ -166,7 +166,7 @@ impl<S: Surgeon> Keeper<S> {
 /// What a switchover would do, for operators.
 fn explain(operation: &Operation, topology: &Topology) -> String {
     let (former, heir) = (&operation.former, operation.heir.as_deref().unwrap_or_default());
-    let found = topology.nodes.iter().find(|node| *node.name == *heir);
+    let found = topology.named(heir);
     let lag = found.and_then(|node| node.lag).map_or(0.0, |lag| lag.as_secs_f64());
     format!("{former} would hand over to {heir}, which is {lag:.3} s behind, and follow it")
 }

@@ -81,7 +81,7 @@ pub fn choose<'a>(
 }
 
 fn named<'a>(topology: &'a Topology, primary: &Node, wanted: &str) -> Result<&'a Node, String> {
-    let found = topology.nodes.iter().find(|node| *node.name == *wanted);
+    let found = topology.named(wanted);
     let found = found.or_else(|| topology.nodes.iter().find(|node| *node.address == *wanted));
     match found {
         Some(node) if node.id == primary.id => Err(format!("{wanted} is the primary already")),

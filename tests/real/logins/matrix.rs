@@ -8,8 +8,9 @@ use pointsman::provider::replication::{APP, ROOT};
 use pointsman::provider::server::Server;
 
 use super::attempt::{Attempt, Configs, Outcome, Way, attempt_by};
+use crate::authority::{Authority, Names};
 use crate::proxy::Proxy;
-use crate::tls::{Authority, Names, presenting, trusting};
+use crate::tls::{presenting, trusting};
 use crate::{raw, servers, tls_servers};
 
 /// Passwords of accounts, by a word for their names.
