@@ -162,6 +162,8 @@ pub struct Keeper<S = LiveSurgeon> {
     unguarded: Option<GtidSet>,
     /// What servers were told when all was well, the last time that it was anything.
     tended: Vec<Order>,
+    /// Who was told to receive no more and did not answer, and when: it may stop yet.
+    stopping: BTreeMap<String, Instant>,
     /// What servers have said no to, and when.
     denied: Vec<(Order, Instant)>,
     /// When this process began to keep the group.
@@ -286,6 +288,7 @@ impl<S: Surgeon> Keeper<S> {
             resting: BTreeMap::new(),
             unguarded: None,
             tended: Vec::new(),
+            stopping: BTreeMap::new(),
             denied: Vec::new(),
             started: now,
             look_at: now,

@@ -25,15 +25,21 @@ enum Fate {
     Parted,
 }
 
-/// The stages, as the record has them.
-const STAGES: [&str; 4] = ["Revoke", "Drain", "Establish", "Open"];
+/// The stages, as the record has them; the last is that nothing is under way any more, and all that
+/// was left has still to follow.
+const STAGES: [&str; 5] = ["Revoke", "Drain", "Establish", "Open", DONE];
+const DONE: &str = "Done";
 
-/// Waits until the record in etcd says that this stage is begun; `ready` when it is looked at.
-async fn begun(endpoint: String, stage: &'static str, ready: oneshot::Sender<()>) {
+/// Waits until the record in etcd says that this stage is begun, or that the epoch after this one
+/// is; `ready` when it is looked at.
+async fn begun(endpoint: String, stage: &'static str, epoch: f64, ready: oneshot::Sender<()>) {
     let mut client = Client::connect([endpoint], None).await.expect("etcd");
     let mut changes = client.watch("pointsman/groups/main/record", None).await.expect("a watch");
     ready.send(()).expect("somebody waits");
-    let said = format!("\"stage\":\"{stage}\"");
+    let said = match stage {
+        DONE => format!("\"epoch\":{}", epoch + 1.0),
+        stage => format!("\"stage\":\"{stage}\""),
+    };
     while let Some(seen) = changes.message().await.expect("etcd answers") {
         let is_it = |event: &etcd_client::Event| {
             let text = event.kv().and_then(|kv| kv.value_str().ok()).unwrap_or_default();
@@ -53,7 +59,8 @@ async fn happens(site: &mut Site, ledger: &Ledger, fate: Fate, stage: &'static s
     let heads = writable(&site.cluster).await;
     let [dead] = heads.as_slice() else { panic!("{heads:?}") };
     let (ready, is_ready) = oneshot::channel();
-    let begun = tasks::spawn("stage", begun(site.etcd.endpoints()[0].to_owned(), stage, ready));
+    let endpoint = site.etcd.endpoints()[0].to_owned();
+    let begun = tasks::spawn("stage", begun(endpoint, stage, before, ready));
     is_ready.await.expect("a watch");
     ledger.take_gap();
     site.cluster.kill(&dead.name).await.expect("it is killed");

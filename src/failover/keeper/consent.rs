@@ -59,7 +59,8 @@ impl<S: Surgeon> Keeper<S> {
         reports: &[Report],
     ) {
         let is_cut_off = |report: &&Report| {
-            let follows = report.told().is_some_and(|told| told.follows(head));
+            let stands = |told: &Told| told.sources.iter().any(|source| source.receiver_stopped);
+            let follows = report.told().is_some_and(|told| told.follows(head) && stands(told));
             follows && self.record.cut_off.contains(&*report.name)
         };
         let again = |report: &Report| Order { node: report.node, what: What::StartReceiver };

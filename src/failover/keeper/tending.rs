@@ -18,9 +18,9 @@ use crate::topology::{Condition, Flavour, Node, Topology};
 
 /// How long a primary may have no room for what is committed before it is replaced.
 const NO_ROOM_FOR: Duration = Duration::from_secs(5);
-/// How long after it was told to take no writes, and did not answer, a server may still do so,
-/// seconds.
-const CLOSES_WITHIN: u64 = 600;
+/// How long after it was told to take no writes, or to receive no more, and did not answer, a
+/// server may still do so, seconds.
+const OBEYS_WITHIN: u64 = 600;
 
 impl<S: Surgeon> Keeper<S> {
     /// The primary is well: looks at everything else.
@@ -269,10 +269,12 @@ impl<S: Surgeon> Keeper<S> {
         let settings = self.settings.load();
         let stated = settings.group.failover.replication.as_ref().map(|stated| &*stated.user);
         note_accounts(&mut record, reports, told_by(reports, node.id), stated);
-        // One that says nothing may have to be told still.
+        // One that says nothing may have to be told still, and so may one that stops late.
         let receives = |told: &Told| !told.sources.iter().any(|source| source.receiver_stopped);
         for report in reports.iter().filter(|at| at.told().is_some_and(receives)) {
-            record.cut_off.remove(&*report.name);
+            if !self.may_stop_yet(&report.name) {
+                record.cut_off.remove(&*report.name);
+            }
         }
         // They are about to receive again, by GTID.
         for report in reports.iter().filter(|at| at.told().is_some_and(Told::goes_by_gtid)) {
@@ -333,20 +335,31 @@ impl<S: Surgeon> Keeper<S> {
         record == self.record || self.write_down(record).await
     }
 
-    /// Notes who has not answered when it was told to take no writes.
+    /// Notes who has not answered when it was told to take no writes, or to receive no more.
     pub(super) async fn note_unanswered(&mut self, failed: &[Failed], topology: &Topology) {
-        let closes = |at: &&Failed| matches!(at.order.what, What::Close | What::Fence);
-        let silent = failed.iter().filter(|at| !at.denied).filter(closes);
-        let names = silent.filter_map(|at| topology.node(at.order.node));
-        let names: Vec<String> = names.map(|node| node.name.to_string()).collect();
+        let names = |which: fn(&What) -> bool| -> Vec<String> {
+            let silent = failed.iter().filter(|at| !at.denied && which(&at.order.what));
+            let nodes = silent.filter_map(|at| topology.node(at.order.node));
+            nodes.map(|node| node.name.to_string()).collect()
+        };
+        let told_at = self.surgeon.now();
+        let stops = names(|what| *what == What::StopReceiver);
+        self.stopping.extend(stops.into_iter().map(|name| (name, told_at)));
+        let names = names(|what| matches!(what, What::Close | What::Fence));
         if names.is_empty() {
             return;
         }
         let now = self.surgeon.seconds();
         let mut record = self.record.clone();
-        record.unanswered.retain(|_, at| now.saturating_sub(*at) < CLOSES_WITHIN);
+        record.unanswered.retain(|_, at| now.saturating_sub(*at) < OBEYS_WITHIN);
         record.unanswered.extend(names.into_iter().map(|name| (name, now)));
         self.write_down(record).await;
+    }
+
+    /// Whether this server may stop receiving yet because it was told so a while ago.
+    fn may_stop_yet(&self, name: &str) -> bool {
+        let late = Duration::from_secs(OBEYS_WITHIN);
+        self.stopping.get(name).is_some_and(|at| self.surgeon.now() - *at < late)
     }
 
     /// Whether this server may take no writes because it was told so a while ago, when others were
@@ -354,7 +367,7 @@ impl<S: Surgeon> Keeper<S> {
     fn may_close_yet(&self, name: &str) -> bool {
         let now = self.surgeon.seconds();
         let told_at = self.record.unanswered.get(name);
-        told_at.is_some_and(|at| now.saturating_sub(*at) < CLOSES_WITHIN)
+        told_at.is_some_and(|at| now.saturating_sub(*at) < OBEYS_WITHIN)
     }
 }
 

@@ -429,3 +429,22 @@ async fn who_may_be_about_to_delete_something_is_in_doubt_before() {
         assert!(!lives.contains_key("db2") && lives.contains_key("db3"), "{orders:?}");
     }
 }
+
+/// In maintenance nobody would have it receive again, however late it stops.
+#[tokio::test]
+async fn who_has_not_answered_when_it_was_to_stop_receiving_may_stop_yet() {
+    let mut place = place();
+    place.clerk.shows(view(1, Some("db1"), Some(1)));
+    place.keeper.turn().await;
+    let topology = place.keeper.health.cell.load();
+    let failed = |node, denied| Failed {
+        order: Order { node: NodeId(node), what: What::StopReceiver },
+        why: String::new(),
+        denied,
+    };
+    place.keeper.note_unanswered(&[failed(1, false), failed(2, true)], &topology).await;
+    place.keeper.record.cut_off = ["db2", "db3"].map(str::to_owned).into();
+    place.keeper.look_at = Instant::now();
+    place.keeper.turn().await;
+    assert_eq!(place.keeper.record.cut_off, ["db2".to_owned()].into());
+}
