@@ -181,9 +181,6 @@ pub struct Keeper<S = LiveSurgeon> {
     /// Until when it is known what the primary has gone through; `None` while it is in doubt, and
     /// nobody takes the writes. One that is started later is in doubt.
     vouched: Option<Instant>,
-    /// A primary that was vouched for, and the second in which it had been started by its own
-    /// clock, where that was over: who tells the same one has not been started since.
-    life: Option<(NodeId, u64)>,
     /// When servers were asked last.
     asked_at: Instant,
     /// Everybody waits for what was ordered a moment ago, and was done.
@@ -297,7 +294,6 @@ impl<S: Surgeon> Keeper<S> {
             full_since: None,
             was_down: false,
             vouched: None,
-            life: None,
             asked_at: now,
             has_ordered: false,
             mode: None,

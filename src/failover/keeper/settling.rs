@@ -70,7 +70,9 @@ impl<S: Surgeon> Keeper<S> {
         if writes && !self.note_members(&reports, topology, node, lossless).await {
             return false;
         }
-        if !is_the_same(node, self.asked_at) {
+        // At the next look it would be in doubt again.
+        let since_asked = self.surgeon.now() - self.asked_at;
+        if !is_the_same(node, self.asked_at) || head.may_have_started_within(since_asked) {
             self.say(format!("{name} was started just now"));
             return false;
         }
@@ -78,18 +80,8 @@ impl<S: Surgeon> Keeper<S> {
             self.say(format!("{name} takes the writes"));
         }
         self.vouched = Some(self.asked_at);
-        if !head.may_have_started_within(Duration::ZERO) {
-            self.life = head.started.map(|at| (node.id, at));
-        }
         self.look_at = self.surgeon.now();
         false
-    }
-
-    /// Whether the primary may have been started anew since it was vouched for.
-    pub(super) fn is_another_life(&self, node: &Node, head: &Told) -> bool {
-        let Some(at) = self.vouched else { return true };
-        let is_known = self.life.is_some() && head.started.map(|at| (node.id, at)) == self.life;
-        !is_known && head.may_have_started_within(self.surgeon.now() - at)
     }
 
     /// Whether the primary, which was told to take no writes, has all that it had, as far as is

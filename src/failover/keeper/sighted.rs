@@ -174,7 +174,7 @@ impl<S: Surgeon> Keeper<S> {
         if !head.sources.is_empty() || head.is_read_only() {
             return;
         }
-        if self.is_another_life(node, head) {
+        if self.vouched.is_none_or(|at| head.may_have_started_within(self.surgeon.now() - at)) {
             return self.doubt();
         }
         let checks = standing::check(&reports, Some(node.id));

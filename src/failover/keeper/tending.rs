@@ -38,7 +38,7 @@ impl<S: Surgeon> Keeper<S> {
         }
         // Between two probes, which would have told it: what it says now is no change of what it
         // said before, but the settings of another life.
-        if self.is_another_life(node, head) {
+        if self.vouched.is_none_or(|at| head.may_have_started_within(self.surgeon.now() - at)) {
             (self.vouched, self.look_at) = (None, self.surgeon.now());
             return self.say(format!("{} may have been started anew", node.name));
         }
