@@ -30,6 +30,11 @@ async fn is_left_alone(cluster: &Cluster, acting: &Proxy) {
         Flavour::Mysql => ["STOP REPLICA IO_THREAD", "rpl_semi_sync_source_enabled"],
     };
     console(acting, "MAINTENANCE ON main").await;
+    // It looks again some seconds later.
+    wait::until("the keeper to have looked", || async {
+        standing(acting).await.1.contains("nothing is set up").then_some(())
+    })
+    .await;
     for replica in cluster.replicas().expect("replicas") {
         replica.run(&[stop]).await.expect(stop);
     }
@@ -45,6 +50,17 @@ async fn dies_with_what_it_alone_has(cluster: &Cluster, acting: &Proxy, ledger: 
     ledger.more(20).await;
     cluster.kill(&cluster.primary().expect("a primary").name).await.expect("it is killed");
     console(acting, "MAINTENANCE OFF main").await;
+}
+
+/// Waits until the keeper says that nobody is promoted: for what clients were told of, or, where it
+/// has looked after all, for how that could be.
+async fn nobody_is_promoted(acting: &Proxy) {
+    let why = ["of which clients were told", "its commits did not wait for a replica"];
+    wait::until("the keeper to say why nobody is promoted", || async {
+        let log = acting.log();
+        why.iter().any(|why| log.contains(why)).then_some(())
+    })
+    .await;
 }
 
 /// It comes back with all that it had, and the writes go on there.
@@ -69,11 +85,7 @@ async fn nobody_is_promoted_who_lacks_what_clients_were_told_of() {
         let proxy = in_front_of(&cluster, AUTO).await;
         let ledger = Ledger::open(&cluster, &[&proxy]).await;
         dies_with_what_it_alone_has(&cluster, &proxy, &ledger).await;
-        wait::until("the keeper to say why nobody is", || async {
-            let says = standing(&proxy).await.1;
-            says.contains("of which clients were told").then_some(())
-        })
-        .await;
+        nobody_is_promoted(&proxy).await;
         comes_back(&cluster, &proxy, ledger).await;
     }
 }
@@ -90,10 +102,7 @@ async fn nobody_is_promoted_who_lacks_what_clients_of_another_pointsman_were_tol
     let other = &proxies[(acting + 1) % proxies.len()];
     let ledger = Ledger::open(&cluster, &[other]).await;
     dies_with_what_it_alone_has(&cluster, &proxies[acting], &ledger).await;
-    wait::until("the keeper to say why nobody is", || async {
-        proxies[acting].log().contains("of which clients were told").then_some(())
-    })
-    .await;
+    nobody_is_promoted(&proxies[acting]).await;
     comes_back(&cluster, &proxies[acting], ledger).await;
 }
 
