@@ -5,7 +5,8 @@
 //! lies in etcd ([`etcd`]), below one prefix:
 //!
 //! - `NAME/members/ID@LEASE`, one for each pointsman that lives, bound to its lease: which state of
-//!   each group it has seen and obeys, and whether it reaches the primary;
+//!   each group it has seen and obeys, whether it reaches the primary, and what its clients were
+//!   told of by one that is replaced;
 //! - `NAME/groups/GROUP/leader`, of the one that acts for the group, bound to its lease;
 //! - `NAME/groups/GROUP/record`, what that one has written down. Each write compares the leader's
 //!   key and the record that it follows, so that one who leads no more can write nothing.
