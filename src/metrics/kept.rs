@@ -1,12 +1,14 @@
 //! What the keeper of a group tells of it, in numbers.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::sheet::Sheet;
 use crate::metrics::families as known;
 
 /// The numbers of one group, as its keeper publishes them: all of them at once.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Kept {
     /// The words for how it may be kept, and which one holds.
     pub modes: Vec<(&'static str, bool)>,
@@ -24,9 +26,19 @@ pub struct Kept {
     pub failed_over_at: Option<u64>,
     /// How long nobody could write by the keeper's word, all times together.
     pub held: Duration,
-    /// Among several pointsman: whether this one acts for the group, and for how much longer it may
-    /// send statements to the primary.
-    pub standing: Option<(bool, Duration)>,
+    /// Among several pointsman: how this one stands.
+    pub leading: Option<Leading>,
+}
+
+/// Whether a pointsman acts for a group, and for how much longer it may send statements to the
+/// primary. Asked when a number is wanted: a keeper that waits for a server publishes nothing.
+#[derive(Clone)]
+pub struct Leading(pub Arc<dyn Fn() -> (bool, Duration) + Send + Sync>);
+
+impl fmt::Debug for Leading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Leading").field(&(self.0)()).finish()
+    }
 }
 
 /// Changes of the primary by how they ended, since the process was started.
@@ -58,7 +70,7 @@ impl Kept {
             sheet.count(known::LAST_FAILOVER, &[group], at);
         }
         sheet.add(known::KEEPER_HELD, &[group], self.held.as_secs_f64());
-        if let Some((leads, left)) = self.standing {
+        if let Some((leads, left)) = self.leading.as_ref().map(|leading| (leading.0)()) {
             sheet.count(known::CLUSTER_LEADER, &[group], u64::from(leads));
             sheet.add(known::CLUSTER_LEASE, &[group], left.as_secs_f64());
         }

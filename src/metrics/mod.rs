@@ -12,7 +12,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncode
 
 use crate::topology::{NodeId, Topology};
 
-pub use kept::Kept;
+pub use kept::{Kept, Leading};
 pub use worker::{
     BUCKETS_MICROS, Bytes, ClientError, ErrorClass, HoldOutcome, LinkError, LinkWait, LostCommit,
     MAX_NODES, QueryClass, ReplicaWait, Retry, Taken, TransactionReplay, WorkerMetrics,

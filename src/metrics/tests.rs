@@ -43,7 +43,7 @@ fn kept_metrics() -> Metrics {
         failovers: kept::Changes { done: 2, called_off: 1 },
         failed_over_at: Some(1_700_000_000),
         held: Duration::from_millis(1250),
-        standing: Some((true, Duration::from_millis(2250))),
+        leading: Some(Leading(Arc::new(|| (true, Duration::from_millis(2250))))),
         ..Kept::default()
     };
     metrics.keeper("main").store(Arc::new(told));

@@ -251,7 +251,13 @@ impl Book {
             Err(Error::Io(_)) => *conn = self.log_in(0).await,
             Err(error) if is_denial(&error) => *conn = self.log_in(0).await,
             Err(error) => {
-                self.note_odd(format!("{id} read back: {error}"));
+                match &error {
+                    // It is read elsewhere when its server ends, once: it may be what ends them.
+                    Error::Server(said) if said.state == "08007" => {
+                        self.note_failure(&[id], &error);
+                    }
+                    _ => self.note_odd(format!("{id} read back: {error}")),
+                }
                 *conn = self.log_in(0).await;
             }
         }

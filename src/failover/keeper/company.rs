@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -19,6 +18,7 @@ use crate::failover::standing;
 use crate::failover::surgeon::Surgeon;
 use crate::failover::verdict::{self, Return};
 use crate::health::assemble::Appointment;
+use crate::metrics::Leading;
 use crate::topology::{Condition, Node, Topology};
 
 /// Why nobody takes them by what another version has written.
@@ -136,9 +136,10 @@ impl Company {
         })
     }
 
-    /// Whether it leads, and for how long its lease holds.
-    pub(super) fn standing(&self) -> (bool, Duration) {
-        (self.sees && self.number.is_some(), self.desk.lease().left())
+    /// Whether it leads, and for how long its lease holds, whenever that is asked.
+    pub(super) fn leading(&self) -> Leading {
+        let (sees, acts, desk) = (self.sees, self.permission(), self.desk.clone());
+        Leading(Arc::new(move || (sees && acts(), desk.lease().left())))
     }
 
     /// Who acts for the group, by what is known.

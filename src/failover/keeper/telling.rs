@@ -43,10 +43,8 @@ impl<S: Surgeon> Keeper<S> {
         self.kept.epoch = if mode.keeps() { self.record.epoch } else { 0 };
         self.kept.maintenance = mode.keeps() && self.record.maintenance;
         self.kept.failed_over_at = self.record.failed_over_at;
-        self.kept.standing = self.company.as_ref().map(Company::standing);
-        if **self.ties.kept.load() != self.kept {
-            self.ties.kept.store(Arc::new(self.kept.clone()));
-        }
+        self.kept.leading = self.company.as_ref().map(Company::leading);
+        self.ties.kept.store(Arc::new(self.kept.clone()));
     }
 
     /// How changes of the primary of this kind have ended.
