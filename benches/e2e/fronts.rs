@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pointsman::provider::local::{Cluster, free_ports};
+use pointsman::provider::local::Cluster;
+use pointsman::provider::ports::free_ports;
 use pointsman::provider::replication::MONITOR;
 
 /// Longest wait for a front to listen.

@@ -12,7 +12,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::demo::Error;
-use crate::provider::local::{Cluster, free_ports};
+use crate::provider::local::Cluster;
+use crate::provider::ports::free_ports;
 use crate::provider::process;
 use crate::provider::replication::KEEPER;
 use crate::provider::server;

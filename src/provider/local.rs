@@ -1,7 +1,6 @@
 //! A primary and its replicas as processes on this machine, each with a data directory of its own.
 
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 use crate::app::tasks;
+use crate::provider::ports::{Claim, claim};
 use crate::provider::programs::{Install, Programs};
 use crate::provider::replication::{self, Place, ROOT};
 use crate::provider::server::{self, Condition, Server};
@@ -22,9 +22,6 @@ const FOLLOWING: Duration = Duration::from_secs(20);
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a state that is waited for is looked at.
 pub(super) const GLANCE: Duration = Duration::from_millis(25);
-/// Ports that are tried: below the range that systems give to outgoing connections, so that a
-/// stopped server finds its port free when it comes back.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Longest path of a unix socket that every system takes.
 const SOCKET_PATH: usize = 100;
 
@@ -37,6 +34,8 @@ pub struct Cluster {
     servers: Vec<Server>,
     /// Ends the servers when this process ends, whichever way; see [`Lifetime::Process`].
     guard: Option<Child>,
+    /// Their ports are theirs also while they are down.
+    _claims: Vec<Claim>,
 }
 
 impl Cluster {
@@ -57,12 +56,14 @@ impl Cluster {
             return Err(Error::Refused(what));
         }
         std::fs::create_dir_all(&dir).map_err(file("cannot make", &dir))?;
-        let servers = lay_out(&dir, spec.replicas, &spec.hosts)?;
+        let claims = claim(spec.replicas + 1)?;
+        let servers = lay_out(&dir, &claims, &spec.hosts)?;
         let guard = match spec.lifetime {
             Lifetime::Detached => None,
             Lifetime::Process => Some(guard(&dir)?),
         };
-        let cluster = Self { dir, flavour: spec.flavour, programs, servers, guard };
+        let cluster =
+            Self { dir, flavour: spec.flavour, programs, servers, guard, _claims: claims };
         cluster.write_state(&spec)?;
         cluster.fill_folders().await?;
         for server in &cluster.servers {
@@ -91,7 +92,14 @@ impl Cluster {
         let state = State::read(&dir)?;
         let programs = Programs::find(state.flavour, state.root.as_deref())?;
         let servers = state.servers.iter().map(|entry| Server::new(&dir, entry)).collect();
-        Ok(Self { dir, flavour: state.flavour, programs, servers, guard: None })
+        Ok(Self {
+            dir,
+            flavour: state.flavour,
+            programs,
+            servers,
+            guard: None,
+            _claims: Vec::new(),
+        })
     }
 
     /// Family of the servers.
@@ -458,6 +466,7 @@ impl Cluster {
     /// Waits until `server` lets root in.
     async fn wait_ready(&self, server: &Server) -> Result<(), Error> {
         let until = Instant::now() + PATIENCE;
+        let mut is_gone = false;
         loop {
             let refusal = match server.connect(ROOT).await {
                 Ok(conn) => {
@@ -466,7 +475,9 @@ impl Cluster {
                 }
                 Err(refusal) => refusal,
             };
-            let what = if server.condition() == Condition::Dead {
+            // One that becomes the program that it is to run may tell nothing of itself just then.
+            let was_gone = std::mem::replace(&mut is_gone, server.condition() == Condition::Dead);
+            let what = if is_gone && was_gone {
                 "ended while it started".to_owned()
             } else if Instant::now() > until {
                 format!("did not let anyone in within {} s: {refusal}", PATIENCE.as_secs())
@@ -477,19 +488,6 @@ impl Cluster {
             return Err(Error::Server { name: server.name.clone(), what, log: server.log_end() });
         }
     }
-}
-
-/// Different ports on loopback that nobody listens on, and that are not given to outgoing
-/// connections.
-///
-/// # Errors
-/// When there are not so many.
-pub fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT], Error> {
-    let mut ports = [0; COUNT];
-    for (port, (free, _listener)) in ports.iter_mut().zip(reserve(COUNT)?) {
-        *port = free;
-    }
-    Ok(ports)
 }
 
 /// Writes what makes the system tables, and then the accounts, as one file.
@@ -503,28 +501,12 @@ fn write_together(all: &Path, tables: &[PathBuf], accounts: &Path) -> Result<(),
     std::fs::write(all, sql).map_err(file("cannot write", all))
 }
 
-/// `count` different free ports, kept until the listeners are dropped.
-fn reserve(count: usize) -> Result<Vec<(u16, TcpListener)>, Error> {
-    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let seed = clock.map_or(0, |since| since.subsec_nanos()) ^ std::process::id();
-    let span = u32::from(PORTS.end - PORTS.start);
-    let tries = (0..span).map(|step| (seed.wrapping_add(step * 7)) % span);
-    let free: Vec<(u16, TcpListener)> = tries
-        .filter_map(|offset| PORTS.start.checked_add(u16::try_from(offset).ok()?))
-        .filter_map(|port| Some((port, TcpListener::bind(("127.0.0.1", port)).ok()?)))
-        .take(count)
-        .collect();
-    if free.len() < count {
-        return Err(Error::Refused(format!("no {count} free ports in {PORTS:?}")));
-    }
-    Ok(free)
-}
-
-/// Names, ports and folders for a primary and `replicas`.
-fn lay_out(dir: &Path, replicas: usize, hosts: &[Host]) -> Result<Vec<Server>, Error> {
+/// Names, folders and these ports for as many servers.
+fn lay_out(dir: &Path, ports: &[Claim], hosts: &[Host]) -> Result<Vec<Server>, Error> {
     let mut servers = Vec::new();
     let hosts = hosts.iter().cloned().chain(std::iter::repeat_with(Host::default));
-    for ((server_id, host), (port, _listener)) in (1u32..).zip(hosts).zip(reserve(replicas + 1)?) {
+    for ((server_id, host), Claim { port, .. }) in (1u32..).zip(hosts).zip(ports) {
+        let port = *port;
         let name = format!("db{server_id}");
         let folder = dir.join(&name);
         std::fs::create_dir_all(&folder).map_err(file("cannot make", &folder))?;
@@ -594,17 +576,4 @@ async fn finish(command: &[String], input: Option<&Path>) -> Result<(), Error> {
 fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_path_buf();
     move |source| Error::File { what, path, source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn free_ports_are_different() {
-        let mut ports = free_ports::<512>().expect("free ports").to_vec();
-        ports.sort_unstable();
-        ports.dedup();
-        assert_eq!(ports.len(), 512);
-    }
 }

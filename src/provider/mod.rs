@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod cli;
 pub mod local;
+pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod replication;

@@ -7,7 +7,7 @@ use etcd_client::{
     Certificate, Client, ConnectOptions, Identity, Permission, PermissionType, TlsOptions,
 };
 use pointsman::provider::Host;
-use pointsman::provider::local::free_ports;
+use pointsman::provider::ports::free_ports;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::authority::{Authority, Names};

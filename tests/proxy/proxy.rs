@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pointsman::protocol::flags::{Capabilities, MariadbCapabilities};
 use pointsman::protocol::handshake::HandshakeResponse;
-use pointsman::provider::local::free_ports;
+use pointsman::provider::ports::free_ports;
 
 use crate::server::{OFFERED, read_packet};
 

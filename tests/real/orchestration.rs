@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use mysql_async::prelude::Queryable as _;
 use pointsman::provider::Flavour;
-use pointsman::provider::local::{Cluster, free_ports};
+use pointsman::provider::local::Cluster;
+use pointsman::provider::ports::free_ports;
 use pointsman::provider::replication::APP;
 use pointsman::provider::server::Server;
 

@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pointsman::provider::Host;
-use pointsman::provider::local::{Cluster, free_ports};
+use pointsman::provider::local::Cluster;
+use pointsman::provider::ports::free_ports;
 use pointsman::provider::replication::MONITOR;
 
 use crate::servers::scratch;
