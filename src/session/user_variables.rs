@@ -69,7 +69,8 @@ impl UserVariables {
         self.doubtful
     }
 
-    /// An expression that is 1 where they are those that are known (MariaDB).
+    /// An expression that is 1 where they are those that are known (MariaDB). One that is NULL may
+    /// have had another type since, and nothing tells which.
     #[must_use]
     pub(super) fn as_known(&self) -> Vec<u8> {
         let count = self.set.len();
@@ -77,9 +78,13 @@ impl UserVariables {
             .into_bytes();
         for variable in &self.set {
             sql.extend_from_slice(b" AND (");
-            variable.push_name(&mut sql);
-            sql.extend_from_slice(b" <=> ");
-            sql.extend_from_slice(&variable.literal);
+            if is_null(&variable.literal) {
+                sql.push(b'0');
+            } else {
+                variable.push_name(&mut sql);
+                sql.extend_from_slice(b" <=> ");
+                sql.extend_from_slice(&variable.literal);
+            }
             sql.push(b')');
         }
         sql
@@ -147,6 +152,16 @@ mod tests {
         let mut sql = Vec::new();
         variables.push_after(synced, &mut sql, |sql| sql.push(b' '));
         String::from_utf8(sql).expect("ASCII")
+    }
+
+    #[test]
+    fn of_what_may_have_been_set_unseen_a_null_is_not_known_again() {
+        let mut variables = UserVariables::default();
+        variables.doubt();
+        assert!(variables.set(b"n", b"1", 2));
+        assert!(variables.as_known().ends_with(b"=1 AND (@`n` <=> 1)"));
+        assert!(variables.set(b"v", b"NULL", 3));
+        assert!(variables.as_known().ends_with(b"=2 AND (@`n` <=> 1) AND (0)"));
     }
 
     #[test]
