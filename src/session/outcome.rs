@@ -59,7 +59,7 @@ impl Session {
                 self.pinged = pending.ask == Ask::ResetConnection && exchange.error == 0;
                 self.counts_are_on(&class, &exchange);
             }
-            self.ran_on(slot, &class);
+            self.ran_on(slot, &class, &exchange);
         }
         self.note_answer(&exchange);
         self.note_commit(&exchange);

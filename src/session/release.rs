@@ -406,14 +406,18 @@ impl Session {
     }
 
     /// A command of the client's is over on this link.
-    pub(super) fn ran_on(&mut self, slot: Held, class: &Class) {
+    pub(super) fn ran_on(&mut self, slot: Held, class: &Class, exchange: &Exchange) {
         if slot == Held::Primary {
             let autocommit = self.state.status.has(Status::AUTOCOMMIT);
+            let ask = self.pending.as_ref().map(|pending| &pending.ask);
+            let is_done = exchange.error == 0 && !matches!(ask, Some(Ask::Prepare { .. }));
             // Without autocommit anything may have begun a transaction that no flag shows.
             self.settled = autocommit
                 || match class.verb {
-                    Verb::Commit | Verb::Rollback => !class.multi,
-                    Verb::Set | Verb::Use => self.settled && !class.multi,
+                    Verb::Commit | Verb::Rollback if is_done => !class.multi,
+                    Verb::Commit | Verb::Rollback | Verb::Set | Verb::Use => {
+                        self.settled && !class.multi
+                    }
                     _ => false,
                 };
         }
