@@ -148,6 +148,9 @@ impl Session {
         let cursor = statement.cursor();
         // Whether it is open still only its server knows.
         let doubted = self.transaction.filter(|_| self.doubtful);
+        // Nor whether one has begun that no flag has shown.
+        let unseen = !self.settled && self.prepared_on(Held::Primary, id).is_some();
+        let doubted = doubted.or_else(|| unseen.then_some(Held::Primary));
         self.statements.clear_long_data(id);
         self.pend(world, Ask::ResetStatement { id }, plain(Reason::Pinned), Expect::Simple, wire);
         match cursor {
