@@ -356,9 +356,7 @@ fn find_server<'a>(
     control: &'a Control,
     word: &str,
 ) -> Result<(&'a GroupControl, String), ControlError> {
-    let has = |group: &&GroupControl, name: &str| {
-        group.topology().nodes.iter().any(|node| &*node.name == name)
-    };
+    let has = |group: &&GroupControl, name: &str| group.topology().named(name).is_some();
     let found: Vec<_> = control.groups().iter().filter(|group| has(group, word)).collect();
     match found.as_slice() {
         [group] => return Ok((group, word.to_owned())),

@@ -28,6 +28,7 @@ use crate::failover::plan::rescue::Heard;
 use crate::failover::record::{Kind, Operation, Record, Stage};
 use crate::failover::report::{Report, Told};
 use crate::failover::standing;
+use crate::failover::verdict;
 use crate::health::observation::Source;
 use crate::topology::gtid::GtidSet;
 use crate::topology::{Flavour, Node, NodeId, Topology};
@@ -264,8 +265,7 @@ fn choose(operation: &Operation, facts: &Facts<'_>) -> Next {
 
 /// The writes that clients were told of and an heir has not, whatever else speaks for it.
 fn lacking(told: &Told, has: &GtidSet, facts: &Facts<'_>) -> Option<GtidSet> {
-    let acknowledged = GtidSet::parse(told.flavour, facts.acknowledged)?;
-    let lacking = acknowledged.subtract(has).subtract(&told.executed);
+    let lacking = verdict::lacks(told, facts.acknowledged)?.subtract(has);
     (!lacking.is_empty()).then_some(lacking)
 }
 

@@ -99,14 +99,15 @@ pub fn returned(
     }
 }
 
-/// What clients were told of by a primary that was started anew since, and is not there any more:
-/// its settings had it acknowledge what was not on its disk, or delete at its start what no replica
-/// had received. `acknowledged` are the newest of these writes, as GTIDs.
+/// What clients were told of and a server has not executed; `None` for nothing. A primary that
+/// was started anew lacks some where its settings had it acknowledge what was not on its disk, or
+/// delete at its start what no replica had received. `acknowledged` are the newest of these
+/// writes, as GTIDs.
 #[must_use]
-pub fn forgotten(primary: &Told, acknowledged: &str) -> Option<GtidSet> {
-    let acknowledged = GtidSet::parse(primary.flavour, acknowledged)?;
-    let lost = acknowledged.subtract(&primary.executed);
-    (!lost.is_empty()).then_some(lost)
+pub fn lacks(told: &Told, acknowledged: &str) -> Option<GtidSet> {
+    let acknowledged = GtidSet::parse(told.flavour, acknowledged)?;
+    let lacking = acknowledged.subtract(&told.executed);
+    (!lacking.is_empty()).then_some(lacking)
 }
 
 /// Which of the others have received from anybody what this primary has not, and neither follow it
@@ -378,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_primary_that_has_lost_what_clients_were_told_of_is_in_doubt() {
-        let lost = |acknowledged| forgotten(&told(1, "0-1-8,3-1-2"), acknowledged);
+        let lost = |acknowledged| lacks(&told(1, "0-1-8,3-1-2"), acknowledged);
         assert_eq!(lost(""), None);
         assert_eq!(lost("0-1-8,0-1-7,3-1-1"), None);
         assert_eq!(

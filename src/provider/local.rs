@@ -475,7 +475,8 @@ impl Cluster {
                 }
                 Err(refusal) => refusal,
             };
-            // One that becomes the program that it is to run may tell nothing of itself just then.
+            // Once one that came up counted as ended for a moment, in a network of its own on a
+            // busy machine. Why was not found out.
             let was_gone = std::mem::replace(&mut is_gone, server.condition() == Condition::Dead);
             let what = if is_gone && was_gone {
                 "ended while it started".to_owned()

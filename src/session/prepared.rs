@@ -148,9 +148,6 @@ impl Session {
         let cursor = statement.cursor();
         // Whether it is open still only its server knows.
         let doubted = self.transaction.filter(|_| self.doubtful);
-        // Nor whether one has begun that no flag has shown.
-        let unseen = !self.settled && self.prepared_on(Held::Primary, id).is_some();
-        let doubted = doubted.or_else(|| unseen.then_some(Held::Primary));
         self.statements.clear_long_data(id);
         self.pend(world, Ask::ResetStatement { id }, plain(Reason::Pinned), Expect::Simple, wire);
         match cursor {
@@ -172,9 +169,11 @@ impl Session {
         }
     }
 
-    /// Whether the session is bound to a server that has prepared the statement.
+    /// Whether the session is bound to a server that has prepared the statement: by a pin, or by a
+    /// transaction that may have begun there and that no flag has shown.
     fn is_bound_where(&self, id: u32) -> bool {
-        !self.binding_pins().is_empty() && self.prepared_on(Held::Primary, id).is_some()
+        let is_bound = !self.settled || !self.binding_pins().is_empty();
+        is_bound && self.prepared_on(Held::Primary, id).is_some()
     }
 
     fn unknown_statement(

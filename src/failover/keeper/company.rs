@@ -344,7 +344,7 @@ impl<S: Surgeon> Keeper<S> {
         self.tell_others().await;
         let topology = self.health.cell.load();
         let name = subject.as_deref();
-        let node = topology.nodes.iter().find(|node| Some(&*node.name) == name).cloned();
+        let node = name.and_then(|name| topology.named(name)).cloned();
         let doubt = match &node {
             Some(node) => self.attest(settings, &topology, node).await,
             None => None,
@@ -412,7 +412,7 @@ impl<S: Surgeon> Keeper<S> {
                 return Some(format!("{name} lacks what {servers} has received from it"));
             }
             let is_bound = settings.group.failover.max_loss == MaxLoss::None;
-            let lost = verdict::forgotten(head, &self.acknowledged(Some(node)));
+            let lost = verdict::lacks(head, &self.acknowledged(Some(node)));
             if let Some(lost) = lost.filter(|_| head.may_have_started_within(since_well)) {
                 if is_bound {
                     return Some(format!("{name}: {}", has_lost(&lost)));

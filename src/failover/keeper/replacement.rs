@@ -272,7 +272,7 @@ impl<S: Surgeon> Keeper<S> {
     pub(super) fn find_known(&self, topology: &Topology) {
         let Record { members, primary, locked, .. } = &self.record;
         let known = members.iter().chain(primary).chain(locked.keys());
-        for name in known.filter(|name| !topology.nodes.iter().any(|node| *node.name == ***name)) {
+        for name in known.filter(|name| topology.named(name).is_none()) {
             let address = Arc::from(name.as_str());
             let _ = self.health.commands.try_send(health::Command::Find(address));
         }
@@ -286,7 +286,7 @@ impl<S: Surgeon> Keeper<S> {
     ) -> Option<&'a String> {
         let named = [&operation.former].into_iter().chain(&operation.heir);
         let mut needed = named.chain(&self.record.members);
-        needed.find(|name| !topology.nodes.iter().any(|node| *node.name == ***name))
+        needed.find(|name| topology.named(name).is_none())
     }
 
     /// Whether sessions are told that the heir is the primary.

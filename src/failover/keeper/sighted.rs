@@ -101,8 +101,7 @@ impl<S: Surgeon> Keeper<S> {
         let mut record = Record { operation: None, ..self.record.clone() };
         if seen.is_some() && seen != record.primary {
             let topology = self.health.cell.load();
-            let former =
-                topology.nodes.iter().find(|at| Some(&*at.name) == record.primary.as_deref());
+            let former = record.primary.as_ref().and_then(|former| topology.named(former));
             // Of one that is well it has taken over by an operator's word.
             if former.is_some_and(|former| former.condition == Condition::Down) {
                 record.failed_over_at = Some(self.surgeon.seconds());
@@ -142,7 +141,7 @@ impl<S: Surgeon> Keeper<S> {
         self.tell_others().await;
         let topology = self.health.cell.load();
         let name = self.record.primary.clone();
-        let node = topology.nodes.iter().find(|node| Some(&*node.name) == name.as_deref());
+        let node = name.as_ref().and_then(|name| topology.named(name));
         let Some(node) = node else {
             return self.say(format!("{leader} is the keeper; no primary has been found yet"));
         };
@@ -244,7 +243,7 @@ impl<S: Surgeon> Keeper<S> {
             return found;
         }
         let (acknowledged, _) = self.acknowledged_to_all(Some(node));
-        if let Some(lost) = verdict::forgotten(head, &acknowledged) {
+        if let Some(lost) = verdict::lacks(head, &acknowledged) {
             return Return::Unsure(has_lost(&lost));
         }
         match others.iter().find(|at| self.may_have_more(at)) {

@@ -278,12 +278,18 @@ fn warnings_stay_until_they_can_no_longer_be_asked_for() {
     assert!(rig.session.can_release());
 }
 
-#[test]
-fn without_autocommit_the_link_is_free_after_the_commit() {
+/// A session without autocommit that holds a link.
+fn without_autocommit() -> Rig {
     let mut rig = Rig::new();
     rig.write();
     let off = ok_with(1, Default::default(), &[variable("autocommit", "OFF")]);
     rig.ask(Primary, "SET autocommit=0", &off);
+    rig
+}
+
+#[test]
+fn without_autocommit_the_link_is_free_after_the_commit() {
+    let mut rig = without_autocommit();
     assert!(rig.session.can_release());
     rig.ask(Primary, "SELECT 1 FROM t", &row("1", Default::default()));
     assert!(!rig.session.can_release());
@@ -294,10 +300,7 @@ fn without_autocommit_the_link_is_free_after_the_commit() {
 /// What it has begun would keep its locks in the pool.
 #[test]
 fn without_autocommit_a_commit_that_is_only_prepared_frees_nothing() {
-    let mut rig = Rig::new();
-    rig.write();
-    let off = ok_with(1, Default::default(), &[variable("autocommit", "OFF")]);
-    rig.ask(Primary, "SET autocommit=0", &off);
+    let mut rig = without_autocommit();
     rig.ask(Primary, "SELECT 1 FROM t", &row("1", Default::default()));
     rig.client(&prepare("COMMIT"));
     assert_eq!(rig.sent(Primary).len(), 1);
