@@ -348,7 +348,8 @@ impl Session {
         if !written.is_empty() {
             self.wrote(written, slot, out);
         }
-        !changed || explained && !effects.any(Effects::OPAQUE)
+        let hidden = self.hears_of_earlier(slot);
+        !changed || explained && !hidden && !effects.any(Effects::OPAQUE)
     }
 
     /// Learns one change; what the session has written, if that is told by it.

@@ -1,6 +1,5 @@
 //! The end of a reply: what the session has become by it.
 
-use crate::protocol::flags::Status;
 use crate::router::policy::Held;
 use crate::router::set::{self, Assignment, SetTarget, SetValue};
 use crate::router::{Class, Effects, Kind, Reason, Verb};
@@ -9,8 +8,6 @@ use crate::session::attach::shows_data;
 use crate::session::links::Told;
 use crate::session::pending::Ask;
 use crate::session::pin::Pin;
-use crate::session::retry::may_have_rolled_back;
-use crate::session::sync::ends_transaction;
 use crate::session::{Exchange, Phase, Session};
 use crate::topology::{Flavour, Topology};
 
@@ -25,7 +22,7 @@ impl Session {
         let (Phase::Exchanging(exchange) | Phase::Uploading(exchange, _)) = phase else { return };
         let slot = exchange.slot;
         let streaming = self.pending.as_ref().is_some_and(|pending| pending.way.body.is_some());
-        self.doubt(world, slot, exchange.error);
+        self.doubt(world, &exchange);
         self.doubt_transaction(slot, exchange.error);
         let some_ran = self.pending.as_ref().is_some_and(|pending| pending.class.multi);
         if exchange.error == 0 {
@@ -36,6 +33,7 @@ impl Session {
         } else if some_ran {
             self.learn_pins();
             self.learn_holdings();
+            self.doubt_sets();
         }
         self.mark_link();
         self.note_reading(world, slot, &exchange);
@@ -78,54 +76,6 @@ impl Session {
             // after its answer.
             self.close(world.now, out);
         }
-    }
-
-    /// MariaDB's trackers tell of neither user variables nor temporary tables, MySQL's not of a
-    /// procedure's OUT parameter (measured with 10.11 and 9.7): what a procedure did to them is
-    /// unknown, and a trigger or a function may have set variables. A SET that fails has made
-    /// its variables.
-    fn doubt(&mut self, world: &World<'_>, slot: Held, error: u16) {
-        let Some(pending) = self.pending.as_ref() else { return };
-        let (class, ask) = (pending.class, &pending.ask);
-        if slot == Held::Replica {
-            return;
-        }
-        if matches!(ask, Ask::Prepare { .. }) {
-            // Servers make the variables of a SET when they prepare it.
-            if class.verb == Verb::Set {
-                self.state.user_variables.doubt();
-            }
-            return;
-        }
-        if error != 0 && class.effects.any(Effects::SET.with(Effects::USER_VAR_WRITE)) {
-            self.state.user_variables.doubt();
-        }
-        // A view that writes: what else its functions do to the session is unknown. A sequence of
-        // MariaDB remembers its last number for LASTVAL(), which another view may hide.
-        let hides = class.kind == Kind::Read && world.refused.contains(class.digest);
-        if hides {
-            self.state.user_variables.doubt();
-        }
-        let counts = hides && self.state.dialect.flavour == Flavour::MariaDb;
-        // 1064: it was not even understood.
-        if (class.effects.any(Effects::OPAQUE) || counts) && error != 1064 {
-            self.pins.add(Pin::OpaqueState);
-        }
-        if class.verb.changes_rows() || class.reason == Reason::Function {
-            self.state.user_variables.doubt();
-        }
-    }
-
-    /// An error does not tell whether the statement has ended the transaction before it failed, or
-    /// begun one.
-    fn doubt_transaction(&mut self, slot: Held, error: u16) {
-        let class = self.pending.as_ref().map(|pending| pending.class);
-        let ends = class.is_some_and(|class| ends_transaction(class.verb, class.effects));
-        let doubtful = match self.transaction {
-            Some(runs_on) => runs_on == slot && (ends || may_have_rolled_back(error)),
-            None => slot == Held::Primary && !self.state.status.has(Status::AUTOCOMMIT),
-        };
-        self.doubtful |= error != 0 && doubtful;
     }
 
     /// The server closes the connection after its answer to the pending request.
@@ -391,7 +341,9 @@ impl Session {
                 }
             }
             Ask::ResetConnection => {
+                let role = pending.way.role;
                 self.reset_done(out);
+                self.keep_unknown_role(role);
                 if let Some(link) = self.link_mut(Held::Primary) {
                     link.told = Told::Nothing;
                 }

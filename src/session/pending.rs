@@ -6,6 +6,7 @@ use crate::protocol::packet::Body;
 use crate::protocol::walker::Expect;
 use crate::router::Class;
 use crate::router::policy::Decision;
+use crate::session::role::RoleAsked;
 use crate::session::witness::Guard;
 
 /// A command of the client's on its way.
@@ -56,6 +57,8 @@ pub(super) struct Way {
     pub(super) trackers: Trackers,
     /// The refusal to pass on when the hold runs out, and the generation that gave it.
     pub(super) refusal: Option<(Vec<u8>, u64)>,
+    /// Whether the link that it resets was asked for its role.
+    pub(super) role: RoleAsked,
     /// How many commands of our own it has taken so far.
     pub(super) steps: u16,
     /// What makes its outcome known.

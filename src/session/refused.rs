@@ -27,6 +27,10 @@ impl Session {
             self.drop_link(slot, out);
             return self.proceed(world, out);
         }
+        if matches!(step, Step::AskRole) {
+            self.role_told(None);
+            return self.proceed(world, out);
+        }
         if matches!(step, Step::Tell(_)) {
             // That is how a SIGNAL succeeds.
             self.was_told(slot);
@@ -118,6 +122,7 @@ impl Session {
             | Step::Tell(_)
             | Step::Mark
             | Step::AskMark
+            | Step::AskRole
             | Step::Ping
             | Step::ReplayPrepare(_)
             | Step::ReplayNumber(_)

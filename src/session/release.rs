@@ -234,6 +234,7 @@ impl Session {
         let unfinished = slot == Held::Primary && !self.settled;
         // Elsewhere they would have another collation.
         let read_before = slot == Held::Primary && !self.state.user_variables_readable();
+        let untold = slot == Held::Primary && self.waits_to_hear_of_variables();
         // A login that cannot be made again ends with its link.
         self.link(slot).is_some()
             && (!self.has_strays() || slot == Held::Primary)
@@ -241,6 +242,7 @@ impl Session {
             && !pinned
             && !unfinished
             && !read_before
+            && !untold
             && self.transaction != Some(slot)
             && !self.statements.cursor_on(slot)
             // The schema was dropped under it: that state cannot be made by a command.

@@ -1,4 +1,5 @@
-//! The single value of one of our own queries: one row, one column, text protocol.
+//! Answers to our own commands: the single value of a query (one row, one column, text protocol),
+//! and what ends them.
 
 use crate::protocol::cursor::Cursor;
 use crate::protocol::packet;
@@ -20,6 +21,11 @@ pub(super) fn value(reply: &[u8]) -> Option<Option<Vec<u8>>> {
         return Some(None);
     }
     Cursor::new(row).lenenc_str("value").ok().map(|bytes| Some(bytes.to_vec()))
+}
+
+/// The last packet of `reply`, a whole answer.
+pub(super) fn last_packet(reply: &[u8]) -> &[u8] {
+    Packets { rest: reply }.last().unwrap_or_default()
 }
 
 struct Packets<'a> {

@@ -57,6 +57,8 @@ pub(super) enum Step {
     Mark,
     /// Ask whether it is still there.
     AskMark,
+    /// Ask for the role, which a reset leaves.
+    AskRole,
     /// Repeat a COM_PING that was answered without a server.
     Ping,
     /// Prepare a statement of the transaction that is to be done again.
@@ -99,6 +101,7 @@ impl Step {
             | Self::Tell(_)
             | Self::Mark
             | Self::AskMark
+            | Self::AskRole
             | Self::Ping
             | Self::Prepare(_) => slot,
         }

@@ -59,6 +59,9 @@ impl Session {
             return Some(Step::EndReplicaTransaction);
         }
         if pending.ask == Ask::ResetConnection {
+            if self.must_ask_for_role(slot) {
+                return Some(Step::AskRole);
+            }
             // What it leaves as it is must be there: the link of a change of user has no role yet.
             let kept = |step: &Step| matches!(step, Step::Role(_) | Step::Schema(_));
             return self.state_step(slot).filter(kept);
@@ -255,6 +258,7 @@ impl Session {
             Step::AskStrays => self.strays_question(),
             Step::Mark => MARK.to_vec(),
             Step::AskMark => self.question(slot, MARKS),
+            Step::AskRole => self.role_question(slot),
             Step::Whom(sql) => sql.to_vec(),
             Step::AskPosition => self.question(slot, position_expression(flavour)),
             Step::Wait => {
@@ -355,6 +359,7 @@ impl Session {
         let was_state = own.step.is_state();
         let version = self.state.version;
         self.note_own_warnings(&own.step, own.slot, &own.reply);
+        self.hear_of_earlier_by_own(&own.step, own.slot, &own.reply);
         match own.step {
             Step::Reset => self.on_link(own.slot, |link| {
                 link.foreign = false;
@@ -366,9 +371,8 @@ impl Session {
             }
             Step::Tell(_) => self.was_told(own.slot),
             Step::Mark => self.was_marked(own.slot),
-            Step::AskMark => {
-                let count = self.answered(own.slot, &own.reply);
-                self.mark_known(own.slot, count.as_deref());
+            Step::AskMark | Step::AskRole | Step::AskPosition | Step::Wait => {
+                self.was_answered(&own, out);
             }
             Step::Counts => {
                 self.counts_known(own.slot, &own.reply);
@@ -391,14 +395,6 @@ impl Session {
                     pending.way.counted = true;
                 }
             }
-            Step::AskPosition => {
-                let value = self.answered(own.slot, &own.reply);
-                self.position_known(value.as_deref());
-            }
-            Step::Wait => {
-                let value = self.answered(own.slot, &own.reply);
-                self.waited(value.as_deref(), out);
-            }
             Step::EndReplicaTransaction => self.replica_transaction_ended(world),
             Step::ShowTrackers => self.trackers_shown(own.slot),
             Step::Ping => self.pinged = false,
@@ -416,6 +412,18 @@ impl Session {
             self.mark_if_synced(own.slot);
         }
         self.proceed(world, out);
+    }
+
+    /// A question for one value was answered.
+    fn was_answered(&mut self, own: &Own, out: &mut Outbox) {
+        let value = self.answered(own.slot, &own.reply);
+        let value = value.as_deref();
+        match own.step {
+            Step::AskMark => self.mark_known(own.slot, value),
+            Step::AskRole => self.role_told(value),
+            Step::AskPosition => self.position_known(value),
+            _ => self.waited(value, out),
+        }
     }
 
     fn was_tracked(&mut self, slot: Held) {

@@ -19,6 +19,7 @@ use crate::router::policy::Held;
 use crate::session::action::{Outbox, Request, Resolved, Trouble, World};
 use crate::session::failure::Failure;
 use crate::session::pending::Ask;
+use crate::session::pin::Pin;
 use crate::session::replay::UNREPEATABLE;
 use crate::session::retry::{is_plain_commit, may_have_rolled_back, primary_gives_up};
 use crate::session::step::Step;
@@ -326,7 +327,9 @@ impl Session {
         let payload = answer.get(packet::HEADER_LEN..).unwrap_or_default();
         if let Some(Ok(ok)) = caps.map(|caps| reply::Ok::parse(payload, caps)) {
             // Its position.
-            self.learn_changes(ok.tracks, Held::Primary, out);
+            if !self.learn_changes(ok.tracks, Held::Primary, out) {
+                self.pins.add(Pin::OpaqueState);
+            }
         }
     }
 

@@ -24,7 +24,7 @@ mod run;
 mod script;
 
 use client::Client;
-use run::{Outcome, Side};
+use run::{Outcome, Rivals, Side};
 use script::Case;
 
 /// The tables.
@@ -249,13 +249,13 @@ async fn all_on(cluster: Cluster, sharing: Sharing) {
     let mut again = AGAIN;
     for manner in manners() {
         set_up(&cluster, &cases).await;
-        let side = Side { port, mark: 'd', primary, rivals: false, servers: &servers };
+        let side = Side { port, mark: 'd', primary, rivals: Rivals::None, servers: &servers };
         let mut direct = Vec::new();
         for case in &cases {
             direct.push(run::case(&side, case, manner.capabilities, &mut tails).await);
         }
         set_up(&cluster, &cases).await;
-        let rivals = sharing == Sharing::Contended;
+        let rivals = if sharing == Sharing::Contended { Rivals::Staying } else { Rivals::None };
         let side = Side { port: proxy.port, mark: 'p', primary, rivals, servers: &servers };
         for (case, direct) in cases.iter().zip(&direct) {
             let before = passed_over(&proxy);

@@ -5,6 +5,7 @@ use crate::protocol::flags::{Capabilities, Status};
 use crate::protocol::reply;
 use crate::protocol::session_track::{self, Change};
 use crate::session::action::Event;
+use crate::topology::Flavour;
 
 /// Answers each of our own commands on the replica with an OK, and gives their payloads up to
 /// the client's own, which is answered with a row.
@@ -107,6 +108,119 @@ fn user_variables_follow_by_their_literals_and_pin_by_queries() {
     let mut rig = Rig::new();
     rig.ask(Primary, "SELECT a INTO @x FROM t", &changed);
     assert!(rig.session.pins().has(Pin::UserVariable));
+}
+
+/// MySQL 9.7 makes the variables of a SET that fails, or is prepared: NULL, of a type.
+#[test]
+fn on_mysql_a_set_that_fails_or_is_prepared_leaves_its_variables() {
+    let on_mysql = || {
+        let mut rig = Rig::new();
+        rig.session.state.dialect.flavour = Flavour::MySql;
+        rig
+    };
+    for (sql, code, pinned) in [
+        ("SET @a = 5, sql_mode = 'nope'", 1231, true),
+        ("SELECT @a := 5, (SELECT 1 UNION SELECT 2)", 1242, true),
+        ("SET sql_mode = 'nope'", 1231, false),
+        ("SET @a = = 5", 1064, false),
+    ] {
+        let mut rig = on_mysql();
+        rig.ask(Primary, sql, &err(1, code, "no"));
+        assert_eq!(rig.session.pins().has(Pin::UserVariable), pinned, "{sql}: {rig:?}");
+    }
+    let mut rig = on_mysql();
+    rig.client(&prepare("SET @a = ?"));
+    rig.dialed(Primary);
+    rig.sent(Primary);
+    rig.server(Primary, &prepared(40, 0, 1));
+    assert!(rig.session.pins().has(Pin::UserVariable), "{rig:?}");
+}
+
+/// What a trigger or a function has set before its statement failed, MySQL 9.7 tells with the next
+/// OK on that connection.
+#[test]
+fn what_mysql_has_set_before_an_error_is_heard_with_the_next_ok() {
+    let changed = ok_with(1, AUTO, &[Change::StateChange]);
+    let own = ok_with(1, AUTO, &[]);
+    for (next, answer, pinned) in [
+        ("DELETE FROM u", &changed, true),
+        // It would explain a change of its own.
+        ("SET @b = 5", &changed, true),
+        ("DELETE FROM u", &own, false),
+    ] {
+        let mut rig = Rig::new();
+        rig.session.state.dialect.flavour = Flavour::MySql;
+        rig.ask(Primary, "INSERT INTO t VALUES (1), (1)", &err(1, 1062, "twice"));
+        // The end of rows tells nothing to a client of this kind.
+        rig.ask(Primary, "SELECT a FROM t FOR UPDATE", &row("1", AUTO));
+        assert!(!rig.session.can_release(), "{rig:?}");
+        rig.ask(Primary, next, answer);
+        assert_eq!(rig.session.pins().has(Pin::OpaqueState), pinned, "{next}: {rig:?}");
+        assert_eq!(rig.session.can_release(), !pinned, "{next}: {rig:?}");
+    }
+    // What has succeeded has told, unless rows came last and no OK ends them.
+    let new_caps = CAPS.with(Capabilities::DEPRECATE_EOF);
+    for (sql, caps, answer, told) in [
+        ("INSERT INTO t VALUES (1)", CAPS, ok(1, AUTO), true),
+        ("SELECT f()", CAPS, row("1", AUTO), false),
+        ("SELECT f()", new_caps, row_with("1", AUTO, new_caps), true),
+    ] {
+        let mut rig = Rig::with_caps(caps);
+        rig.session.state.dialect.flavour = Flavour::MySql;
+        rig.ask(Primary, sql, &answer);
+        assert_eq!(rig.session.can_release(), told, "{sql}: {rig:?}");
+    }
+}
+
+#[test]
+fn a_set_among_several_statements_of_which_one_fails_pins() {
+    for sql in ["SET @a = 4; SELECT b", "SET ROLE reader; SELECT b", "SELECT 1; SET NAMES latin1"] {
+        let mut rig = Rig::new();
+        rig.ask(Primary, sql, &err(1, 1054, "no such column"));
+        assert!(rig.session.pins().has(Pin::UnknownSet), "{sql}: {rig:?}");
+    }
+    let mut rig = Rig::new();
+    let called = ok_with(1, AUTO | Status::MORE_RESULTS_EXISTS, &[]);
+    rig.ask(Primary, "CALL p(); SELEKT", &[called, err(2, 1064, "SELEKT")].concat());
+    assert!(rig.session.pins().has(Pin::OpaqueState), "{rig:?}");
+}
+
+/// A reset leaves the role in place, whoever has set it.
+#[test]
+fn a_role_that_nobody_told_of_is_asked_for_before_a_reset() {
+    for (told, after) in [
+        ("=NONE", &[][..]),
+        ("!`reader`", &["SET ROLE `reader`"][..]),
+        ("!NONE", &["SET ROLE NONE"][..]),
+    ] {
+        let mut rig = Rig::new();
+        let text = "SET ROLE reader; DO 0";
+        rig.ask(Primary, text, &[ok(1, AUTO | Status::MORE_RESULTS_EXISTS), ok(2, AUTO)].concat());
+        assert!(rig.session.pins().has(Pin::UnknownSet), "{rig:?}");
+        rig.client(&command(b"\x1f"));
+        assert!(rig.sent_sql(Primary).contains("CURRENT_ROLE()"));
+        rig.server(Primary, &row(told, AUTO));
+        assert_eq!(rig.sent(Primary), [b"\x1f"]);
+        rig.server(Primary, &ok(1, AUTO));
+        assert_eq!(rig.told(), ok(1, AUTO));
+        assert!(rig.session.pins().is_empty(), "{rig:?}");
+        // It is known now.
+        rig.client(&command(b"\x1f"));
+        assert_eq!(rig.sent(Primary), [b"\x1f"]);
+        rig.server(Primary, &ok(1, AUTO));
+        rig.told();
+        assert_eq!(brought_up(&mut rig, "SELECT b FROM t"), after);
+    }
+    // Where the server does not say, the session stays where its role is.
+    let mut rig = Rig::new();
+    rig.ask(Primary, "CALL p()", &ok_with(1, AUTO, &[Change::StateChange]));
+    rig.client(&command(b"\x1f"));
+    assert!(rig.sent_sql(Primary).contains("CURRENT_ROLE()"));
+    rig.server(Primary, &err(1, 1267, "Illegal mix of collations"));
+    assert_eq!(rig.sent(Primary), [b"\x1f"]);
+    rig.server(Primary, &ok(1, AUTO));
+    assert_eq!(rig.told(), ok(1, AUTO));
+    assert!(rig.session.pins().has(Pin::UnknownSet), "{rig:?}");
 }
 
 #[test]

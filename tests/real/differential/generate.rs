@@ -63,7 +63,7 @@ pub(super) const ROUTINES: &[&str] = &[
 /// The tables that every script begins with, made by the session itself so that its replica
 /// must have them.
 const FIRST: &[&str] = &[
-    "DROP TABLE IF EXISTS t, u, log, x, y",
+    "DROP TABLE IF EXISTS t, u, log, x, y, z",
     "CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, a INT, s VARCHAR(40))",
     "INSERT INTO t (a, s) VALUES (10, 'one'), (20, 'two'), (30, 'three'), (NULL, NULL)",
     "CREATE TABLE u (k INT PRIMARY KEY, v DECIMAL(8,2), d DATETIME(3), b BLOB, UNIQUE KEY (v))",
@@ -71,6 +71,28 @@ const FIRST: &[&str] = &[
     "CREATE TABLE log (n INT)",
     "CREATE OR REPLACE VIEW w AS SELECT id, a FROM t WHERE a > 5",
     "CREATE TRIGGER tr AFTER INSERT ON u FOR EACH ROW INSERT INTO log VALUES (NEW.k)",
+    "CREATE TABLE z (n INT PRIMARY KEY)",
+    "CREATE TRIGGER hide BEFORE INSERT ON z FOR EACH ROW SET @z = NEW.n",
+];
+
+/// What leaves something behind when it is one of several statements.
+const LEAVING: &[&str] = &[
+    "SET NAMES latin1",
+    "SET ROLE rand_role",
+    "SET @w = 'several'",
+    "SET autocommit = 0",
+    "SET sql_mode = 'ANSI_QUOTES'",
+    "SET TRANSACTION READ ONLY",
+    "CREATE TEMPORARY TABLE IF NOT EXISTS tmp (a INT)",
+    "SELECT GET_LOCK('$S.l', 0)",
+    "PREPARE n FROM 'SELECT 5'",
+    "LOCK TABLES t READ",
+    "CALL temp()",
+    "CALL open()",
+    "CALL put(3)",
+    "SELECT h()",
+    "INSERT INTO z VALUES (3)",
+    "USE $S",
 ];
 
 /// Steps of a script that chance has no part in.
@@ -99,8 +121,15 @@ pub(super) fn script(seed: u64, length: usize, flavour: Flavour) -> Script {
     if flavour == Flavour::Mariadb {
         script.push(Effect::Write, "query", &[], "CREATE OR REPLACE SEQUENCE sq");
     }
-    let mut maker =
-        Maker { chance: Chance::new(seed), flavour, script, hint: 0, left: 0, light: true };
+    let mut maker = Maker {
+        chance: Chance::new(seed),
+        flavour,
+        script,
+        hint: 0,
+        left: 0,
+        light: true,
+        hides_role: false,
+    };
     while maker.script.effects.len() < first_steps(flavour) + length {
         maker.statement();
     }
@@ -139,6 +168,8 @@ struct Maker {
     left: usize,
     /// Nothing that keeps a session on one server, until then.
     light: bool,
+    /// A text of several statements may have set a role.
+    hides_role: bool,
 }
 
 impl Maker {
@@ -175,7 +206,7 @@ impl Maker {
             self.left = 8 + self.chance.below(24);
             self.light = !self.chance.one_in(3);
             match self.chance.below(8) {
-                0 => self.script.push(Effect::Either, "changeuser", &[], "app app $S"),
+                0 => self.change_user(),
                 1 => {
                     self.script.push(Effect::Either, "quit", &[], "");
                     // A server may take its time to end what has left; locks tell when it has.
@@ -287,7 +318,7 @@ impl Maker {
                 ];
                 format!("SELECT {}", self.chance.pick(&names))
             }
-            1 => "SELECT @v, @w, @h, @put".into(),
+            1 => "SELECT @v, @w, @h, @put, @z".into(),
             2 => self.family_select(),
             _ => self.select(),
         };
@@ -543,6 +574,13 @@ impl Maker {
             "SET @@no_such.thing = 1",
             "SELECT * FROM t LIMIT -1",
             "INSERT INTO u (k, v) VALUES (1, 99), (1, 98)",
+            // These fail after they have set variables.
+            "INSERT INTO z VALUES (2), (2)",
+            "SELECT h(), (SELECT 1 UNION SELECT 2)",
+            "SELECT @v := 5, (SELECT 1 UNION SELECT 2)",
+            "SET @v = 6, lc_time_names = 'nope'",
+            "SET @v = 'k', sql_mode = 'nope'",
+            "SELECT 1, (SELECT 1 UNION SELECT 2) INTO @v, @w",
         ];
         let sql = *self.chance.pick(&wrong);
         self.query(Effect::Either, sql);
@@ -598,6 +636,8 @@ impl Maker {
             let values: Vec<String> = first
                 .iter()
                 .map(|first| match (self.chance.below(4), settled) {
+                    // It has the type of what was bound before, on the same connection.
+                    (0, true) if text.starts_with("SELECT ?") => "7".to_owned(),
                     (0, _) => "NULL".to_owned(),
                     (1, false) => "'2'".to_owned(),
                     (_, true) if *first => "'2'".to_owned(),
@@ -656,10 +696,17 @@ impl Maker {
             "SELECT f(a) FROM t ORDER BY id",
             "DO g()",
             "SET @v = g()",
+            "INSERT INTO z VALUES (1)",
+            "DELETE FROM z",
             "SELECT id FROM t WHERE a = g()",
             "CALL put()",
         ]);
         let effect = if sql.starts_with("SELECT f(") { Effect::Read } else { Effect::Write };
+        if self.flavour == Flavour::Mysql && sql.starts_with("CALL outp") {
+            // It answers with the number of rows that the statement before has changed, which is
+            // lost with its link (docs/session.md).
+            self.query(Effect::Read, "DO 0");
+        }
         self.query(effect, sql);
         self.hint = *self.chance.pick(&[0, 1, 33, 47]);
     }
@@ -715,6 +762,14 @@ impl Maker {
         self.hint = *self.chance.pick(&[0, 87, 87]);
     }
 
+    fn change_user(&mut self) {
+        if std::mem::take(&mut self.hides_role) {
+            // MariaDB keeps it, and nobody knows which (docs/session.md).
+            self.query(Effect::Write, "SET ROLE NONE");
+        }
+        self.script.push(Effect::Either, "changeuser", &[], "app app $S");
+    }
+
     /// Commands without a statement.
     fn command(&mut self) {
         let (verb, body) = *self.chance.pick(&[
@@ -727,10 +782,13 @@ impl Maker {
             ("option", "0"),
             ("option", "1"),
             ("option", "0"),
-            ("changeuser", "app app $S"),
+            ("changeuser", ""),
             ("fields", "t"),
             ("fields", "t s%"),
         ]);
+        if verb == "changeuser" {
+            return self.change_user();
+        }
         self.script.push(Effect::Either, verb, &[], body);
         if verb == "init" {
             self.script.push(Effect::Either, "init", &[], "$S");
@@ -740,23 +798,26 @@ impl Maker {
     fn several(&mut self) {
         let mut parts = Vec::new();
         for _ in 0..2 + self.chance.below(2) {
-            let part = match self.chance.below(7) {
+            let part = match self.chance.below(9) {
                 0 => "INSERT INTO t (a) VALUES (8)".to_owned(),
                 1 => "SET @v = 4".to_owned(),
                 2 => "BEGIN".to_owned(),
                 3 => "COMMIT".to_owned(),
                 4 if !parts.is_empty() => "SELECT LAST_INSERT_ID(), ROW_COUNT()".to_owned(),
+                5 => (*self.chance.pick(LEAVING)).to_owned(),
                 _ => self.select(),
             };
             parts.push(part);
         }
         if self.chance.one_in(4) {
-            parts.push("SELECT no_such FROM t".into());
+            let wrong =
+                ["SELECT no_such FROM t", "SELEKT", "SELECT h(), (SELECT 1 UNION SELECT 2)"];
+            parts.push((*self.chance.pick(&wrong)).to_owned());
         }
-        let effect = match parts.iter().any(|part| ["INS", "SET"].contains(&&part[..3])) {
-            false => Effect::Either,
-            true => Effect::Write,
-        };
+        self.hides_role |= parts.iter().any(|part| part.starts_with("SET ROLE"));
+        let writes = ["INSERT", "SET ", "CREATE", "CALL", "PREPARE", "LOCK"];
+        let write = parts.iter().any(|part| writes.iter().any(|first| part.starts_with(first)));
+        let effect = if write { Effect::Write } else { Effect::Either };
         self.query(effect, parts.join("; "));
     }
 

@@ -1,5 +1,6 @@
 //! Random sessions: the same script direct against the primary and through the proxy, every
-//! packet of every reply compared; and no replica may have run what writes.
+//! packet of every reply compared; and no replica may have run what writes. Half of the scripts
+//! give their links to the pool after each statement, where the others' take them.
 //!
 //! `POINTSMAN_STATEMENTS` says how many statements (20,000 unless told), `POINTSMAN_SEED` with
 //! which number to begin, or which numbers to run (`1017,1059`). A script that fails is made as
@@ -22,7 +23,7 @@ use pointsman::provider::server::Server;
 
 use super::client::Reply;
 use super::generate::{self, Effect, Script};
-use super::run::{self, Outcome, Side};
+use super::run::{self, Outcome, Rivals, Side};
 use super::{Manner, manners, root};
 use crate::logs::Tail;
 use crate::proxy::Proxy;
@@ -77,11 +78,22 @@ impl Wanted {
     }
 }
 
+/// How a script is run: by its seed, so that all four ways come in turns.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    manner: Manner,
+    /// Where the proxy listens.
+    proxied: u16,
+    /// Whether the session's links go to the pool after each statement, to whoever comes next.
+    eager: bool,
+}
+
 struct World<'a> {
     flavour: Flavour,
     length: usize,
     direct: u16,
-    proxied: u16,
+    /// A proxy whose busy sessions keep their links, and one whose sessions keep none.
+    proxied: [u16; 2],
     /// Numbers for markers.
     next: AtomicUsize,
     /// Failing scripts that are still made shorter.
@@ -99,17 +111,25 @@ struct Report {
 }
 
 impl World<'_> {
+    fn way(&self, seed: u64) -> Way {
+        let eager = seed / 2 % 2 == 1;
+        let manner = manners()[usize::try_from(seed % 2).expect("small")];
+        Way { manner, proxied: self.proxied[usize::from(eager)], eager }
+    }
+
     /// Runs a script on both sides, in the two schemas of `slot`.
-    fn both(&self, script: &mut Script, slot: usize, manner: Manner) -> [Vec<Outcome>; 2] {
+    fn both(&self, script: &mut Script, slot: usize, way: Way) -> [Vec<Outcome>; 2] {
+        let capabilities = way.manner.capabilities;
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         script.case.number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut side = |port, mark| {
-            let side = Side { port, mark, primary: "", rivals: false, servers: &[] };
+        let rivals = if way.eager { Rivals::Passing } else { Rivals::None };
+        let mut side = |port, mark, rivals| {
+            let side = Side { port, mark, primary: "", rivals, servers: &[] };
             script.case.schema = schema(mark, slot);
-            runtime.block_on(run::case(&side, &script.case, manner.capabilities, &mut []))
+            runtime.block_on(run::case(&side, &script.case, capabilities, &mut []))
         };
-        let direct = side(self.direct, 'd');
-        let mut proxied = side(self.proxied, 'p');
+        let direct = side(self.direct, 'd', Rivals::None);
+        let mut proxied = side(way.proxied, 'p', rivals);
         // The two schemas' names are of one length.
         let (from, to) = (schema('p', slot), schema('d', slot));
         for (_, payload) in proxied.iter_mut().flat_map(|outcome| &mut outcome.reply.packets) {
@@ -122,7 +142,7 @@ impl World<'_> {
             settle_locks(&mut both);
         }
         for outcome in both.iter_mut().flatten() {
-            settle(&mut outcome.reply, manner.capabilities);
+            settle(&mut outcome.reply, capabilities);
         }
         both
     }
@@ -139,21 +159,21 @@ impl World<'_> {
     }
 
     fn one(&self, seed: u64, slot: usize) -> Report {
-        let manner = manners()[usize::try_from(seed % 2).expect("small")];
+        let way = self.way(seed);
         let mut script = generate::script(seed, self.length, self.flavour);
-        let both = self.both(&mut script, slot, manner);
-        let read_only = read_only(&script, &both[1], manner.capabilities);
+        let both = self.both(&mut script, slot, way);
+        let read_only = read_only(&script, &both[1], way.manner.capabilities);
         let failure = Self::first_difference(&script, &both).and_then(|(at, what)| {
             let steps: Vec<usize> = (0..=at).collect();
-            if let Some(lost) = self.lost_on_the_way(&mut script.only(&steps), slot, manner) {
+            if let Some(lost) = self.lost_on_the_way(&mut script.only(&steps), slot, way) {
                 println!("seed {seed}: not compared, {lost}");
                 return None;
             }
-            let shorter = self.shorter(&script, &steps, slot, manner);
+            let shorter = self.shorter(&script, &steps, slot, way);
             let (short, what) = shorter.unwrap_or_else(|| (script.only(&steps), what));
             let lines: Vec<String> = short.case.steps.iter().map(line).collect();
-            let name = manner.name;
-            let told = format!("seed {seed} ({name}):\n{}\n  at {what}", lines.join("\n"));
+            let (name, shares) = (way.manner.name, if way.eager { ", keeps no link" } else { "" });
+            let told = format!("seed {seed} ({name}{shares}):\n{}\n  at {what}", lines.join("\n"));
             println!("{told}\n");
             Some(told)
         });
@@ -162,8 +182,8 @@ impl World<'_> {
 
     /// What the servers themselves have not replicated of the direct session, which no replica can
     /// answer then (docs/session.md, random sessions).
-    fn lost_on_the_way(&self, script: &mut Script, slot: usize, manner: Manner) -> Option<String> {
-        self.both(script, slot, manner);
+    fn lost_on_the_way(&self, script: &mut Script, slot: usize, way: Way) -> Option<String> {
+        self.both(script, slot, way);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
             self.cluster.wait_caught_up().await.expect("replicas follow");
@@ -186,7 +206,7 @@ impl World<'_> {
         script: &Script,
         steps: &[usize],
         slot: usize,
-        manner: Manner,
+        way: Way,
     ) -> Option<(Script, String)> {
         if self.patience.fetch_sub(1, Ordering::Relaxed) == 0 {
             self.patience.store(0, Ordering::Relaxed);
@@ -205,7 +225,7 @@ impl World<'_> {
                 let mut fewer = keep.clone();
                 fewer.drain(at..(at + piece).min(keep.len()));
                 let mut candidate = script.only(&fewer);
-                let both = self.both(&mut candidate, slot, manner);
+                let both = self.both(&mut candidate, slot, way);
                 match Self::first_difference(&candidate, &both) {
                     // What a server itself does not answer is another failure.
                     Some((last, what))
@@ -454,14 +474,15 @@ async fn sessions(flavour: Flavour) {
     };
     let cluster = servers::own_with(flavour, 2, options).await;
     let primary = cluster.primary().expect("a primary");
-    let proxy = Proxy::start(&cluster, "replica_wait = \"20s\"").await;
+    let usual = Proxy::start(&cluster, "replica_wait = \"20s\"").await;
+    let eager = Proxy::start(&cluster, "replica_wait = \"20s\"\nidle_release = \"0\"").await;
     let replicas = cluster.replicas().expect("replicas");
     let mut tails: Vec<Tail> = replicas.iter().map(|server| Tail::new(server)).collect();
     let world = World {
         flavour,
         direct: primary.port,
         length: usize::try_from(wanted.length).expect("small"),
-        proxied: if wanted.both_direct { primary.port } else { proxy.port },
+        proxied: if wanted.both_direct { [primary.port; 2] } else { [usual.port, eager.port] },
         next: AtomicUsize::new(1),
         patience: AtomicUsize::new(SHORTENED),
         cluster: &cluster,
@@ -496,15 +517,18 @@ async fn sessions(flavour: Flavour) {
             failures.push(format!("{} has writes of its own: {wrote}", replica.name));
         }
     }
-    let reads = proxy.metric("pointsman_route_total", &["reason=\"plain_read\""]);
+    let told = |name, labels: &[&str]| usual.metric(name, labels) + eager.metric(name, labels);
+    let reads = told("pointsman_route_total", &["reason=\"plain_read\""]);
+    let handed = told("pointsman_links_taken_total", &["how=\"other\""]);
     println!(
-        "{flavour:?}: {} statements from seed {} in {} s, {reads} on replicas, {} failures",
+        "{flavour:?}: {} statements from seed {} in {} s, {reads} on replicas, {handed} hand-overs, \
+         {} failures",
         done as u64 * wanted.length,
         seeds.first().expect("a seed"),
         begun.elapsed().as_secs(),
         failures.len()
     );
-    drop(proxy);
+    drop((usual, eager));
     cluster.down().await.expect("taken down");
     assert!(failures.is_empty(), "{} of them:\n{}", failures.len(), failures.join("\n\n"));
 }

@@ -20,10 +20,21 @@ pub(super) struct Side<'a> {
     pub(super) mark: char,
     /// The primary's name in the cluster.
     pub(super) primary: &'a str,
-    /// Other clients, in a state of their own, take the session's links after each step.
-    pub(super) rivals: bool,
+    /// Who else takes the session's links.
+    pub(super) rivals: Rivals,
     /// The ports of all servers, wherever this side's statements run.
     pub(super) servers: &'a [u16],
+}
+
+/// Other clients, in a state of their own, that take the links which a session has given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rivals {
+    /// There are none.
+    None,
+    /// Two, after each step.
+    Staying,
+    /// One that is new each time, and has had no link before, after every few steps.
+    Passing,
 }
 
 impl Side<'_> {
@@ -58,6 +69,9 @@ struct Run<'a> {
     file: Vec<u8>,
     rivals: Vec<Client>,
 }
+
+/// Steps between two rivals that pass.
+const PASSING: usize = 5;
 
 /// What a rival does first, so that what it leaves on a link would show.
 const RIVAL_STATE: [&str; 2] = [
@@ -115,7 +129,7 @@ pub(super) async fn case(
         run.look(tails);
         run.logged.clear();
         outcomes.push(run.step(number, step, tails).await);
-        run.let_rivals_work();
+        run.let_rivals_work(number);
     }
     outcomes
 }
@@ -220,11 +234,14 @@ impl Run<'_> {
 
     /// Each rival takes a link to the primary and one to a replica, if it gets any, and gives
     /// them up again.
-    fn let_rivals_work(&mut self) {
-        if !self.side.rivals {
-            return;
-        }
-        while self.rivals.len() < 2 {
+    fn let_rivals_work(&mut self, number: usize) {
+        let count = match self.side.rivals {
+            Rivals::None => return,
+            Rivals::Passing if !number.is_multiple_of(PASSING) => return,
+            Rivals::Passing => 1,
+            Rivals::Staying => 2,
+        };
+        while self.rivals.len() < count {
             let who = self.app();
             let mut rival = Client::connect(self.side.port, &who).expect("a rival may log in");
             for sql in RIVAL_STATE {
@@ -236,6 +253,9 @@ impl Run<'_> {
             for sql in ["SELECT 1 FOR UPDATE", "SELECT 'rival' FROM DUAL"] {
                 ask(rival, sql);
             }
+        }
+        if self.side.rivals == Rivals::Passing {
+            self.rivals.clear();
         }
     }
 
@@ -486,8 +506,8 @@ impl Run<'_> {
         let right = match step.place {
             Place::Primary => all(&|server| server == primary),
             // Among rivals the next link may be another server's: the answer is carried.
-            Place::Replica if self.side.rivals => all(&|server| server != primary),
-            Place::SameAsLast if self.side.rivals => !ran.is_empty(),
+            Place::Replica if self.side.rivals != Rivals::None => all(&|server| server != primary),
+            Place::SameAsLast if self.side.rivals != Rivals::None => !ran.is_empty(),
             Place::Replica => all(&|server| server != primary && Some(server) == first.as_ref()),
             Place::SameAsLast => last.is_some() && all(&|server| Some(server) == last.as_ref()),
             Place::RefusedThenPrimary => {
