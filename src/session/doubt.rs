@@ -56,7 +56,9 @@ impl Session {
         if (class.effects.any(Effects::OPAQUE) || counts) && understood {
             self.pins.add(Pin::OpaqueState);
         }
-        let runs_others = hides || class.verb.changes_rows() || class.reason == Reason::Function;
+        // Of several statements the class tells the first one's verb and reason.
+        let runs_others =
+            hides || class.multi || class.verb.changes_rows() || class.reason == Reason::Function;
         let told = exchange.changed.is_some()
             || self.client_capabilities().has(Capabilities::DEPRECATE_EOF);
         if runs_others && (mariadb || error != 0 || !told) {

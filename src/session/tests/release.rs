@@ -1,6 +1,7 @@
 //! Links given up by idle sessions, and taken over by others.
 
 use super::fixture::*;
+use crate::protocol::flags::Status;
 use crate::router::policy::Held;
 use crate::session::action::{Event, NoLink, Request};
 use crate::session::links::Kept;
@@ -262,6 +263,13 @@ fn a_link_with_variables_that_nobody_told_of_is_kept() {
     rig.sent(Primary);
     rig.server(Primary, &row("0,1,1,1", AUTO));
     rig.released(Primary);
+    // Nor does the first of several statements.
+    let mut rig = Rig::new();
+    let more = AUTO | Status::MORE_RESULTS_EXISTS;
+    rig.ask(Primary, "COMMIT; DELETE FROM t", &[ok(1, more), ok(2, AUTO)].concat());
+    rig.event(Event::Release);
+    let asked = rig.sent_sql(Primary);
+    assert!(asked.contains("information_schema.USER_VARIABLES"), "{asked}");
 }
 
 /// MariaDB keeps the warnings of a statement until the next one that uses a table.

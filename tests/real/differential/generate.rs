@@ -456,7 +456,7 @@ impl Maker {
             "insert_id = 77",
             "last_insert_id = 55",
             "sql_select_limit = 'x'",
-            "max_join_size = 1000",
+            "max_join_size = 1000000",
             "max_join_size = DEFAULT",
             "sql_safe_updates = 1",
             "sql_safe_updates = 0",
