@@ -7,7 +7,7 @@ use crate::protocol::reply;
 use crate::protocol::session_track::{self, Change};
 use crate::router::policy::Held;
 use crate::router::set::{self, Assignment, SetTarget};
-use crate::router::{Effects, Kind, Reason, Verb};
+use crate::router::{Effects, Kind, Reason};
 use crate::session::action::World;
 use crate::session::links::Told;
 use crate::session::pending::Ask;
@@ -35,11 +35,9 @@ impl Session {
             return;
         }
         let prepared = matches!(ask, Ask::Prepare { .. });
-        // Servers make the variables of a SET when they prepare it.
-        let sets = match prepared {
-            true => class.verb == Verb::Set,
-            false => error != 0 && class.effects.any(Effects::SET.with(Effects::USER_VAR_WRITE)),
-        };
+        // Servers make the variables of a SET when they prepare it, MySQL those of a SELECT too.
+        let names_some = class.effects.any(Effects::SET.with(Effects::USER_VAR_WRITE));
+        let sets = names_some && (prepared || error != 0);
         // 1064: it was not even understood. Of several statements those before it were.
         let understood = error != 1064 || class.multi;
         if sets && understood {

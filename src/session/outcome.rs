@@ -236,6 +236,9 @@ impl Session {
             self.pins.add(Pin::UnknownSet);
             return;
         };
+        if changes_what_is_tracked(&assignments) {
+            self.pins.add(Pin::UnknownSet);
+        }
         let names = assignments.iter().position(|set| set.target == SetTarget::Names);
         let set_later = variables(assignments.get(names.unwrap_or(0)..).unwrap_or_default());
         if names.is_some() && variables(&assignments).iter().any(|name| name == DEFAULT_COLLATION) {
@@ -316,7 +319,8 @@ impl Session {
         }
         let word = match value {
             SetValue::Literal(literal) | SetValue::Words(literal) => literal.as_slice(),
-            _ => b"",
+            SetValue::Default => b"default",
+            SetValue::Expression => b"",
         };
         self.tracking.set(name, word.trim_ascii().trim_quotes());
         // Ours must stay on, whatever the client asked for.
@@ -361,6 +365,14 @@ impl Session {
             | Ask::Other => {}
         }
     }
+}
+
+/// Whether it changes of which variables the server tells, and other variables besides: of those it
+/// may have told by either list.
+fn changes_what_is_tracked(assignments: &[Assignment]) -> bool {
+    let names = variables(assignments);
+    names.iter().any(|name| name == "session_track_system_variables")
+        && names.iter().any(|name| !name.starts_with("session_track_"))
 }
 
 /// The system variables of the session that are assigned.

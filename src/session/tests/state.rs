@@ -128,12 +128,16 @@ fn on_mysql_a_set_that_fails_or_is_prepared_leaves_its_variables() {
         rig.ask(Primary, sql, &err(1, code, "no"));
         assert_eq!(rig.session.pins().has(Pin::UserVariable), pinned, "{sql}: {rig:?}");
     }
-    let mut rig = on_mysql();
-    rig.client(&prepare("SET @a = ?"));
-    rig.dialed(Primary);
-    rig.sent(Primary);
-    rig.server(Primary, &prepared(40, 0, 1));
-    assert!(rig.session.pins().has(Pin::UserVariable), "{rig:?}");
+    for (sql, pinned) in
+        [("SET @a = ?", true), ("SELECT @a := ?", true), ("SET NAMES latin1", false)]
+    {
+        let mut rig = on_mysql();
+        rig.client(&prepare(sql));
+        rig.dialed(Primary);
+        rig.sent(Primary);
+        rig.server(Primary, &prepared(40, 0, 1));
+        assert_eq!(rig.session.pins().has(Pin::UserVariable), pinned, "{sql}: {rig:?}");
+    }
 }
 
 /// What a trigger or a function has set before its statement failed, MySQL 9.7 tells with the next
@@ -385,6 +389,29 @@ fn the_client_sees_the_trackers_that_it_asked_for() {
     assert_eq!(rig.sent_sql(Primary), "DELETE FROM t");
     rig.server(Primary, &ok_with(1, AUTO, &all));
     assert_eq!(shown(&rig.told()), format!("{:?} true", &all[1..5]));
+}
+
+#[test]
+fn trackers_return_to_what_the_session_began_with() {
+    let mut rig = Rig::new();
+    let zone = ok_with(1, AUTO, &[variable("time_zone", "UTC")]);
+    let tracks = "session_track_system_variables";
+    for (sql, told) in [
+        (format!("SET {tracks} = 'sql_mode'"), ok(1, AUTO)),
+        (format!("SET {tracks} = DEFAULT"), zone.clone()),
+    ] {
+        rig.ask(Primary, &sql, &ok(1, AUTO));
+        rig.client(&query("SET time_zone = 'UTC'"));
+        assert!(rig.sent_sql(Primary).starts_with("SET SESSION session_track"));
+        rig.server(Primary, &ok(1, AUTO));
+        rig.sent(Primary);
+        rig.server(Primary, &zone);
+        assert_eq!(rig.told(), told, "{sql}");
+    }
+    assert!(rig.session.pins().is_empty(), "{rig:?}");
+    // By which list it has told of the other one nobody knows.
+    rig.ask(Primary, &format!("SET {tracks} = 'sql_mode', sql_notes = 0"), &ok(1, AUTO));
+    assert!(rig.session.pins().has(Pin::UnknownSet), "{rig:?}");
 }
 
 #[test]

@@ -170,10 +170,17 @@ impl World<'_> {
                 return None;
             }
             let shorter = self.shorter(&script, &steps, slot, way);
+            // What is left of a script may fail in another way than the whole.
+            let before = steps.iter().skip(steps.len().saturating_sub(8));
+            let before: Vec<String> = before.map(|at| line(&script.case.steps[*at])).collect();
+            let whole = format!("{}\n  at {what}", before.join("\n"));
             let (short, what) = shorter.unwrap_or_else(|| (script.only(&steps), what));
             let lines: Vec<String> = short.case.steps.iter().map(line).collect();
             let (name, shares) = (way.manner.name, if way.eager { ", keeps no link" } else { "" });
-            let told = format!("seed {seed} ({name}{shares}):\n{}\n  at {what}", lines.join("\n"));
+            let told = format!(
+                "seed {seed} ({name}{shares}):\n{}\n  at {what}\nin the whole script after\n{whole}",
+                lines.join("\n")
+            );
             println!("{told}\n");
             Some(told)
         });
