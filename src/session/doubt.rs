@@ -22,10 +22,10 @@ use crate::topology::Flavour;
 const EOF_LEN: usize = 5;
 
 impl Session {
-    /// MariaDB's trackers tell of neither user variables nor temporary tables, MySQL's not of a
-    /// procedure's OUT parameter (measured with 10.11 and 9.7): what a procedure did to them is
-    /// unknown, and a trigger or a function may have set variables. A SET that fails has made
-    /// its variables. What MySQL has set before an error, or for rows that end without an OK, it
+    /// MariaDB's trackers do not tell of all user variables (not of `:=` and INTO), MySQL's not of
+    /// a procedure's OUT parameter (measured with 10.11 and 9.7): what a procedure did to them is
+    /// unknown, and a trigger or a function may have set variables. A SET that fails has made its
+    /// variables. What MySQL has set before an error, or for rows that end without an OK, it
     /// tells with the next OK.
     pub(super) fn doubt(&mut self, world: &World<'_>, exchange: &Exchange) {
         let (slot, error) = (exchange.slot, exchange.error);

@@ -20,6 +20,9 @@ pub(super) enum RoleAsked {
     InVain,
 }
 
+/// The version of MySQL since which there are roles; all of MariaDB that we know have them.
+const ROLES_SINCE: u32 = 80_000;
+
 /// What may have set a role untold.
 const UNTOLD: [Pin; 3] = [Pin::UnknownSet, Pin::OpaqueState, Pin::NamedStatement];
 
@@ -41,7 +44,9 @@ impl Session {
     /// Whether the link that is to be reset may have a role that nobody told of.
     pub(super) fn must_ask_for_role(&self, slot: Held) -> bool {
         let asked = self.pending.as_ref().is_some_and(|pending| pending.way.role != RoleAsked::No);
-        slot == Held::Primary && !asked && UNTOLD.into_iter().any(|pin| self.pins.has(pin))
+        let knows_roles = self.state.dialect.version >= ROLES_SINCE;
+        let may_have = slot == Held::Primary && knows_roles && !asked;
+        may_have && UNTOLD.into_iter().any(|pin| self.pins.has(pin))
     }
 
     /// What asks for it.
@@ -62,6 +67,7 @@ impl Session {
             self.on_link(Held::Primary, |link| link.role_synced = version);
         }
     }
+
     /// The link was reset: the session stays with it if nobody knows its role.
     pub(super) fn keep_unknown_role(&mut self, asked: RoleAsked) {
         if asked == RoleAsked::InVain {

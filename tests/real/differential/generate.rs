@@ -641,7 +641,7 @@ impl Maker {
             ("SELECT @@sql_mode, DATABASE()", 0),
             ("SELECT SQL_CALC_FOUND_ROWS id FROM t ORDER BY id LIMIT ?", 1),
             ("DO RELEASE_ALL_LOCKS()", 0),
-            ("REPLACE INTO u (k, v) VALUES (?, ?)", 2),
+            ("REPLACE INTO t (id, a) VALUES (?, ?)", 2),
             ("SELECT * FROM w WHERE id > ? ORDER BY id", 1),
             ("CALL bad()", 0),
         ];
