@@ -661,7 +661,7 @@ impl Maker {
                 .iter()
                 .map(|first| match (self.chance.below(4), settled) {
                     // It has the type of what was bound before, on the same connection.
-                    (0, true) if text.starts_with("SELECT ?") => "7".to_owned(),
+                    (0, true) if !text.contains(" t ") => "7".to_owned(),
                     (0, _) => "NULL".to_owned(),
                     (1, false) => "'2'".to_owned(),
                     (_, true) if *first => "'2'".to_owned(),
