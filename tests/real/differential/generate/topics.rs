@@ -266,12 +266,12 @@ impl Maker {
         // statement anew, as long as the statement stays on its connection (docs/session.md).
         let settled = self.flavour == Flavour::Mysql;
         let first: Vec<bool> = (0..count).map(|_| self.chance.one_in(3)).collect();
-        for _ in 0..self.chance.below(3) {
+        for round in 0..self.chance.below(3) {
             let values: Vec<String> = first
                 .iter()
                 .map(|first| match (self.chance.below(4), settled) {
-                    // It has the type of what was bound before, on the same connection.
-                    (0, true) if !text.contains(" t ") => "7".to_owned(),
+                    // Later it has the type of what was bound before, on the same connection.
+                    (0, true) if round > 0 => if *first { "'7'" } else { "7" }.to_owned(),
                     (0, _) => "NULL".to_owned(),
                     (1, false) => "'2'".to_owned(),
                     (_, true) if *first => "'2'".to_owned(),
