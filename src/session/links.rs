@@ -191,11 +191,14 @@ impl Session {
             Step::AskPosition | Step::Wait => self.found_would_be_lost(slot),
             _ => false,
         };
-        let counted = counted && self.state.dialect.flavour == Flavour::MySql;
+        let mysql = self.state.dialect.flavour == Flavour::MySql;
+        let counted = counted && mysql;
+        // MariaDB keeps what is listed over a SET without tables.
+        let keeps = !mysql && !matches!(step, Step::SetUp | Step::InsertId);
         let Some(link) = self.link_mut(slot).filter(|_| says || counted) else { return };
         let payload = reply.get(packet::HEADER_LEN..).unwrap_or_default();
         let ok = reply::Ok::parse(payload, link.facts.capabilities);
-        link.warned = counted || ok.is_ok_and(|ok| ok.warnings > 0);
+        link.warned = counted || keeps && link.warned || ok.is_ok_and(|ok| ok.warnings > 0);
     }
 
     pub(super) fn link(&self, slot: Held) -> Option<&Link> {

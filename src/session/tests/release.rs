@@ -100,6 +100,27 @@ fn warnings_of_our_own_are_gone_before_the_client_is_served() {
     assert_eq!(rig.sent(Primary), [b"\x02app"]);
 }
 
+/// MariaDB keeps what is listed over a SET without tables.
+#[test]
+fn warnings_of_our_own_are_not_forgotten_over_another_step() {
+    let (_, kept) = parted("0,1,1");
+    let mut rig = Rig::new();
+    let names = ["character_set_client", "character_set_connection", "character_set_results"];
+    let names = names.map(|name| variable(name, "latin1"));
+    rig.ask(Primary, "SET NAMES latin1", &ok_with(1, AUTO, &names));
+    rig.ask(Primary, "SET @a='x'", &ok(1, AUTO));
+    let _own = give_up(&mut rig, Primary, "0,1,0");
+    rig.client(&command(b"\x02app"));
+    rig.attached(Primary, kept, false);
+    reset(&mut rig, Primary);
+    assert_eq!(rig.sent_sql(Primary), "SET NAMES latin1");
+    rig.server(Primary, &[7, 0, 0, 1, 0, 0, 0, 2, 0, 1, 0]);
+    assert_eq!(rig.sent_sql(Primary), "SET @`a`='x'");
+    rig.server(Primary, &ok(1, AUTO));
+    let silencing = rig.sent_sql(Primary);
+    assert!(silencing.starts_with("SET last_insert_id=(SELECT 0 FROM "), "{silencing}");
+}
+
 #[test]
 fn the_schema_is_selected_on_a_link_that_may_have_it_already() {
     let named = session_track_schema();
