@@ -57,9 +57,12 @@ impl Session {
         // Of several statements the class tells the first one's verb and reason.
         let runs_others =
             hides || class.multi || class.verb.changes_rows() || class.reason == Reason::Function;
+        if !runs_others {
+            return;
+        }
         let told = exchange.changed.is_some()
             || self.client_capabilities().has(Capabilities::DEPRECATE_EOF);
-        if runs_others && (mariadb || error != 0 || !told) {
+        if mariadb || error != 0 || !told {
             self.state.user_variables.doubt();
         }
     }
@@ -100,14 +103,14 @@ impl Session {
     /// This answer tells whether what failed before it has changed the session's state on MySQL;
     /// whether something had.
     pub(super) fn hears_of_earlier(&mut self, slot: Held) -> bool {
-        let mysql = self.state.dialect.flavour == Flavour::MySql;
-        let tells = self.link(slot).is_some_and(|link| link.told != Told::Nothing);
-        let hears = mysql && tells && slot == Held::Primary;
-        let doubtful = hears && self.state.user_variables.are_doubtful();
-        if doubtful {
+        if slot != Held::Primary || !self.waits_to_hear_of_variables() {
+            return false;
+        }
+        let hears = self.link(slot).is_some_and(|link| link.told != Told::Nothing);
+        if hears {
             self.state.user_variables.trust();
         }
-        doubtful
+        hears
     }
 
     /// The same, by the answer to one of our own commands, which nobody is told of.
@@ -131,6 +134,6 @@ impl Session {
 
     /// What MySQL has set before an error it tells with the next OK.
     pub(super) fn waits_to_hear_of_variables(&self) -> bool {
-        self.state.dialect.flavour == Flavour::MySql && self.state.user_variables.are_doubtful()
+        self.state.user_variables.are_doubtful() && self.state.dialect.flavour == Flavour::MySql
     }
 }

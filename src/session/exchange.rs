@@ -348,8 +348,8 @@ impl Session {
         if !written.is_empty() {
             self.wrote(written, slot, out);
         }
-        let hidden = self.hears_of_earlier(slot);
-        !changed || explained && !hidden && !effects.any(Effects::OPAQUE)
+        let told_late = self.hears_of_earlier(slot);
+        !changed || explained && !told_late && !effects.any(Effects::OPAQUE)
     }
 
     /// Learns one change; what the session has written, if that is told by it.
