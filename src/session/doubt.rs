@@ -41,7 +41,7 @@ impl Session {
         // 1064: it was not even understood. Of several statements those before it were.
         let understood = error != 1064 || class.multi;
         if sets && understood {
-            self.doubt_variables();
+            self.doubt_variables(error);
         }
         if prepared {
             return;
@@ -68,10 +68,14 @@ impl Session {
     }
 
     /// A statement was prepared or has failed that names variables of the user: they may be there
-    /// now. On MySQL they are NULL with a type, which nothing tells (9.7, measured).
-    fn doubt_variables(&mut self) {
+    /// now. On MySQL they are NULL with a type, which nothing tells (9.7, measured); a system
+    /// variable that is not known (1193) is found out about before.
+    fn doubt_variables(&mut self, error: u16) {
         if self.state.dialect.flavour == Flavour::MariaDb {
             return self.state.user_variables.doubt();
+        }
+        if error == 1193 {
+            return;
         }
         let assignments = set::parse(self.pending_text(), &self.state.dialect);
         let is_of_user = |set: &Assignment| matches!(set.target, SetTarget::UserVar(_));

@@ -123,6 +123,7 @@ fn on_mysql_a_set_that_fails_or_is_prepared_leaves_its_variables() {
         ("SELECT @a := 5, (SELECT 1 UNION SELECT 2)", 1242, true),
         ("SET sql_mode = 'nope'", 1231, false),
         ("SET @a = = 5", 1064, false),
+        ("SET @a = 5, no_such = 1", 1193, false),
     ] {
         let mut rig = on_mysql();
         rig.ask(Primary, sql, &err(1, code, "no"));
