@@ -3,7 +3,6 @@
 //! and how it hears of it. (Of the role: [`super::role`].)
 
 use crate::protocol::flags::{Capabilities, Status};
-use crate::protocol::reply;
 use crate::protocol::session_track::{self, Change};
 use crate::router::policy::Held;
 use crate::router::set::{self, Assignment, SetTarget};
@@ -17,9 +16,6 @@ use crate::session::step::Step;
 use crate::session::sync::ends_transaction;
 use crate::session::{Exchange, Session, single};
 use crate::topology::Flavour;
-
-/// The length of a packet that ends rows where no OK does.
-const EOF_LEN: usize = 5;
 
 impl Session {
     /// MariaDB's trackers do not tell of all user variables (not of `:=` and INTO), MySQL's not of
@@ -125,9 +121,7 @@ impl Session {
             return;
         }
         let Some(caps) = self.link(slot).map(|link| link.facts.capabilities) else { return };
-        let payload = single::last_packet(reply);
-        let is_eof = payload.len() == EOF_LEN && payload.first() == Some(&0xFE);
-        let Some(Ok(ok)) = (!is_eof).then(|| reply::Ok::parse(payload, caps)) else { return };
+        let Some(ok) = single::last_ok(reply, caps) else { return };
         let mut changes = session_track::changes(ok.tracks).flatten();
         let changed = changes.any(|change| matches!(change, Change::StateChange));
         if self.hears_of_earlier(slot) && changed {

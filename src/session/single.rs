@@ -2,7 +2,8 @@
 //! and what ends them.
 
 use crate::protocol::cursor::Cursor;
-use crate::protocol::packet;
+use crate::protocol::flags::Capabilities;
+use crate::protocol::{packet, reply};
 
 /// The value in `reply`, a whole text result set; the outer `None` when it is not one, the
 /// inner for NULL. Works for both ends of column definitions, with and without EOF.
@@ -14,7 +15,7 @@ pub(super) fn value(reply: &[u8]) -> Option<Option<Vec<u8>>> {
     }
     packets.next()?;
     let mut row = packets.next()?;
-    if row.first() == Some(&0xFE) && row.len() == 5 {
+    if is_eof(row) {
         row = packets.next()?;
     }
     if row.first() == Some(&0xFB) {
@@ -23,9 +24,15 @@ pub(super) fn value(reply: &[u8]) -> Option<Option<Vec<u8>>> {
     Cursor::new(row).lenenc_str("value").ok().map(|bytes| Some(bytes.to_vec()))
 }
 
-/// The last packet of `reply`, a whole answer.
-pub(super) fn last_packet(reply: &[u8]) -> &[u8] {
-    Packets { rest: reply }.last().unwrap_or_default()
+/// The OK that ends `reply`, a whole answer that is none to a preparation; `None` where none does.
+pub(super) fn last_ok(reply: &[u8], caps: Capabilities) -> Option<reply::Ok<'_>> {
+    let last = Packets { rest: reply }.last().filter(|packet| !is_eof(packet))?;
+    reply::Ok::parse(last, caps).ok()
+}
+
+/// Whether a packet is what ends columns, or rows where no OK does.
+fn is_eof(packet: &[u8]) -> bool {
+    packet.first() == Some(&0xFE) && packet.len() == 5
 }
 
 struct Packets<'a> {

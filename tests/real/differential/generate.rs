@@ -159,6 +159,11 @@ impl Maker {
         self.script.push(effect, "query", &[], sql.as_ref());
     }
 
+    fn one_of(&mut self, effect: Effect, texts: &[&str]) {
+        let sql = *self.chance.pick(texts);
+        self.query(effect, sql);
+    }
+
     fn of(&mut self, maria: &'static [&'static str], mysql: &'static [&'static str]) -> String {
         let from = if self.flavour == Flavour::Mariadb { maria } else { mysql };
         (*self.chance.pick(from)).to_owned()

@@ -1,6 +1,6 @@
 //! Random sessions: the same script direct against the primary and through the proxy, every
 //! packet of every reply compared; and no replica may have run what writes. Half of the scripts
-//! give their links to the pool after each statement, where the others' take them.
+//! give their links to the pool after each statement, and other clients come and take them.
 //!
 //! `POINTSMAN_STATEMENTS` says how many statements (20,000 unless told), `POINTSMAN_SEED` with
 //! which number to begin, or which numbers to run (`1017,1059`). A script that fails is made as
@@ -82,8 +82,6 @@ impl Wanted {
 #[derive(Debug, Clone, Copy)]
 struct Way {
     manner: Manner,
-    /// Where the proxy listens.
-    proxied: u16,
     /// Whether the session's links go to the pool after each statement, to whoever comes next.
     eager: bool,
 }
@@ -111,10 +109,10 @@ struct Report {
 }
 
 impl World<'_> {
-    fn way(&self, seed: u64) -> Way {
+    fn way(seed: u64) -> Way {
         let eager = seed / 2 % 2 == 1;
         let manner = manners()[usize::try_from(seed % 2).expect("small")];
-        Way { manner, proxied: self.proxied[usize::from(eager)], eager }
+        Way { manner, eager }
     }
 
     /// Runs a script on both sides, in the two schemas of `slot`.
@@ -129,7 +127,7 @@ impl World<'_> {
             runtime.block_on(run::case(&side, &script.case, capabilities, &mut []))
         };
         let direct = side(self.direct, 'd', Rivals::None);
-        let mut proxied = side(way.proxied, 'p', rivals);
+        let mut proxied = side(self.proxied[usize::from(way.eager)], 'p', rivals);
         // The two schemas' names are of one length.
         let (from, to) = (schema('p', slot), schema('d', slot));
         for (_, payload) in proxied.iter_mut().flat_map(|outcome| &mut outcome.reply.packets) {
@@ -159,7 +157,7 @@ impl World<'_> {
     }
 
     fn one(&self, seed: u64, slot: usize) -> Report {
-        let way = self.way(seed);
+        let way = Self::way(seed);
         let mut script = generate::script(seed, self.length, self.flavour);
         let both = self.both(&mut script, slot, way);
         let read_only = read_only(&script, &both[1], way.manner.capabilities);

@@ -301,19 +301,21 @@ impl Maker {
     }
 
     pub(super) fn named_statement(&mut self) {
-        let sql = *self.chance.pick(&[
-            "PREPARE n FROM 'SELECT id FROM t WHERE id > ? ORDER BY id'",
-            "PREPARE n FROM 'INSERT INTO t (a) VALUES (?)'",
-            "PREPARE n FROM 'SELECT @v'",
-            "PREPARE n FROM 'SET autocommit = 0'",
-            "PREPARE n FROM @v",
-            "EXECUTE n USING @v",
-            "EXECUTE n USING @v",
-            "EXECUTE n",
-            "DEALLOCATE PREPARE n",
-            "PREPARE n FROM 'SELEKT'",
-        ]);
-        self.query(Effect::Write, sql);
+        self.one_of(
+            Effect::Write,
+            &[
+                "PREPARE n FROM 'SELECT id FROM t WHERE id > ? ORDER BY id'",
+                "PREPARE n FROM 'INSERT INTO t (a) VALUES (?)'",
+                "PREPARE n FROM 'SELECT @v'",
+                "PREPARE n FROM 'SET autocommit = 0'",
+                "PREPARE n FROM @v",
+                "EXECUTE n USING @v",
+                "EXECUTE n USING @v",
+                "EXECUTE n",
+                "DEALLOCATE PREPARE n",
+                "PREPARE n FROM 'SELEKT'",
+            ],
+        );
         self.hint = *self.chance.pick(&[0, 74, 74]);
     }
 
@@ -365,35 +367,39 @@ impl Maker {
     }
 
     pub(super) fn locking(&mut self) {
-        let sql = *self.chance.pick(&[
-            "SELECT GET_LOCK('$S.l', 0)",
-            "SELECT RELEASE_LOCK('$S.l')",
-            "DO RELEASE_ALL_LOCKS()",
-            "SELECT IS_FREE_LOCK('$S.l')",
-            "LOCK TABLES t READ",
-            "LOCK TABLES t WRITE, u READ",
-            "UNLOCK TABLES",
-            "UNLOCK TABLES",
-            "SELECT * FROM t ORDER BY id FOR UPDATE",
-            "SELECT id FROM t WHERE id = 1 LOCK IN SHARE MODE",
-            "FLUSH TABLES t",
-            "SELECT IS_USED_LOCK('$S.l') IS NULL",
-            "LOCK TABLES no_such READ",
-        ]);
-        self.query(Effect::Write, sql);
+        self.one_of(
+            Effect::Write,
+            &[
+                "SELECT GET_LOCK('$S.l', 0)",
+                "SELECT RELEASE_LOCK('$S.l')",
+                "DO RELEASE_ALL_LOCKS()",
+                "SELECT IS_FREE_LOCK('$S.l')",
+                "LOCK TABLES t READ",
+                "LOCK TABLES t WRITE, u READ",
+                "UNLOCK TABLES",
+                "UNLOCK TABLES",
+                "SELECT * FROM t ORDER BY id FOR UPDATE",
+                "SELECT id FROM t WHERE id = 1 LOCK IN SHARE MODE",
+                "FLUSH TABLES t",
+                "SELECT IS_USED_LOCK('$S.l') IS NULL",
+                "LOCK TABLES no_such READ",
+            ],
+        );
         self.hint = *self.chance.pick(&[0, 85, 1, 23]);
     }
 
     pub(super) fn handler(&mut self) {
-        let sql = *self.chance.pick(&[
-            "HANDLER t OPEN",
-            "HANDLER t READ FIRST",
-            "HANDLER t READ NEXT",
-            "HANDLER t READ `PRIMARY` = (3)",
-            "HANDLER t CLOSE",
-            "HANDLER t CLOSE",
-        ]);
-        self.query(Effect::Write, sql);
+        self.one_of(
+            Effect::Write,
+            &[
+                "HANDLER t OPEN",
+                "HANDLER t READ FIRST",
+                "HANDLER t READ NEXT",
+                "HANDLER t READ `PRIMARY` = (3)",
+                "HANDLER t CLOSE",
+                "HANDLER t CLOSE",
+            ],
+        );
         self.hint = *self.chance.pick(&[0, 87, 87]);
     }
 
@@ -478,47 +484,51 @@ impl Maker {
     }
 
     pub(super) fn show(&mut self) {
-        let sql = *self.chance.pick(&[
-            "SHOW TABLES",
-            "SHOW COLUMNS FROM t",
-            "SHOW FULL COLUMNS FROM u",
-            "DESCRIBE t",
-            "SHOW CREATE TABLE u",
-            "SHOW CREATE VIEW w",
-            "SHOW INDEX FROM no_such",
-            "SHOW VARIABLES LIKE 'sql_mode'",
-            "SHOW SESSION VARIABLES LIKE 'character_set_cl%'",
-            "SHOW VARIABLES LIKE 'sql_select_limit'",
-            "SHOW CREATE PROCEDURE two",
-            "SHOW FUNCTION STATUS WHERE Db = 'nothing'",
-            "EXPLAIN SELECT 1",
-            "SHOW CHARACTER SET LIKE 'latin1'",
-            "SHOW VARIABLES LIKE 'tx_read_only'",
-            // In a transaction MySQL lets nobody set session_track_gtids, us neither.
-            "SHOW VARIABLES LIKE 'session_track_s%'",
-            "SHOW VARIABLES LIKE 'autocommit'",
-        ]);
-        self.query(Effect::Read, sql);
+        self.one_of(
+            Effect::Read,
+            &[
+                "SHOW TABLES",
+                "SHOW COLUMNS FROM t",
+                "SHOW FULL COLUMNS FROM u",
+                "DESCRIBE t",
+                "SHOW CREATE TABLE u",
+                "SHOW CREATE VIEW w",
+                "SHOW INDEX FROM no_such",
+                "SHOW VARIABLES LIKE 'sql_mode'",
+                "SHOW SESSION VARIABLES LIKE 'character_set_cl%'",
+                "SHOW VARIABLES LIKE 'sql_select_limit'",
+                "SHOW CREATE PROCEDURE two",
+                "SHOW FUNCTION STATUS WHERE Db = 'nothing'",
+                "EXPLAIN SELECT 1",
+                "SHOW CHARACTER SET LIKE 'latin1'",
+                "SHOW VARIABLES LIKE 'tx_read_only'",
+                // In a transaction MySQL lets nobody set session_track_gtids, us neither.
+                "SHOW VARIABLES LIKE 'session_track_s%'",
+                "SHOW VARIABLES LIKE 'autocommit'",
+            ],
+        );
     }
 
     pub(super) fn definition(&mut self) {
-        let sql = *self.chance.pick(&[
-            "CREATE TABLE IF NOT EXISTS x (a INT)",
-            "DROP TABLE IF EXISTS x",
-            "ALTER TABLE u ADD COLUMN extra INT DEFAULT 3",
-            "ALTER TABLE u DROP COLUMN extra",
-            "TRUNCATE log",
-            "CREATE OR REPLACE VIEW w AS SELECT id, a FROM t WHERE a > 15",
-            "CREATE INDEX i ON t (a)",
-            "DROP INDEX i ON t",
-            "ANALYZE TABLE u",
-            "CHECK TABLE t",
-            "CHECKSUM TABLE log",
-            "CREATE TABLE IF NOT EXISTS x AS SELECT id AS a FROM t",
-            "RENAME TABLE x TO y",
-            "DROP TABLE IF EXISTS y",
-        ]);
-        self.query(Effect::Write, sql);
+        self.one_of(
+            Effect::Write,
+            &[
+                "CREATE TABLE IF NOT EXISTS x (a INT)",
+                "DROP TABLE IF EXISTS x",
+                "ALTER TABLE u ADD COLUMN extra INT DEFAULT 3",
+                "ALTER TABLE u DROP COLUMN extra",
+                "TRUNCATE log",
+                "CREATE OR REPLACE VIEW w AS SELECT id, a FROM t WHERE a > 15",
+                "CREATE INDEX i ON t (a)",
+                "DROP INDEX i ON t",
+                "ANALYZE TABLE u",
+                "CHECK TABLE t",
+                "CHECKSUM TABLE log",
+                "CREATE TABLE IF NOT EXISTS x AS SELECT id AS a FROM t",
+                "RENAME TABLE x TO y",
+                "DROP TABLE IF EXISTS y",
+            ],
+        );
     }
 
     pub(super) fn role_or_schema(&mut self) {
